@@ -1,0 +1,36 @@
+# `make demo` and `make test` need nothing but Python (3.11 or later), git and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/core
+	$(BIN)/dreamquant demo --out out/demo
+
+test: $(VENV)/all check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/all
+	$(BIN)/python benchmarks/cifar10_resnet20.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/all: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $(VENV)/core $@
+
+clean:
+	rm -rf $(VENV) out

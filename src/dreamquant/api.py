@@ -1,0 +1,167 @@
+"""The main job from Python: a network in, a quantized network out, no data needed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import nn
+
+from dreamquant import demo
+from dreamquant.errors import NetworkError
+from dreamquant.evaluation.data import open_images
+from dreamquant.methods import find_method
+from dreamquant.networks.load import Network, load_network, wrap_module
+from dreamquant.networks.probe import require_batch_norm
+from dreamquant.networks.spec import InputSpec
+from dreamquant.pipeline import Job, open_folder, plain
+from dreamquant.quantization.scheme import Bits, Placement, Scheme
+from dreamquant.results import manifest as describe
+from dreamquant.results.result import Result, remove_result
+from dreamquant.training.budget import parse_duration
+from dreamquant.training.devices import accelerator_for
+
+
+def quantize(
+    network: nn.Module | str | Network,
+    bits: str = "w4a4",
+    method: str = "adadfq",
+    *,
+    input: InputSpec | None = None,
+    placement: Placement = "relu-output",
+    first_last: int | None = None,
+    overrides: tuple[tuple[str, str], ...] = (),
+    preset: str = "quick",
+    iterations: int | None = None,
+    budget: str | None = None,
+    seed: int = 0,
+    data: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "32",
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Result:
+    """Quantize a trained network on images dreamed up from the network itself.
+
+    Args:
+        network: a module; the name of one whose zoo knows its input (``torchvision:resnet18``);
+            or a :class:`Network` from :func:`dreamquant.load_network`, which takes the rest.
+        bits: of weights and activations, ``w2a2`` to ``w8a8``.
+        method: as ``dreamquant methods`` lists them.
+        input: what a module given in memory expects.
+        placement: of activation quantizers, see :class:`dreamquant.Scheme`.
+        first_last: bits of the first and last layer, where other than ``bits``.
+        overrides: ``(layer pattern, bits)`` pairs, such as ``("layer1.*", "w8a8")``.
+        preset: ``quick``, ``paper``, or another that the method has.
+        iterations: stretch or squeeze the preset's schedule to so many.
+        budget: the same, to a duration such as ``5min`` on this machine.
+        seed: of everything random.
+        data: images to measure on; they take no part in training.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``32`` or ``bf16``, while training.
+        out: the result folder; needed to resume.
+        resume: go on from the checkpoint in ``out``.
+        quiet: show no progress.
+
+    Returns:
+        The result; saved already where ``out`` is given.
+
+    Raises:
+        DreamQuantError: what was given cannot be used; its subclasses say which part.
+        KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
+    """
+    started = time.monotonic()
+    accelerator = accelerator_for(device, precision)
+    chosen = find_method(method)
+    teacher = _open(network, input)
+    require_batch_norm(teacher, chosen.name)
+    recipe = chosen.recipe(preset, teacher.input.shape)
+    if iterations is not None:
+        recipe = replace(recipe, schedule=recipe.schedule.scaled(iterations))
+    scheme = Scheme(
+        Bits.parse(bits),
+        placement,
+        first_last,
+        recipe.ranges,
+        recipe.gradient,
+        overrides=tuple((pattern, Bits.parse(text)) for pattern, text in overrides),
+    )
+    images = None if data is None else open_images(data, teacher.input)
+    seconds = None if budget is None else parse_duration(budget)
+    configuration = plain(
+        {
+            "network": teacher.weights_sha256,
+            "scheme": asdict(scheme),
+            "method": chosen.name,
+            "preset": preset,
+            "iterations": iterations,
+            "budget": budget,
+            "seed": seed,
+            "precision": precision,
+        }
+    )
+    folder = None if out is None else Path(out)
+    job = Job(teacher, scheme, recipe, images, seed=seed, accelerator=accelerator)
+    saved = open_folder(folder, configuration, resume=resume)
+    if seconds is not None and saved is None:
+        job.fit_budget(seconds - (time.monotonic() - started))
+    training = job.train(folder, configuration, saved, quiet=quiet)
+    measured = job.finish(training)
+    manifest = {
+        "schema": describe.SCHEMA,
+        "network": describe.describe_network(teacher),
+        "method": describe.describe_method(chosen, preset, job.recipe),
+        "scheme": asdict(scheme),
+        "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
+        **measured,
+        "timings": {
+            "training_seconds": job.record.seconds,
+            "seconds": time.monotonic() - started,
+            "iterations": training.iteration,
+        },
+        "coverage": asdict(job.coverage),
+        **describe.describe_machine(accelerator.device),
+        "history": {"losses": job.record.losses, "accuracy": job.record.accuracy},
+    }
+    samples = job.samples(training)
+    result = Result(training.student.cpu(), plain(manifest), samples, teacher.module.cpu())
+    if folder is not None and accelerator.is_main_process:
+        result.save(folder)
+    return result
+
+
+def quantize_demo(out: str | Path) -> Result:
+    """Quantize the embedded digit network to W3A3 with AdaDFQ, and save the result.
+
+    Args:
+        out: the result folder; what an earlier demo left there is replaced.
+
+    Raises:
+        ResultError: the folder holds something else, or cannot be written.
+    """
+    network = load_network(
+        f"{demo.NETWORK}:digits",
+        weights=demo.WEIGHTS,
+        shape=demo.INPUT.shape,
+        mean=demo.INPUT.mean,
+        std=demo.INPUT.std,
+    )
+    network = replace(network, input=demo.INPUT)
+    remove_result(Path(out), made_from=network.weights_sha256)
+    return quantize(network, "w3a3", "adadfq", data=demo.HELD_OUT, device="cpu", out=out)
+
+
+def _open(network: nn.Module | str | Network, spec: InputSpec | None) -> Network:
+    if isinstance(network, Network):
+        return network
+    if isinstance(network, str):
+        return load_network(network)
+    if spec is None:
+        raise NetworkError(
+            f"nothing tells the input of a {type(network).__name__} given in memory",
+            where="quantize(input=…)",
+            remedy="give input=InputSpec(shape, mean, std, num_classes)",
+        )
+    return wrap_module(network, spec)

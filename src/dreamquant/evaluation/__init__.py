@@ -1,0 +1,1 @@
+"""Images in, labelled or not; accuracy and agreement with their intervals out."""

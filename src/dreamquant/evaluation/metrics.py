@@ -1,0 +1,157 @@
+"""How often a network is right, and how often it agrees with its teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.evaluation.data import EvaluationSet
+
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+NO_CLASS = -1  # predicted where the logits hold a NaN; equals no label
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, in percent of the images.
+
+    Attributes:
+        top1: images whose label has the largest logit; ``None`` without labels.
+        top5: images whose label is among the five largest logits, or among all of them where
+            there are fewer; ``None`` without labels.
+        n: number of images.
+        ci95: Wilson 95 % interval of ``top1``, of ``agreement`` where there are no labels, and
+            ``None`` where there is no teacher either.
+        agreement: images on which top-1 equals the teacher's; ``None`` without a teacher.
+    """
+
+    top1: float | None
+    top5: float | None
+    n: int
+    ci95: tuple[float, float] | None
+    agreement: float | None
+
+    def as_json(self) -> dict[str, object]:
+        """The five attributes by name, with ``ci95`` as a list."""
+        return asdict(self) | {"ci95": None if self.ci95 is None else list(self.ci95)}
+
+
+def evaluate(
+    model: nn.Module,
+    images: EvaluationSet,
+    *,
+    teacher: nn.Module | None = None,
+    batch: int = 250,
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Accuracy of ``model`` where ``images`` are labelled, and agreement where a teacher is given.
+
+    Each image is read once, however many networks look at it. A row of logits with a NaN counts
+    as wrong and as disagreeing.
+
+    Args:
+        model: gives logits (B, C); lies on ``device``. Its training flags are restored.
+        images: what to evaluate on.
+        teacher: the network to agree with; lies on ``device`` too.
+        batch: images per forward.
+        device: where the images are sent.
+        on_batch: called after each batch with its number of images.
+
+    Raises:
+        DataError: an image cannot be read, or ``batch`` is below 1.
+    """
+    hits = torch.zeros(3, dtype=torch.int64, device=device)  # top-1, top-5, agreement
+    seen = 0
+    with _evaluating(model), _evaluating(teacher), torch.inference_mode():
+        for chunk in images.batches(batch):
+            pixels = chunk.to(device)
+            best = _best_classes(model(pixels))
+            if images.labels is not None:
+                labels = images.labels[seen : seen + len(chunk)].to(device)
+                hits[0] += (best[:, 0] == labels).sum()
+                hits[1] += (best == labels[:, None]).sum()
+            if teacher is not None:
+                wanted = _best_classes(teacher(pixels))[:, 0]
+                hits[2] += ((best[:, 0] == wanted) & (wanted != NO_CLASS)).sum()
+            seen += len(chunk)
+            if on_batch is not None:
+                on_batch(len(chunk))
+    top1, top5, agreed = hits.tolist()
+    labelled, taught = images.labels is not None, teacher is not None
+    return Evaluation(
+        top1=100 * top1 / seen if labelled else None,
+        top5=100 * top5 / seen if labelled else None,
+        n=seen,
+        ci95=wilson(top1 if labelled else agreed, seen) if labelled or taught else None,
+        agreement=100 * agreed / seen if taught else None,
+    )
+
+
+def top1_predictions(
+    model: nn.Module,
+    images: EvaluationSet,
+    *,
+    batch: int = 250,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """The class with the largest logit, int64 (N,) on the CPU; -1 where logits hold a NaN.
+
+    Args:
+        model: gives logits (B, C); lies on ``device``. Its training flags are restored.
+        images: what to look at.
+        batch: images per forward.
+        device: where the images are sent.
+
+    Raises:
+        DataError: an image cannot be read, or ``batch`` is below 1.
+    """
+    with _evaluating(model), torch.inference_mode():
+        found = [_best_classes(model(x.to(device)))[:, 0].cpu() for x in images.batches(batch)]
+    # Joined outside of inference mode, so that the caller gets an ordinary tensor.
+    return torch.cat(found)
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion, in percent.
+
+    Unlike the normal interval it stays within 0..100 and keeps a width at either end.
+
+    Raises:
+        ValueError: not ``0 <= successes <= n``, or ``n`` is 0.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes in {n} trials")
+    share = successes / n
+    centre = share + Z95**2 / (2 * n)
+    half = Z95 * math.sqrt(share * (1 - share) / n + (Z95 / (2 * n)) ** 2)
+    scale = 100 / (1 + Z95**2 / n)
+    # Rounding may step over the ends by an ulp.
+    return max(0.0, scale * (centre - half)), min(100.0, scale * (centre + half))
+
+
+def _best_classes(logits: Tensor) -> Tensor:
+    """The five best classes of each row, best first; ``NO_CLASS`` for rows with a NaN."""
+    # Stable, unlike topk: of equal logits the lowest class wins, on every device.
+    best = logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
+    return best.masked_fill(logits.isnan().any(dim=1, keepdim=True), NO_CLASS)
+
+
+@contextmanager
+def _evaluating(model: nn.Module | None) -> Iterator[None]:
+    """``model`` in evaluation mode; afterwards every module is as it was."""
+    if model is None:
+        yield
+        return
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -1,0 +1,50 @@
+"""GDFQ: a generator makes images that fit the teacher, and the student is distilled on them."""
+
+from __future__ import annotations
+
+from dreamquant.methods.method import Method, Paper, Preset
+from dreamquant.methods.quick import QUICK, QUICK_IMAGENET
+from dreamquant.methods.schedule import Schedule
+from dreamquant.terms.classes import TeacherCrossEntropy
+from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
+from dreamquant.terms.statistics import BatchNormStatistics
+
+EPOCH = 200
+
+gdfq = Method(
+    name="gdfq",
+    summary="class-conditional generator on teacher's labels and statistics; CE + KL distillation",
+    paper=Paper(
+        title="Generative Low-bitwidth Data Free Quantization",
+        venue="ECCV 2020",
+        authors="Xu et al.",
+        confirmed="losses, weights, schedule and generators, from the released code",
+        ours="ranges by an unbiased moving average; last iteration reported, not the best",
+    ),
+    generator_terms=[TeacherCrossEntropy(), 0.1 * BatchNormStatistics()],
+    student_terms=[StudentCrossEntropy(), KnowledgeDistillation(temperature=20)],
+    presets={
+        "quick": QUICK,
+        "quick-imagenet": QUICK_IMAGENET,
+        "paper": Preset(
+            Schedule(
+                iterations=400 * EPOCH,
+                batch=200,
+                range_warmup=4 * EPOCH,
+                student_warmup=4 * EPOCH,
+                student_lr=1e-4,
+                milestones=(100 * EPOCH, 200 * EPOCH, 300 * EPOCH),
+            )
+        ),
+        "paper-imagenet": Preset(
+            Schedule(
+                iterations=400 * EPOCH,
+                batch=16,
+                range_warmup=4 * EPOCH,
+                student_warmup=50 * EPOCH,
+                student_lr=1e-6,
+                milestones=(100 * EPOCH, 200 * EPOCH, 300 * EPOCH),
+            )
+        ),
+    },
+)

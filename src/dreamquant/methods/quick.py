@@ -1,0 +1,36 @@
+"""The quick schedules: minutes on two cores, shared by all methods so that they compare."""
+
+from __future__ import annotations
+
+from dreamquant.methods.method import Preset
+from dreamquant.methods.schedule import Schedule
+
+QUICK = Preset(
+    Schedule(
+        iterations=800,
+        batch=32,
+        range_warmup=150,
+        student_warmup=150,
+        student_lr=1e-2,
+        decay="cosine",
+        lr_warmup=50,
+        clip=5.0,
+    ),
+    ranges="learned",
+    gradient="clipped",
+)
+
+QUICK_IMAGENET = Preset(
+    Schedule(
+        iterations=2000,
+        batch=16,
+        range_warmup=200,
+        student_warmup=200,
+        student_lr=1e-3,
+        decay="cosine",
+        lr_warmup=100,
+        clip=5.0,
+    ),
+    ranges="learned",
+    gradient="clipped",
+)

@@ -1,0 +1,1 @@
+"""What comes in: networks found, built, loaded and looked into."""

@@ -1,0 +1,304 @@
+"""A network by its name, with weights that are data only and an input that nothing guesses."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import sys
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from dreamquant.errors import NetworkError
+from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.weights import load_weights, require_finite, state_sha256
+from dreamquant.networks.zoo import ZOOS, Found, nearest, one_line
+
+_FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY"))
+_OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
+_MODULE_PREFIX = "_dreamquant_factory_"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A teacher, ready to run.
+
+    Attributes:
+        name: as given: ``torchvision:resnet18``, ``path/to/file.py:factory``; the class name of a
+            module given in memory.
+        module: float32, on the CPU, in eval mode, its parameters without gradient.
+        input: what it expects; ``num_classes`` is measured.
+        input_source: where shape, mean and std came from.
+        weights_sha256: see :func:`dreamquant.networks.weights.state_sha256`.
+        source_sha256: of the factory's file; ``None`` for any other origin.
+        weights: the file they were read from; ``None`` for the zoo's, the factory's, or a
+            module's own.
+    """
+
+    name: str
+    module: nn.Module
+    input: InputSpec
+    input_source: str
+    weights_sha256: str
+    source_sha256: str | None
+    weights: str | None = None
+
+
+def load_network(
+    name: str,
+    *,
+    weights: Path | None = None,
+    shape: tuple[int, int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    num_classes: int | None = None,
+) -> Network:
+    """The network of that name.
+
+    Args:
+        name: ``torchvision:NAME``, ``timm:NAME``, ``pytorchcv:NAME`` or ``FILE.py:FACTORY``,
+            whose factory is called without arguments.
+        weights: a file to load; ``None`` for a zoo's pretrained weights or the factory's own.
+        shape: channels, height, width; ``None`` for what the zoo says, as for the next two.
+        mean: one per channel, in units of [0, 1] pixels.
+        std: like ``mean``.
+        num_classes: width the logits must have; a zoo's network for ``weights`` is built with it.
+
+    Raises:
+        NetworkError: the network cannot be found, built or run on such an input, has another
+            number of classes, or its input is not fully known.
+        WeightsError: the weights are unreadable, of another network, or not finite.
+    """
+    found, source_sha256 = _find(name, pretrained=weights is None, num_classes=num_classes)
+    found = _with_options(found, {"shape": shape, "mean": mean, "std": std})
+    module = _ready(found.module, name)
+    if weights is not None:
+        load_weights(module, weights)
+    spec = _input_spec(module, found, name, num_classes)
+    network = _network(name, module, spec, found.source, source_sha256)
+    return replace(network, weights=None if weights is None else str(weights))
+
+
+def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
+    """A network given in memory; ``module`` itself stays as it is, for a copy is taken.
+
+    Raises:
+        NetworkError: the module cannot be copied or run on such an input, or has another number
+            of classes than ``spec``.
+        WeightsError: its weights are not finite.
+    """
+    name = type(module).__name__
+    try:
+        own = copy.deepcopy(module)
+    except Exception as error:  # of any type: modules may define how they are copied
+        raise NetworkError(f"{name} cannot be copied: {one_line(error)}") from error
+    own = _ready(own, name)
+    _require_classes(_measured_classes(own, spec.shape, name), spec.num_classes, name)
+    return _network(name, own, spec, "the InputSpec given", None)
+
+
+def build_module(name: str, num_classes: int, source_sha256: str | None = None) -> nn.Module:
+    """The architecture of that name without pretrained weights, to load a saved result into.
+
+    Args:
+        name: as :attr:`Network.name`, of a zoo or a file.
+        num_classes: width of the logits, for a zoo's network; a factory knows its own.
+        source_sha256: of the factory's file when the result was saved.
+
+    Returns:
+        The module as in :attr:`Network.module`.
+
+    Raises:
+        NetworkError: the network cannot be found or built, or the factory's file is not the one
+            the result was made with; then no code of it has run.
+    """
+    zoo, _, architecture = name.partition(":")
+    if zoo in ZOOS:
+        found = ZOOS[zoo](architecture, pretrained=False, num_classes=num_classes)
+        return _ready(found.module, name)
+    factory = _read_factory(name)
+    if factory.sha256 != source_sha256:
+        raise NetworkError(
+            f"{factory.path.name} is not the file this network was built from",
+            where=f"{factory.path}, sha256 {factory.sha256}",
+            remedy=f"restore the file as it was, sha256 {source_sha256 or 'not recorded'}",
+        )
+    return _ready(factory.build(), name)
+
+
+@dataclass(frozen=True)
+class _Factory:
+    """A user's file as read once: what is hashed is what runs."""
+
+    path: Path
+    attribute: str
+    source: bytes
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.source).hexdigest()
+
+    def build(self) -> nn.Module:
+        namespace = self._imported()
+        if not hasattr(namespace, self.attribute):
+            known = [name for name in vars(namespace) if not name.startswith("_")]
+            raise NetworkError(
+                f"{self.path.name} has no {self.attribute!r}{nearest(self.attribute, known)}",
+                where=str(self.path),
+            )
+        try:
+            module = getattr(namespace, self.attribute)()
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            raise self._failed(f"{self.attribute}() failed", error) from error
+        if not isinstance(module, nn.Module):
+            raise NetworkError(
+                f"{self.attribute}() returns no torch.nn.Module but {_kind(module)}",
+                where=str(self.path),
+            )
+        return module
+
+    def _imported(self) -> ModuleType:
+        path = str(self.path)
+        identity = hashlib.sha256(path.encode() + b"\0" + self.source).hexdigest()
+        spec = importlib.util.spec_from_file_location(_MODULE_PREFIX + identity[:16], path)
+        assert spec is not None  # None only for a suffix Python does not import
+        module = importlib.util.module_from_spec(spec)
+        # Dataclasses and pickle look their module up by name.
+        sys.modules[spec.name] = module
+        try:
+            # Not through the loader: it may run a cached compilation of an older version.
+            exec(compile(self.source, path, "exec"), module.__dict__)
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            del sys.modules[spec.name]
+            raise self._failed("cannot be imported", error) from error
+        return module
+
+    def _failed(self, what: str, error: BaseException) -> NetworkError:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
+        beside = f"to import modules beside it, set PYTHONPATH={self.path.parent}"
+        return NetworkError(
+            f"{self.path.name} {what}: {type(error).__name__}: {one_line(error)}",
+            where=f"{self.path}:{lines[-1]}" if lines else str(self.path),
+            remedy=beside if isinstance(error, ModuleNotFoundError) else "",
+        )
+
+
+def _find(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Found, str | None]:
+    zoo, _, architecture = name.partition(":")
+    if zoo in ZOOS:
+        return ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes), None
+    factory = _read_factory(name)
+    return Found(factory.build()), factory.sha256
+
+
+def _read_factory(name: str) -> _Factory:
+    # From the right: a drive letter has a colon too.
+    file, _, attribute = name.rpartition(":")
+    if not file.endswith(".py") or not attribute:
+        raise NetworkError(f"{name!r} names no network", remedy=f"give one of {_FORMS}")
+    path = Path(file)
+    try:
+        return _Factory(path, attribute, path.read_bytes())
+    except OSError as error:
+        raise NetworkError(
+            f"the network's file cannot be read: {error.strerror}", where=file
+        ) from error
+
+
+def _with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> Found:
+    given: dict[str, Any] = {
+        field: tuple(value) for field, value in options.items() if value is not None
+    }
+    if not given:
+        return found
+    names = ", ".join(_OPTIONS[field] for field in given)
+    complete = len(given) == len(options) or not found.source
+    source = "options" if complete else f"{found.source}; {names} from options"
+    # A short side to scale to belongs to the size it was chosen for.
+    same_size = given.get("shape", found.shape) == found.shape
+    resize = found.resize if same_size else None
+    return replace(found, source=source, resize=resize, **given)
+
+
+def _input_spec(module: nn.Module, found: Found, name: str, num_classes: int | None) -> InputSpec:
+    if found.shape is None or found.mean is None or found.std is None:
+        raise _unknown_input(found, name)
+    measured = _measured_classes(module, found.shape, name)
+    if num_classes is not None:
+        _require_classes(measured, num_classes, name)
+    return InputSpec(
+        shape=found.shape,
+        mean=found.mean,
+        std=found.std,
+        num_classes=measured,
+        class_names=found.class_names if len(found.class_names) == measured else (),
+        resize=found.resize,
+    )
+
+
+def _unknown_input(found: Found, name: str) -> NetworkError:
+    missing = [option for field, option in _OPTIONS.items() if getattr(found, field) is None]
+    remedy = f"give {', '.join(missing)}: what the network was trained with"
+    return NetworkError(
+        f"nothing tells the input of {name}: {', '.join(missing)} missing",
+        where=name,
+        remedy=f"{remedy} ({found.hint})" if found.hint else remedy,
+    )
+
+
+def _ready(module: nn.Module, name: str) -> nn.Module:
+    if any(is_lazy(t) or t.is_meta for t in (*module.parameters(), *module.buffers())):
+        raise NetworkError(
+            f"{name} has weights without values",
+            remedy="let the factory create them: no lazy modules, no meta device",
+        )
+    return module.cpu().float().eval().requires_grad_(False)
+
+
+def _measured_classes(module: nn.Module, shape: tuple[int, int, int], name: str) -> int:
+    """The width of the logits, measured on a batch of two zeros of ``shape``."""
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(2, *shape))
+    except Exception as error:  # the network's own code may raise anything
+        raise NetworkError(
+            f"{name} does not run on an input of {'x'.join(map(str, shape))}: {one_line(error)}",
+            where="--input",
+            remedy="give the channels, height and width it was trained with",
+        ) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
+        raise NetworkError(
+            f"{name} returns no logits (images, classes) for 2 images but {_kind(logits)}",
+            remedy="only classifiers can be quantized; wrap the network so that it returns logits",
+        )
+    return logits.shape[1]
+
+
+def _require_classes(measured: int, asked: int, name: str) -> None:
+    if measured != asked:
+        raise NetworkError(
+            f"{name} has {measured} classes, not {asked}",
+            where="--classes",
+            remedy="leave it out, or give the network and weights of that many classes",
+        )
+
+
+def _network(
+    name: str, module: nn.Module, spec: InputSpec, input_source: str, source_sha256: str | None
+) -> Network:
+    require_finite(module)
+    return Network(name, module, spec, input_source, state_sha256(module), source_sha256)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__}"

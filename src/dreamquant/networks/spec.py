@@ -1,0 +1,63 @@
+"""What a network expects of its input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from dreamquant.errors import NetworkError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input of a network: everything needed to show it an image, or to invent one.
+
+    A network sees ``(pixel / 255 - mean) / std`` per channel; ``mean`` and ``std`` are therefore
+    in units of [0, 1] pixels.
+
+    Attributes:
+        shape: channels, height, width.
+        mean: one per channel.
+        std: one per channel, positive.
+        num_classes: width of the logits.
+        class_names: as many as ``num_classes``, or empty where unknown.
+        resize: short side to which evaluation images are scaled before the centre crop to
+            ``shape``; ``None`` where images come at the network's size.
+
+    Raises:
+        NetworkError: lengths disagree, or a value is impossible.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int
+    class_names: tuple[str, ...] = field(default=())
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise NetworkError(
+                f"{self.shape} is no input shape", where="--input", remedy="give CxHxW, as 3x32x32"
+            )
+        channels = self.shape[0]
+        for option, values in (("--mean", self.mean), ("--std", self.std)):
+            if len(values) != channels:
+                raise NetworkError(
+                    f"{len(values)} values for {channels} input channels",
+                    where=option,
+                    remedy="give one number per channel, separated by commas",
+                )
+            if not all(math.isfinite(value) for value in values):
+                raise NetworkError(f"{values} holds no number", where=option)
+        if min(self.std) <= 0:
+            raise NetworkError(f"std {self.std} is not positive", where="--std")
+        if self.num_classes < 2:
+            raise NetworkError(
+                f"{self.num_classes} classes", where="--classes", remedy="give at least 2"
+            )
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise NetworkError(
+                f"{len(self.class_names)} class names for {self.num_classes} classes",
+                where="class_names",
+            )

@@ -1,0 +1,1 @@
+"""What comes out: integer grids, their ranges, and networks whose layers live on them."""

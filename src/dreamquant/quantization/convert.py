@@ -1,0 +1,247 @@
+"""From teacher to student: every layer found, quantized in place, and accounted for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+
+from dreamquant.errors import SchemeError
+from dreamquant.quantization.layers import (
+    ActivationQuantizer,
+    Student,
+    WeightQuantizer,
+    is_relu,
+)
+from dreamquant.quantization.scheme import Bits, Scheme
+
+_LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
+# What multiplies two tensors, and the position of the one that could be a quantized weight.
+_PRODUCTS: dict[Callable[..., Any], int] = {
+    F.linear: 1,
+    F.conv1d: 1,
+    F.conv2d: 1,
+    F.conv3d: 1,
+    F.conv_transpose1d: 1,
+    F.conv_transpose2d: 1,
+    F.conv_transpose3d: 1,
+    F.bilinear: 2,
+    torch.matmul: 1,
+    Tensor.matmul: 1,
+    Tensor.__matmul__: 1,
+    torch.bmm: 1,
+    torch.einsum: 1,
+    F.scaled_dot_product_attention: 1,
+    F.multi_head_attention_forward: 1,
+}
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """One layer of the student on record.
+
+    Attributes:
+        name: within the user's module.
+        kind: class of the layer, such as ``Conv2d``.
+        weight_bits: of its weight.
+        input_bits: of its input; ``None`` where the placement leaves the input alone.
+        weights: how many.
+        channels: how many weight scales it stores.
+    """
+
+    name: str
+    kind: str
+    weight_bits: int
+    input_bits: int | None
+    weights: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What is quantized, what is not, and what it costs to store.
+
+    Attributes:
+        layers: quantized ones, in the order executed.
+        relu_outputs: bits of each quantized ReLU output in the order executed.
+        left_in_float: human-readable names of computations that stay in float.
+        weight_bytes: packed integer weights.
+        scale_bytes: scales (4 bytes) and zero-points (1 byte) of weights and activations.
+        float_bytes: biases, batch norm and every parameter left in float32.
+    """
+
+    layers: tuple[QuantizedLayer, ...]
+    relu_outputs: tuple[int, ...]
+    left_in_float: tuple[str, ...]
+    weight_bytes: int
+    scale_bytes: int
+    float_bytes: int
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one forward pass of the teacher runs, in order."""
+
+    layers: list[str]
+    relus: int
+    float_products: list[str]
+
+
+class _Watch(TorchFunctionMode):
+    """Counts ReLUs and names products whose weight belongs to no known layer."""
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()
+        self.weights = weights
+        self.relus = 0
+        self.float_products: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.relus += is_relu(func, args, kwargs)
+        position = _PRODUCTS.get(func)
+        if position is not None and not self._known(args, kwargs, position):
+            self.float_products.append(f"{func.__name__} of computed tensors")
+        return func(*args, **kwargs)
+
+    def _known(self, args: Any, kwargs: Any, position: int) -> bool:
+        weight = args[position] if len(args) > position else kwargs.get("weight")
+        return id(weight) in self.weights
+
+
+def _survey(network: nn.Module, example: Tensor) -> _Survey:
+    layers = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, _LAYER_TYPES)
+    }
+    executed: list[str] = []
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: executed.append(name))
+        for name, module in layers.items()
+    ]
+    watch = _Watch({id(module.weight) for module in layers.values()})
+    try:
+        with torch.no_grad(), watch:
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    never_run = [f"layer {name} (never run)" for name in layers if name not in executed]
+    return _Survey(list(dict.fromkeys(executed)), watch.relus, watch.float_products + never_run)
+
+
+def quantize_network(
+    network: nn.Module, scheme: Scheme, example: Tensor
+) -> tuple[Student, Coverage]:
+    """Copy a network and put its convolution and linear layers on integers.
+
+    Args:
+        network: in eval mode; it is left as it is.
+        scheme: what to quantize and how.
+        example: normalised images (B, C, H, W) for the one forward pass that finds the layers.
+
+    Returns:
+        The student, whose activation ranges have yet to be observed, and its coverage.
+
+    Raises:
+        SchemeError: nothing in the network can be quantized as asked, or an override matches
+            no layer.
+    """
+    survey = _survey(network, example)
+    _require_quantizable(survey, scheme)
+    student = copy.deepcopy(network).requires_grad_(True)
+    ends = {survey.layers[0], survey.layers[-1]}
+    layers = [
+        _quantize_layer(
+            student, name, scheme, scheme.bits_of(name, first_or_last=name in ends)
+        )
+        for name in survey.layers
+    ]
+    count = survey.relus if scheme.placement == "relu-output" else 0
+    relus = nn.ModuleList(
+        _activation_quantizer(scheme.bits.activation, scheme) for _ in range(count)
+    )
+    result = Student(student, relus).eval()
+    return result, _coverage(result, layers, survey)
+
+
+def _require_quantizable(survey: _Survey, scheme: Scheme) -> None:
+    if not survey.layers:
+        raise SchemeError(
+            "the network runs no convolution or linear module",
+            remedy="quantization finds nn.Conv*, nn.ConvTranspose* and nn.Linear modules",
+        )
+    if scheme.placement == "relu-output" and survey.relus == 0:
+        raise SchemeError(
+            "the network runs no ReLU, so there is no ReLU output to quantize",
+            where="--placement relu-output",
+            remedy="use --placement layer-input",
+        )
+    for pattern, _ in scheme.overrides:
+        if not any(fnmatchcase(name, pattern) for name in survey.layers):
+            raise SchemeError(
+                f"the override {pattern!r} matches no layer",
+                where="overrides",
+                remedy="layers are named " + ", ".join(survey.layers[:8]),
+            )
+
+
+def _quantize_layer(
+    student: nn.Module, name: str, scheme: Scheme, bits: Bits
+) -> QuantizedLayer:
+    layer = student.get_submodule(name)
+    axis = 1 if getattr(layer, "transposed", False) else 0
+    channels = layer.weight.shape[axis]
+    kind, weights = type(layer).__name__, layer.weight.numel()
+    parametrize.register_parametrization(
+        layer, "weight", WeightQuantizer(bits.weight, channels, axis)
+    )
+    at_input = scheme.placement == "layer-input"
+    if at_input:
+        layer.add_module("input_quantizer", _activation_quantizer(bits.activation, scheme))
+        layer.register_forward_pre_hook(_quantize_input)
+    input_bits = bits.activation if at_input else None
+    return QuantizedLayer(name, kind, bits.weight, input_bits, weights, channels)
+
+
+def _quantize_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (layer.input_quantizer(inputs[0]), *inputs[1:])
+
+
+def _activation_quantizer(bits: int, scheme: Scheme) -> ActivationQuantizer:
+    return ActivationQuantizer(
+        bits,
+        learned=scheme.ranges == "learned",
+        clipped_gradient=scheme.clips_gradient,
+        momentum=scheme.momentum,
+    )
+
+
+def _coverage(student: Student, layers: list[QuantizedLayer], survey: _Survey) -> Coverage:
+    activations = len(student.activation_quantizers())
+    channels = sum(layer.channels for layer in layers)
+    stored = sum(tensor.numel() for tensor in student.network.state_dict().values())
+    quantized = sum(layer.weights for layer in layers)
+    quantizer_state = sum(
+        tensor.numel()
+        for module in student.network.modules()
+        if isinstance(module, (WeightQuantizer, ActivationQuantizer))
+        for tensor in module.state_dict().values()
+    )
+    return Coverage(
+        layers=tuple(layers),
+        relu_outputs=tuple(quantizer.bits for quantizer in student.relu_outputs),  # type: ignore[misc]
+        left_in_float=tuple(survey.float_products),
+        weight_bytes=sum((layer.weights * layer.weight_bits + 7) // 8 for layer in layers),
+        scale_bytes=5 * (channels + activations),
+        float_bytes=4 * (stored - quantized - quantizer_state),
+    )

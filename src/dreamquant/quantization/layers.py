@@ -1,0 +1,257 @@
+"""Quantizers as modules: they hold state, the maths is in ``affine``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dreamquant.errors import NetworkError
+from dreamquant.quantization.affine import (
+    affine_parameters,
+    fake_quantize,
+    quantize,
+    signed_grid,
+    unsigned_grid,
+)
+from dreamquant.quantization.ranges import MovingRange, per_channel_range
+
+
+class WeightQuantizer(nn.Module):
+    """Per-channel weights on signed codes; a parametrization of a layer's ``weight``.
+
+    While the student trains the ranges follow the latent weight (min-max per channel). Once
+    ``fixed``, the stored scale and zero-point hold, and weights that lie on the grid stay there
+    bit for bit.
+
+    Args:
+        bits: 2 to 8.
+        channels: output channels of the layer.
+        axis: of the weight along which they lie (1 for transposed convolutions).
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, bits: int, channels: int, axis: int) -> None:
+        super().__init__()
+        self.bits, self.axis, self.grid = bits, axis, signed_grid(bits)
+        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int32))
+        self.is_fixed = False
+
+    def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero-point in force for ``weight``, shaped to broadcast against it."""
+        if self.is_fixed:
+            scale, zero_point = self.scale, self.zero_point
+        else:
+            scale, zero_point = affine_parameters(*per_channel_range(weight, self.axis), self.grid)
+        shape = [1] * weight.dim()
+        shape[self.axis] = -1
+        return scale.view(shape), zero_point.view(shape)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The latent weight on its grid; ranges cover it, so its gradient is never clipped."""
+        return fake_quantize(
+            weight, *self.parameters_of(weight), self.grid, clipped_gradient=False
+        )
+
+    @torch.no_grad()
+    def fix(self, weight: Tensor) -> None:
+        """Store the ranges that ``weight`` has now, and keep them."""
+        scale, zero_point = self.parameters_of(weight)
+        self.scale.copy_(scale.flatten())
+        self.zero_point.copy_(zero_point.flatten())
+        self.is_fixed = True
+
+    @torch.no_grad()
+    def codes(self, weight: Tensor) -> Tensor:
+        """Integer codes of ``weight``, int32."""
+        return quantize(weight, *self.parameters_of(weight), self.grid)
+
+
+class ActivationQuantizer(nn.Module):
+    """A tensor on unsigned codes with one static scale and zero-point.
+
+    While ``observing``, each batch moves the range before it is quantized with it; afterwards the
+    range is frozen, or its scale trained when ``learned``.
+
+    Args:
+        bits: 2 to 8.
+        learned: whether the scale takes a gradient (LSQ).
+        clipped_gradient: whether clamped values pass none.
+        momentum: of the moving range.
+    """
+
+    zero_point: Tensor
+
+    def __init__(
+        self, bits: int, *, learned: bool, clipped_gradient: bool, momentum: float
+    ) -> None:
+        super().__init__()
+        self.bits, self.grid = bits, unsigned_grid(bits)
+        self.clipped_gradient = clipped_gradient
+        self.range = MovingRange(momentum)
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=learned)
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
+        self.observing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` on the grid, same shape."""
+        if self.observing:
+            self.observe(x)
+        return fake_quantize(
+            x,
+            self.scale,
+            self.zero_point,
+            self.grid,
+            clipped_gradient=self.clipped_gradient,
+            # LSQ section 2.2 balances the step size against the weights it stands beside.
+            scale_gradient_factor=(x.numel() * self.grid.levels) ** -0.5,
+        )
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Move the range by one batch and cover it."""
+        self.range.update(x)
+        scale, zero_point = affine_parameters(*self.range.read(), self.grid)
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point)
+
+
+def _hardtanh_is_relu6(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
+    low = arguments[1] if len(arguments) > 1 else keywords.get("min_val", -1.0)
+    return bool(low == 0)
+
+
+_ALWAYS_RELU: frozenset[Callable[..., Any]] = frozenset(
+    {
+        F.relu,
+        F.relu_,
+        F.relu6,
+        torch.relu,
+        torch.relu_,
+        Tensor.relu,
+        Tensor.relu_,
+    }
+)
+_HARDTANH: frozenset[Callable[..., Any]] = frozenset({F.hardtanh, F.hardtanh_})
+
+
+def is_relu(
+    function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> bool:
+    """Whether a torch call is a ReLU or ReLU6, however it is spelled."""
+    if function in _HARDTANH:
+        return _hardtanh_is_relu6(arguments, keywords)
+    return function in _ALWAYS_RELU
+
+
+class ReluOutputs(TorchFunctionMode):
+    """Quantizes what leaves the i-th ReLU of a forward pass with the i-th quantizer.
+
+    Calls are counted rather than modules, because networks reuse one ReLU module in several
+    places, or call the function without any module at all.
+
+    Args:
+        quantizers: one per ReLU in the order executed.
+
+    Raises:
+        NetworkError: the forward pass runs another number of ReLUs than the quantizers were
+            made for.
+    """
+
+    def __init__(self, quantizers: nn.ModuleList) -> None:
+        super().__init__()
+        self.quantizers = quantizers
+        self.calls = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run ``func``; if it is a ReLU, quantize its result."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not is_relu(func, args, kwargs):
+            return result
+        if self.calls == len(self.quantizers):
+            raise self._miscounted()
+        self.calls += 1
+        return self.quantizers[self.calls - 1](result)
+
+    def __exit__(self, *exception: Any) -> None:
+        """Check that every quantizer was used."""
+        super().__exit__(*exception)
+        if exception[0] is None and self.calls != len(self.quantizers):
+            raise self._miscounted()
+
+    def _miscounted(self) -> NetworkError:
+        return NetworkError(
+            f"a forward pass ran another number of ReLUs than the {len(self.quantizers)} quantized",
+            where="placement relu-output",
+            remedy="use --placement layer-input for networks whose forward pass varies",
+        )
+
+
+class Student(nn.Module):
+    """A quantized network: the user's own module with quantizers in place.
+
+    Attributes:
+        network: the module, its layers' weights and inputs quantized.
+        relu_outputs: quantizers of ReLU outputs in the order executed, for that placement.
+    """
+
+    def __init__(self, network: nn.Module, relu_outputs: nn.ModuleList) -> None:
+        super().__init__()
+        self.network = network
+        self.relu_outputs = relu_outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of normalised images (B, C, H, W)."""
+        if not self.relu_outputs:
+            return self.network(images)  # type: ignore[no-any-return]
+        with ReluOutputs(self.relu_outputs):
+            return self.network(images)  # type: ignore[no-any-return]
+
+    def activation_quantizers(self) -> dict[str, ActivationQuantizer]:
+        """All activation quantizers by name."""
+        return {
+            name: module
+            for name, module in self.named_modules()
+            if isinstance(module, ActivationQuantizer)
+        }
+
+    def weight_quantizers(self) -> dict[str, tuple[nn.Module, WeightQuantizer]]:
+        """Layer name to the layer and the quantizer of its weight."""
+        return {
+            name: (module, module.parametrizations.weight[0])
+            for name, module in self.network.named_modules()
+            if is_quantized_layer(module)
+        }
+
+    def observe(self, observing: bool) -> None:
+        """Let activation ranges follow the data, or freeze them where they are."""
+        for quantizer in self.activation_quantizers().values():
+            quantizer.observing = observing
+
+    @torch.no_grad()
+    def fix(self) -> None:
+        """Freeze all ranges and put the latent weights on their grids: training is over."""
+        self.observe(False)
+        for layer, quantizer in self.weight_quantizers().values():
+            latent = layer.parametrizations.weight.original
+            quantizer.fix(latent)
+            latent.copy_(quantizer(latent))
+        self.requires_grad_(False)
+
+
+def is_quantized_layer(module: nn.Module) -> bool:
+    """Whether a module's weight is quantized."""
+    return (
+        nn.utils.parametrize.is_parametrized(module, "weight")
+        and isinstance(module.parametrizations.weight[0], WeightQuantizer)  # type: ignore[union-attr,index]
+    )

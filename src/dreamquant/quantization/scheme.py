@@ -1,0 +1,111 @@
+"""The scheme: how many bits, where the quantizers sit, how their ranges are found."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+from dreamquant.errors import SchemeError
+
+Placement = Literal["relu-output", "layer-input"]
+Ranges = Literal["ema", "learned"]
+Gradient = Literal["straight-through", "clipped"]
+
+_NOTATION = re.compile(r"w(\d+)a(\d+)", re.IGNORECASE)
+_LEAST, _MOST = 2, 8
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits of a layer's weights and of its activations, 2 to 8 each."""
+
+    weight: int
+    activation: int
+
+    def __post_init__(self) -> None:
+        for bits in (self.weight, self.activation):
+            if not _LEAST <= bits <= _MOST:
+                raise SchemeError(
+                    f"{bits} bits cannot be had",
+                    where=f"--bits {self}",
+                    remedy=f"choose {_LEAST} to {_MOST} bits for weights and for activations",
+                )
+
+    def __str__(self) -> str:
+        return f"w{self.weight}a{self.activation}"
+
+    @classmethod
+    def parse(cls, notation: str) -> Bits:
+        """Read ``w4a4`` notation.
+
+        Raises:
+            SchemeError: the text is not of that form, or the bits are out of range.
+        """
+        match = _NOTATION.fullmatch(notation.strip())
+        if match is None:
+            raise SchemeError(
+                f"{notation!r} does not name bits",
+                where="--bits",
+                remedy="write weights and activations like w4a4 or w8a8",
+            )
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Everything that decides how a network is put on integers.
+
+    Attributes:
+        bits: of every layer not named below.
+        placement: ``relu-output`` quantizes what leaves each ReLU, as the GDFQ family of papers
+            measures (the image and sums before a ReLU stay float); ``layer-input`` quantizes what
+            enters each convolution and linear layer, as integer hardware does.
+        first_last_bits: bits of weights and activations of the first and the last layer executed;
+            ``None`` gives them ``bits``. With ``relu-output`` it concerns their weights alone.
+        ranges: of activations: ``ema`` freezes the moving average of batch ranges; ``learned``
+            starts there and then trains the step size (LSQ).
+        gradient: through the rounding: ``straight-through`` everywhere, or ``clipped`` to zero
+            where a value was clamped. Learned ranges imply ``clipped``.
+        momentum: of the moving range.
+        overrides: ``(pattern, bits)`` pairs; the last pattern that matches a layer's name wins.
+
+    Weights are per output channel and their ranges follow the weights (min-max); activations are
+    static and per tensor. Biases and batch norm stay in float32.
+    """
+
+    bits: Bits
+    placement: Placement = "relu-output"
+    first_last_bits: int | None = None
+    ranges: Ranges = "ema"
+    gradient: Gradient = "straight-through"
+    momentum: float = 0.9
+    overrides: tuple[tuple[str, Bits], ...] = ()
+
+    def __post_init__(self) -> None:
+        for option, value, choices in (
+            ("--placement", self.placement, get_args(Placement)),
+            ("--ranges", self.ranges, get_args(Ranges)),
+            ("--gradient", self.gradient, get_args(Gradient)),
+        ):
+            if value not in choices:
+                raise SchemeError(
+                    f"{value!r} is no choice", where=option, remedy=f"choose {' or '.join(choices)}"
+                )
+        if self.first_last_bits is not None:
+            Bits(self.first_last_bits, self.first_last_bits)
+
+    def bits_of(self, layer: str, *, first_or_last: bool) -> Bits:
+        """Bits of the layer named ``layer``."""
+        matching = [bits for pattern, bits in self.overrides if fnmatchcase(layer, pattern)]
+        if matching:
+            return matching[-1]
+        if first_or_last and self.first_last_bits is not None:
+            return Bits(self.first_last_bits, self.first_last_bits)
+        return self.bits
+
+    @property
+    def clips_gradient(self) -> bool:
+        """Whether clamped values pass no gradient."""
+        return self.gradient == "clipped" or self.ranges == "learned"

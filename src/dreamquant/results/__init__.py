@@ -1,0 +1,1 @@
+"""What a run leaves behind: one folder with its manifest, packed integers and samples."""

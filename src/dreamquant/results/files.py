@@ -1,0 +1,160 @@
+"""Files that are there whole or not at all, and errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dreamquant.errors import ResultError
+
+_RESTORE = "quantize again or restore a copy"
+_WRITE_REMEDIES = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some of your quota, or write to another disk",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+}
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path``: a reader finds either what was there before, or all of it.
+
+    Raises:
+        ResultError: it cannot be written; what was at ``path`` is untouched.
+    """
+    # Beside the target, since only a rename within one file system is atomic.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        _write_and_rename(temporary, path, data)
+    except OSError as error:
+        raise ResultError(
+            f"cannot write {path.name}: {error.strerror or error}",
+            where=str(path),
+            remedy=_WRITE_REMEDIES.get(error.errno or 0, "check that the folder exists"),
+        ) from error
+
+
+def write_json(path: Path, obj: Mapping[str, Any]) -> None:
+    """Put ``obj`` at ``path`` as indented UTF-8 JSON, its keys in the order they were inserted.
+
+    Raises:
+        ResultError: it cannot be written; what was at ``path`` is untouched.
+        ValueError: a number is not finite, which JSON has no word for.
+        TypeError: a value is none of JSON's types.
+    """
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Put tensors of any layout and device at ``path`` as safetensors; equal input, equal bytes.
+
+    Tensors that share memory are written once each.
+
+    Raises:
+        ResultError: it cannot be written; what was at ``path`` is untouched.
+    """
+    copies = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    write_bytes(path, _with_metadata(save(copies), metadata))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object at ``path``.
+
+    Raises:
+        ResultError: it is missing, unreadable, cut off, or not a JSON object.
+    """
+    try:
+        obj = json.loads(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    # JSONDecodeError and UnicodeDecodeError are both ValueErrors.
+    except ValueError as error:
+        raise _damaged(path, f"is not JSON: {error}") from error
+    if not isinstance(obj, dict):
+        raise _damaged(path, f"holds a JSON {type(obj).__name__}, not an object")
+    return obj
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, on the CPU, and the metadata of the safetensors file at ``path``.
+
+    Raises:
+        ResultError: it is missing, unreadable, cut off, or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except SafetensorError as error:
+        raise _damaged(path, f"is not a whole safetensors file: {error}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of the file at ``path`` in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_and_rename(temporary: Path, path: Path, data: bytes) -> None:
+    # Created apart from the writing, so that only a file made here is ever removed.
+    temporary.touch(exist_ok=False)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C too must leave no litter.
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _with_metadata(safetensors: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return the file with ``metadata`` sorted in its header.
+
+    safetensors itself writes metadata in an order that changes from run to run, which would give
+    equal results unequal hashes.
+    """
+    length = int.from_bytes(safetensors[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(
+        safetensors[8 : 8 + length]
+    )
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Padded, as the format asks, so that the tensors start at a multiple of 8 bytes.
+    encoded += b" " * (-len(encoded) % 8)
+    return b"".join(
+        (len(encoded).to_bytes(8, "little"), encoded, memoryview(safetensors)[8 + length :])
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> ResultError:
+    remedy = "check the path" if isinstance(error, FileNotFoundError) else "check the permissions"
+    return ResultError(
+        f"cannot read {path.name}: {error.strerror or error}", where=str(path), remedy=remedy
+    )
+
+
+def _damaged(path: Path, what: str) -> ResultError:
+    return ResultError(f"{path.name} {what}", where=str(path), remedy=_RESTORE)

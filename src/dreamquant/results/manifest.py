@@ -1,0 +1,162 @@
+"""The manifest: everything needed to understand, repeat and load a result, as plain JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamquant.errors import ResultError
+from dreamquant.methods.method import Method, Recipe
+from dreamquant.networks.load import Network
+from dreamquant.networks.spec import InputSpec
+from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.results.files import read_json
+from dreamquant.terms.contract import Weighted
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_VERSIONED = ("dreamquant", "torch", "numpy", "safetensors", "accelerate")
+
+
+def describe_network(network: Network) -> dict[str, Any]:
+    """Which teacher, with what input."""
+    return {
+        "name": network.name,
+        "weights": network.weights,
+        "weights_sha256": network.weights_sha256,
+        "source_sha256": network.source_sha256,
+        "input": asdict(network.input),
+        "input_source": network.input_source,
+    }
+
+
+def describe_method(method: Method, preset: str, recipe: Recipe) -> dict[str, Any]:
+    """Which method, resolved to its terms and numbers."""
+    return {
+        "name": method.name,
+        "paper": asdict(method.paper),
+        "preset": preset,
+        "generator_terms": [describe_term(term) for term in recipe.generator_terms],
+        "student_terms": [describe_term(term) for term in recipe.student_terms],
+        "targets": type(recipe.targets).__name__,
+        "latent": recipe.latent,
+        "schedule": asdict(recipe.schedule),
+    }
+
+
+def describe_term(weighted: Weighted) -> dict[str, Any]:
+    """A term's weight, name and numbers."""
+    return {"weight": weighted.weight, "term": weighted.name, **vars(weighted.term)}
+
+
+def describe_protocol(
+    network: Network, scheme: Scheme, *, seed: int, precision: str
+) -> dict[str, Any]:
+    """All that must be equal for two accuracies to be compared."""
+    ends = scheme.first_last_bits
+    return {
+        "bits": str(scheme.bits),
+        "first_last_bits": str(scheme.bits) if ends is None else ends,
+        "overrides": {pattern: str(bits) for pattern, bits in scheme.overrides},
+        "placement": scheme.placement,
+        "weights": "affine, per output channel, min-max",
+        "activations": "affine, per tensor, static, "
+        + ("learned step size" if scheme.ranges == "learned" else "moving min-max"),
+        "gradient": "clipped" if scheme.clips_gradient else "straight-through",
+        "batch_norm": "float, the teacher's statistics",
+        "iteration": "last",
+        "teacher_sha256": network.weights_sha256,
+        "seed": seed,
+        "training_precision": precision,
+    }
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware."""
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _VERSIONED},
+        },
+        "hardware": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "cpu": _cpu_name(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a result folder.
+
+    Raises:
+        ResultError: there is none, it is damaged, or of a later schema.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ResultError(
+            f"{folder} is not a result of dreamquant: it has no {MANIFEST}",
+            where=str(folder),
+            remedy="give the --out folder of a finished run",
+        )
+    manifest = read_json(path)
+    if manifest.get("schema") != SCHEMA:
+        raise ResultError(
+            f"the manifest has schema {manifest.get('schema')!r}, this version reads {SCHEMA}",
+            where=str(path),
+            remedy="use the version of dreamquant that wrote it",
+        )
+    return manifest
+
+
+def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
+    """The input on record.
+
+    Raises:
+        ResultError: the record is incomplete or of the wrong types.
+    """
+    try:
+        fields = manifest["network"]["input"]
+        return InputSpec(
+            **{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        )
+    except (KeyError, TypeError) as error:
+        raise _damaged("network.input", error, where) from error
+
+
+def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme:
+    """The scheme on record.
+
+    Raises:
+        ResultError: the record is incomplete or of the wrong types.
+    """
+    try:
+        fields = dict(manifest["scheme"])
+        fields["bits"] = Bits(**fields["bits"])
+        fields["overrides"] = tuple((p, Bits(**bits)) for p, bits in fields["overrides"])
+        return Scheme(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged("scheme", error, where) from error
+
+
+def _damaged(section: str, error: Exception, where: Path) -> ResultError:
+    return ResultError(
+        f"the manifest's section {section!r} is damaged: {error}",
+        where=str(where / MANIFEST),
+        remedy="quantize again or restore a copy",
+    )

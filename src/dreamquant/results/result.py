@@ -1,0 +1,233 @@
+"""A result: the quantized network and its manifest, as one folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import NetworkError, ResultError, WeightsError
+from dreamquant.evaluation.data import open_images
+from dreamquant.evaluation.metrics import Evaluation, evaluate
+from dreamquant.networks.load import build_module
+from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.weights import load_weights, state_sha256
+from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.layers import Student
+from dreamquant.results.files import read_tensors, sha256_file, write_json, write_tensors
+from dreamquant.results.manifest import MANIFEST, read_input, read_manifest, read_scheme
+from dreamquant.results.samples import save_samples
+from dreamquant.results.student import decode, encode
+
+CHECKPOINT, LOG = "checkpoint", "log"
+STUDENT, SAMPLES = "student.safetensors", "samples.png"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Synthetic images to look at.
+
+    Attributes:
+        images: (N, C, H, W), normalised.
+        targets: (N,) labels asked for.
+        confidence: (N,) the teacher's probability of them.
+    """
+
+    images: Tensor
+    targets: Tensor
+    confidence: Tensor
+
+
+@dataclass
+class Result:
+    """A quantized network.
+
+    Attributes:
+        model: the student, on the CPU, in eval mode: logits (B, classes) of normalised images.
+        manifest: what was done and measured, as plain JSON values.
+        samples: synthetic images, for a result made in this process.
+        teacher: the network it came from, likewise.
+    """
+
+    model: Student
+    manifest: dict[str, Any]
+    samples: Samples | None = None
+    teacher: nn.Module | None = None
+
+    @property
+    def input(self) -> InputSpec:
+        """What the network expects."""
+        return read_input(self.manifest, Path())
+
+    def summary(self) -> dict[str, Any]:
+        """The headline, as the command line prints it with ``--json``."""
+        accuracy = self.manifest["accuracy"]
+        timings = self.manifest["timings"]
+        return {
+            **{
+                name: {"top1": None if measured is None else measured["top1"]}
+                for name, measured in accuracy.items()
+            },
+            "agreement": self.manifest["agreement"]["percent"],
+            "seconds": timings["seconds"],
+            "iterations": timings["iterations"],
+        }
+
+    def evaluate(self, data: str | Path, *, limit: int | None = None) -> Evaluation:
+        """Accuracy on labelled images, agreement with the teacher where it is at hand.
+
+        Raises:
+            DataError: the images cannot be read or do not fit the network.
+        """
+        images = open_images(data, self.input, limit=limit)
+        return evaluate(self.model, images, teacher=self.teacher)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result folder; the manifest comes last, so that a folder with one is whole.
+
+        Raises:
+            ResultError: the folder already holds a result, or cannot be written.
+        """
+        folder = Path(folder)
+        claim_folder(folder)
+        write_tensors(folder / STUDENT, encode(self.model), {"format": "dreamquant student 1"})
+        files = [STUDENT]
+        if self.samples is not None:
+            s = self.samples
+            save_samples(folder / SAMPLES, s.images, self.input, s.targets, s.confidence)
+            files.append(SAMPLES)
+        self.manifest["files"] = {
+            name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
+            for name in files
+        }
+        write_json(folder / MANIFEST, self.manifest)
+        # The run is over: what it would have been resumed from only takes space.
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def claim_folder(folder: Path) -> None:
+    """Make a folder for a result.
+
+    Raises:
+        ResultError: it already holds one, or cannot be made.
+    """
+    if (folder / MANIFEST).exists():
+        raise ResultError(
+            f"{folder} already holds a result",
+            where="--out",
+            remedy="give another folder, or delete this one",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"cannot make the folder: {error.strerror}",
+            where=str(folder),
+            remedy="choose a folder that you may write to",
+        ) from error
+
+
+def remove_result(folder: Path, *, made_from: str) -> None:
+    """Delete a result that a given teacher left in a folder, if there is one.
+
+    Args:
+        folder: of the result.
+        made_from: sha256 of the teacher's weights; results of others stay.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    if read_manifest(folder)["network"]["weights_sha256"] == made_from:
+        for name in (MANIFEST, STUDENT, SAMPLES):
+            (folder / name).unlink(missing_ok=True)
+        for name in (CHECKPOINT, LOG):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Result:
+    """The result in a folder.
+
+    Args:
+        folder: the ``out`` of a run.
+        network: the float architecture, for results of a module given in memory; its weights do
+            not matter. Other results rebuild it from the name on record. A network from a file is
+            only built if the file is, byte for byte, the one the result was made with.
+
+    Raises:
+        ResultError: the folder holds no result, or a damaged one.
+        NetworkError: the architecture cannot be built.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    spec, scheme = read_input(manifest, folder), read_scheme(manifest, folder)
+    tensors, _ = _read_student(folder, manifest)
+    if network is None:
+        network = _rebuild(manifest, spec.num_classes, folder)
+    student, _ = quantize_network(network.eval(), scheme, torch.zeros(2, *spec.shape))
+    student.requires_grad_(False)
+    decode(student, tensors, str(folder / STUDENT))
+    return Result(student, manifest)
+
+
+def load(folder: str | Path, *, network: nn.Module | None = None) -> Student:
+    """The quantized module in a result folder, with the outputs it had when it was saved.
+
+    Args and errors as :func:`open_result`.
+    """
+    return open_result(folder, network=network).model
+
+
+def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module | None:
+    """The teacher that a result came from, or ``None`` where its weights are not at hand.
+
+    Args:
+        manifest: of the result.
+        weights: the file, where it is not the one on record.
+
+    Raises:
+        NetworkError: the architecture cannot be built.
+        WeightsError: ``weights`` are not those of the teacher.
+    """
+    record = manifest["network"]
+    path = weights or (record["weights"] and Path(record["weights"]))
+    if not path or not path.exists():
+        return None
+    module = build_module(
+        record["name"], record["input"]["num_classes"], record["source_sha256"]
+    )
+    load_weights(module, path)
+    if state_sha256(module) != record["weights_sha256"]:
+        raise WeightsError(
+            "these are not the weights that the result was made from",
+            where=str(path),
+            remedy="give --weights FILE with the teacher's own",
+        )
+    return module
+
+
+def _read_student(
+    folder: Path, manifest: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path = folder / STUDENT
+    tensors = read_tensors(path)
+    if sha256_file(path) != manifest.get("files", {}).get(STUDENT, {}).get("sha256"):
+        raise ResultError(
+            f"{STUDENT} is not the file that the manifest describes: its checksum differs",
+            where=str(path),
+            remedy="quantize again or restore a copy",
+        )
+    return tensors
+
+
+def _rebuild(manifest: dict[str, Any], classes: int, folder: Path) -> nn.Module:
+    record = manifest["network"]
+    if ":" not in record["name"]:
+        raise NetworkError(
+            f"the result was made from a {record['name']} given in memory",
+            where=str(folder),
+            remedy="pass that architecture: dreamquant.load(folder, network=module)",
+        )
+    return build_module(record["name"], classes, record["source_sha256"])

@@ -1,0 +1,119 @@
+"""A picture of the images a network was quantized on."""
+
+from __future__ import annotations
+
+import io
+import math
+import unicodedata
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from dreamquant.networks.spec import InputSpec
+from dreamquant.results.files import write_bytes
+
+_SMALLEST_TILE, _LARGEST_TILE = 112, 224
+_MARGIN = 12
+_CAPTION = 22
+_GAP = 6
+_FONT_SIZE = 13
+_WIDEST_ROW = 10
+_WHITE, _FRAME = (255, 255, 255), (208, 208, 208)
+_INK, _PALE_INK = (32, 32, 32), (96, 96, 96)
+
+
+def save_samples(
+    path: Path, images: Tensor, spec: InputSpec, targets: Tensor, confidence: Tensor
+) -> None:
+    """Put a PNG grid of ``images`` at ``path``, each captioned as in "cat 97 %".
+
+    Args:
+        path: of the PNG.
+        images: (N, C, H, W) as the network sees them, N >= 1; shown in grey unless C is 3.
+        spec: undoes the normalisation and names the classes.
+        targets: (N,) class indices.
+        confidence: (N,) the teacher's probability of each target, in [0, 1].
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    tiles = [_tile(pixels) for pixels in _to_pixels(images, spec)]
+    captions = [
+        (_class_name(target, spec), f"{probability * 100:.0f} %")
+        for target, probability in zip(targets.tolist(), confidence.tolist(), strict=True)
+    ]
+    buffer = io.BytesIO()
+    _grid(tiles, captions).save(buffer, "PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def _to_pixels(images: Tensor, spec: InputSpec) -> Tensor:
+    """Return uint8 pixels (N, H, W, 3) of normalised images (N, C, H, W)."""
+    images = images.detach().float().cpu()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+    pixels = (images * std + mean).clamp(0, 1)
+    if pixels.shape[1] != 3:
+        pixels = pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _tile(pixels: Tensor) -> Image.Image:
+    """Return pixels (H, W, 3) as an image 112 to 224 wide, enlarged in whole multiples."""
+    image = Image.fromarray(pixels.numpy())
+    if image.width > _LARGEST_TILE:
+        height = max(1, round(image.height * _LARGEST_TILE / image.width))
+        return image.resize((_LARGEST_TILE, height), Image.Resampling.LANCZOS)
+    factor = math.ceil(_SMALLEST_TILE / image.width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def _class_name(target: int, spec: InputSpec) -> str:
+    """Return the class's name as far as the built-in font, which is ASCII only, can write it."""
+    number = f"class {target}"
+    if not spec.class_names:
+        return number
+    # ImageNet's names list synonyms: "tench, Tinca tinca".
+    decomposed = unicodedata.normalize("NFKD", spec.class_names[target].split(",")[0])
+    name = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    return name if name.isascii() else number
+
+
+def _grid(tiles: list[Image.Image], captions: list[tuple[str, str]]) -> Image.Image:
+    """Return equally large tiles in rows, each above its caption."""
+    columns = _columns(len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    width, height = tiles[0].width + _MARGIN, tiles[0].height + _CAPTION + _MARGIN
+    grid = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), _WHITE)
+    draw = ImageDraw.Draw(grid)
+    font = ImageFont.load_default(size=_FONT_SIZE)
+    for index, (tile, (name, probability)) in enumerate(zip(tiles, captions, strict=True)):
+        left = _MARGIN + index % columns * width
+        top = _MARGIN + index // columns * height
+        # A frame, since a white image would end nowhere.
+        draw.rectangle((left - 1, top - 1, left + tile.width, top + tile.height), outline=_FRAME)
+        grid.paste(tile, (left, top))
+        right, baseline = left + tile.width, top + tile.height + _CAPTION - 4
+        room = tile.width - font.getlength(probability) - _GAP
+        draw.text((left, baseline), _shortened(name, room, font), _INK, font, anchor="ls")
+        # At the other end and paler: "1 15 %" would be hard to take apart.
+        draw.text((right, baseline), probability, _PALE_INK, font, anchor="rs")
+    return grid
+
+
+def _columns(count: int) -> int:
+    """Return the number of columns that fills all rows, near a square, where there is one."""
+    square = math.ceil(math.sqrt(count))
+    candidates = range(square, min(count, _WIDEST_ROW) + 1)
+    return next((columns for columns in candidates if count % columns == 0), square)
+
+
+def _shortened(name: str, room: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return ``name``, its end given up for "…" where it is wider than ``room`` pixels."""
+    if font.getlength(name) <= room:
+        return name
+    kept = name
+    while kept and font.getlength(f"{kept}…") > room:
+        kept = kept[:-1]
+    return f"{kept.rstrip()}…"

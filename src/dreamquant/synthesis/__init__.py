@@ -1,0 +1,1 @@
+"""Where images come from: generators and the targets asked of them."""

@@ -1,0 +1,19 @@
+"""Images that the teacher recognises as what was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamquant.terms.contract import Step, Term
+
+
+@dataclass(frozen=True)
+class TeacherCrossEntropy(Term):
+    """``CE(z_p(x), y)``, mean over the batch. GDFQ (ECCV 2020), eq. 2."""
+
+    def __call__(self, step: Step) -> Tensor:
+        """The cross-entropy in nats, a scalar >= 0."""
+        return F.cross_entropy(step.teacher.logits, step.targets)

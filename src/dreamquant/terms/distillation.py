@@ -1,0 +1,58 @@
+"""What the student learns from the teacher: its logits on the synthetic images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamquant.terms.adaptability import entropy
+from dreamquant.terms.contract import Step, Term
+
+
+@dataclass(frozen=True)
+class StudentCrossEntropy(Term):
+    """``CE(z_q(x), y)``, mean over the batch. GDFQ (ECCV 2020), eq. 5."""
+
+    taps = frozenset({"student"})
+
+    def __call__(self, step: Step) -> Tensor:
+        """The cross-entropy in nats, a scalar >= 0."""
+        return F.cross_entropy(step.student.logits, step.targets)
+
+
+@dataclass(frozen=True)
+class KnowledgeDistillation(Term):
+    """``T² KL(softmax(z_p/T) || softmax(z_q/T))``, mean over the batch and over classes.
+
+    The mean over classes too (dividing by B·C) is the GDFQ lineage's; others divide by B alone,
+    which weighs the term C times more.
+    """
+
+    temperature: float
+    taps = frozenset({"student"})
+
+    def __call__(self, step: Step) -> Tensor:
+        """The divergence in nats per class, a scalar >= 0."""
+        t = self.temperature
+        log_p = F.log_softmax(step.teacher.logits / t, dim=1)
+        log_q = F.log_softmax(step.student.logits / t, dim=1)
+        return t**2 * F.kl_div(log_q, log_p, reduction="mean", log_target=True)
+
+
+@dataclass(frozen=True)
+class DifferenceEntropy(Term):
+    """``-T² E[H(softmax((z_p - z_q)/T))]``: logits matched up to a shift. AdaDFQ's student loss.
+
+    Least, at ``-T² log C``, where the difference is the same for all classes. For small
+    differences it is that constant plus half their variance over classes, whatever T is.
+    """
+
+    temperature: float
+    taps = frozenset({"student"})
+
+    def __call__(self, step: Step) -> Tensor:
+        """The negative entropy in nats, a scalar in [-T² log C, 0]."""
+        t = self.temperature
+        return -(t**2) * entropy((step.teacher.logits - step.student.logits) / t).mean()

@@ -1,0 +1,26 @@
+"""Images whose statistics inside the teacher are those it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dreamquant.terms.contract import Step, Term
+
+
+@dataclass(frozen=True)
+class BatchNormStatistics(Term):
+    """Squared gap between batch and stored statistics at every batch norm's input.
+
+    ``1/L Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]``: variances, not deviations;
+    mean over channels, then over layers. GDFQ (ECCV 2020), eq. 3, as its code computes it.
+    """
+
+    taps = frozenset({"statistics"})
+
+    def __call__(self, step: Step) -> Tensor:
+        """The gap, a scalar >= 0."""
+        s = step.teacher.statistics
+        gap = (s.mean - s.stored_mean).square() + (s.var - s.stored_var).square()
+        return (s.share * gap).sum()

@@ -1,0 +1,1 @@
+"""Runs any method: the alternating game of generator and student."""

@@ -1,0 +1,71 @@
+"""Budgets: a schedule cut or stretched to the time a user has."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from dreamquant.errors import TrainingError
+from dreamquant.methods.schedule import Schedule
+from dreamquant.training.loop import Training
+
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
+_PROBES = 3
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as ``90s``, ``5min``, ``1.5h`` or ``1h30m``.
+
+    Raises:
+        TrainingError: the text is no positive duration.
+    """
+    compact = text.strip().lower().replace(" ", "")
+    parts = _DURATION.findall(compact)
+    known = all(unit in _UNITS for _, unit in parts)
+    if not parts or not known or "".join(n + u for n, u in parts) != compact:
+        raise TrainingError(
+            f"{text!r} is no duration", where="--budget", remedy="write 90s, 5min or 1.5h"
+        )
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if seconds <= 0:
+        raise TrainingError(f"{text!r} leaves no time", where="--budget", remedy="write 5min")
+    return seconds
+
+
+def fit(schedule: Schedule, seconds: float, build: Callable[[], Training]) -> Schedule:
+    """Scale a schedule to the speed measured on this machine.
+
+    Args:
+        schedule: as the preset has it.
+        seconds: to spend on training.
+        build: makes a run of that schedule on a copy of the student; a few of its iterations are
+            timed, and it is thrown away.
+
+    Raises:
+        TrainingError: not even the shortest run fits.
+    """
+    probe = build()
+    warmup = _seconds_per_iteration(probe)
+    probe.iteration = schedule.student_warmup
+    learning = _seconds_per_iteration(probe)
+    share = schedule.student_warmup / schedule.iterations
+    iterations = int(seconds / (share * warmup + (1 - share) * learning))
+    if iterations < 2:
+        raise TrainingError(
+            f"{seconds:.0f} s are too few: one iteration takes {learning:.1f} s",
+            where="--budget",
+            remedy="give more time or a smaller batch",
+        )
+    return schedule.scaled(iterations)
+
+
+def _seconds_per_iteration(training: Training) -> float:
+    training.step()
+    times = []
+    for _ in range(_PROBES):
+        start = time.perf_counter()
+        training.step()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[_PROBES // 2]

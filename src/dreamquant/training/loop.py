@@ -1,0 +1,221 @@
+"""The alternating game: the generator invents images, the student learns from the teacher on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dreamquant.errors import TrainingError
+from dreamquant.methods.method import Recipe
+from dreamquant.quantization.layers import Student
+from dreamquant.synthesis.generators import build_generator
+from dreamquant.terms.contract import Weighted
+from dreamquant.training.step import Step, Teacher
+
+Losses = dict[str, Tensor]
+Watcher = Callable[["Training", dict[str, float] | None], None]
+
+
+class Training:
+    """A run's whole state, and one iteration of it.
+
+    Args:
+        recipe: losses and numbers.
+        teacher: P, on the accelerator's device.
+        student: Q, likewise.
+        image: channels, height, width.
+        classes: number of labels.
+        seed: of the generator's initial weights, the noise and the labels.
+        accelerator: device, precision and processes.
+
+    Attributes:
+        iteration: how many are done.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        teacher: Teacher,
+        student: Student,
+        *,
+        image: tuple[int, int, int],
+        classes: int,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.recipe, self.teacher, self.student = recipe, teacher, student
+        self.classes, self.accelerator = classes, accelerator
+        self.iteration = 0
+        device = accelerator.device
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.generator = build_generator(image, classes, recipe.latent).to(device)
+        # Processes draw different noise; everything else about them is equal.
+        self.random = torch.Generator(device).manual_seed(seed + 1 + accelerator.process_index)
+        schedule = recipe.schedule
+        self.student_parameters = [p for p in student.parameters() if p.requires_grad]
+        self.generator_parameters = list(self.generator.parameters())
+        self.student_optimizer = torch.optim.SGD(
+            self.student_parameters,
+            lr=schedule.student_lr,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+            nesterov=True,
+        )
+        self.generator_optimizer = torch.optim.Adam(
+            self.generator_parameters, lr=schedule.generator_lr, betas=(0.5, 0.999)
+        )
+
+    @property
+    def student_learns(self) -> bool:
+        """Whether the student's warm-up is over."""
+        return self.iteration >= self.recipe.schedule.student_warmup
+
+    @property
+    def observes(self) -> bool:
+        """Whether activation ranges still follow the images."""
+        return self.iteration < self.recipe.schedule.range_warmup
+
+    def invent(self, batch: int) -> tuple[Tensor, Tensor]:
+        """New images (batch, C, H, W) and the labels (batch,) asked of them."""
+        labels = self.recipe.targets.sample(batch, self.classes, self.random)
+        noise = torch.randn(
+            batch, self.recipe.latent, generator=self.random, device=self.random.device
+        )
+        images: Tensor = self.generator(noise, labels)
+        return images, labels
+
+    def step(self) -> Losses:
+        """Play one iteration; both networks answer the same images before either learns.
+
+        Returns:
+            Every term's unweighted loss by name, scalars left on the device.
+        """
+        recipe = self.recipe
+        self.student.observe(self.observes)
+        with self._autocast():
+            step = Step(*self.invent(recipe.schedule.batch), self.teacher, self.student)
+            if self.observes:
+                _ = step.student.logits
+            losses: Losses = {}
+            if self.student_learns:
+                self._teach_student(step, losses)
+            self._teach_generator(step, losses)
+        self._update()
+        self.iteration += 1
+        return losses
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return self.accelerator.autocast()
+
+    def _teach_student(self, step: Step, losses: Losses) -> None:
+        loss = _total(self.recipe.student_terms, step, losses, "student")
+        # The generator's loss, where it asks the student, goes back through the same forward pass.
+        shared = "student" in self.recipe.taps
+        gradients = torch.autograd.grad(
+            loss, self.student_parameters, retain_graph=shared, allow_unused=True
+        )
+        self._assign(self.student_parameters, gradients)
+        if self.recipe.schedule.clip is not None:
+            nn.utils.clip_grad_norm_(self.student_parameters, self.recipe.schedule.clip)
+
+    def _teach_generator(self, step: Step, losses: Losses) -> None:
+        loss = _total(self.recipe.generator_terms, step, losses, "generator")
+        gradients = torch.autograd.grad(loss, self.generator_parameters)
+        self._assign(self.generator_parameters, gradients)
+
+    def _assign(self, parameters: Sequence[Tensor], gradients: Iterable[Tensor | None]) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            shared = self.accelerator.num_processes > 1 and gradient is not None
+            parameter.grad = self.accelerator.reduce(gradient, "mean") if shared else gradient
+
+    def _update(self) -> None:
+        schedule = self.recipe.schedule
+        _set_rate(self.generator_optimizer, schedule.generator_rate(self.iteration))
+        self.generator_optimizer.step()
+        if self.student_learns:
+            _set_rate(self.student_optimizer, schedule.student_rate(self.iteration))
+            self.student_optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later process needs to go on bit for bit; tensors and plain values."""
+        return {
+            "iteration": self.iteration,
+            "generator": self.generator.state_dict(),
+            "student": self.student.state_dict(),
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "student_optimizer": self.student_optimizer.state_dict(),
+            "random": self.random.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        self.iteration = state["iteration"]
+        self.generator.load_state_dict(state["generator"])
+        self.student.load_state_dict(state["student"])
+        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+        self.student_optimizer.load_state_dict(state["student_optimizer"])
+        self.random.set_state(state["random"].cpu())
+
+
+def _total(
+    terms: Sequence[Weighted], step: Step, losses: Losses, player: str
+) -> Tensor:
+    values = {f"{player}/{weighted.name}": weighted.term(step) for weighted in terms}
+    losses.update({name: value.detach() for name, value in values.items()})
+    return torch.stack(
+        [weighted.weight * value for weighted, value in zip(terms, values.values(), strict=True)]
+    ).sum()
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def read_losses(losses: Losses, iteration: int) -> dict[str, float]:
+    """Fetch losses from the device in one transfer.
+
+    Raises:
+        TrainingError: a loss is not finite; it names the term and the iteration.
+    """
+    values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+    broken = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
+    if broken:
+        raise TrainingError(
+            f"the loss is not finite: {', '.join(broken)}",
+            where=f"iteration {iteration}",
+            remedy="the last checkpoint is kept; lower the student's learning rate or use "
+            "another seed",
+        )
+    return values
+
+
+LOG_EVERY = 10
+
+
+def run(training: Training, watchers: Sequence[Watcher]) -> None:
+    """Play until the schedule ends.
+
+    Args:
+        training: fresh or resumed.
+        watchers: each called after every iteration with the run and, every ``LOG_EVERY``
+            iterations and at the end, its losses (otherwise ``None``: reading them would stall
+            the device).
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    total = training.recipe.schedule.iterations
+    while training.iteration < total:
+        losses = training.step()
+        due = training.iteration % LOG_EVERY == 0 or training.iteration == total
+        read = read_losses(losses, training.iteration) if due else None
+        for watch in watchers:
+            watch(training, read)
+    training.accelerator.wait_for_everyone()

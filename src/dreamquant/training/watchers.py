@@ -1,0 +1,170 @@
+"""What happens beside the loop: history, accuracy on the way, TensorBoard, checkpoints.
+
+Each watcher is called after every iteration with the run and, now and then, its losses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamquant.training.checkpoint import STATE, encode
+from dreamquant.training.loop import Training
+from dreamquant.training.progress import ProgressDisplay
+
+
+@dataclass
+class Record:
+    """What a run has measured so far; part of the checkpoint and of the manifest.
+
+    Attributes:
+        losses: one entry per reading: the iteration and every term's value.
+        accuracy: one entry per measurement on the way: the iteration, top-1 in percent, images.
+        ranges_only: evaluation of the student with ranges set and nothing learned.
+        seconds: spent on training, over all processes that took part in turn.
+        iterations: of the whole run, as resolved.
+    """
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    accuracy: list[dict[str, float]] = field(default_factory=list)
+    ranges_only: dict[str, Any] | None = None
+    seconds: float = 0.0
+    iterations: int = 0
+
+
+class History:
+    """Writes losses and time into the record."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._last = time.monotonic()
+
+    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+        """Take note of an iteration."""
+        now = time.monotonic()
+        self.record.seconds += now - self._last
+        self._last = now
+        if losses is not None:
+            self.record.losses.append({"iteration": training.iteration, **losses})
+
+
+class Evaluations:
+    """Measures the student when its warm-up ends, and a few times on the way.
+
+    The figures on the way are for watching: nothing is selected by them.
+
+    Args:
+        record: takes the figures.
+        display: shows them.
+        whole: evaluates the student on all images, for ranges-only.
+        glance: evaluates it on few; top-1 in percent and their number, or ``None`` where there
+            are no labels.
+        looks: how many glances a run takes.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        display: ProgressDisplay,
+        whole: Callable[[Training], dict[str, Any] | None],
+        glance: Callable[[Training], tuple[float, int] | None],
+        looks: int = 10,
+    ) -> None:
+        self.record, self.display = record, display
+        self.whole, self.glance, self.looks = whole, glance, looks
+
+    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+        """Measure, if it is time to."""
+        schedule, iteration = training.recipe.schedule, training.iteration
+        if iteration == schedule.student_warmup:
+            training.student.observe(False)
+            self.record.ranges_only = self.whole(training)
+        every = max(schedule.iterations // self.looks, 1)
+        if iteration % every or not training.student_learns or iteration == schedule.iterations:
+            return
+        training.student.observe(False)
+        seen = self.glance(training)
+        if seen is None:
+            return
+        top1, n = seen
+        self.record.accuracy.append({"iteration": iteration, "top1": top1, "n": n})
+        self.display.note_accuracy(f"top-1 {top1:.1f} % of {n}", iteration)
+
+
+class TensorBoardLog:
+    """Losses and accuracies under stable names, in ``log/`` of the result folder."""
+
+    def __init__(self, folder: Path, record: Record, done: int) -> None:
+        # Imported here: it takes a second, which runs without a folder need not spend.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(folder, purge_step=done or None)  # type: ignore[no-untyped-call]
+        self.record, self.written = record, len(record.accuracy)
+
+    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+        """Write what is new."""
+        if losses is None:
+            return
+        for name, value in losses.items():
+            self.writer.add_scalar(f"loss/{name}", value, training.iteration)  # type: ignore[no-untyped-call]
+        for entry in self.record.accuracy[self.written :]:
+            self.writer.add_scalar(  # type: ignore[no-untyped-call]
+                "accuracy/top1", entry["top1"], int(entry["iteration"])
+            )
+        self.written = len(self.record.accuracy)
+
+    def close(self) -> None:
+        """Flush what is pending."""
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+
+class Checkpoints:
+    """Saves the run every now and then; the only process to write is the first.
+
+    Args:
+        folder: of the checkpoint.
+        write: puts bytes into a file atomically.
+        configuration: what a later process must ask for to resume.
+        record: saved along.
+        every: seconds between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        write: Callable[[Path, bytes], None],
+        configuration: Mapping[str, Any],
+        record: Record,
+        every: float = 60.0,
+    ) -> None:
+        self.folder, self.write = folder, write
+        self.configuration, self.record, self.every = dict(configuration), record, every
+        self._due = time.monotonic() + every
+
+    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+        """Save, if it is time to."""
+        if time.monotonic() >= self._due:
+            self.save(training)
+
+    def save(self, training: Training) -> None:
+        """Save now.
+
+        Raises:
+            ResultError: the folder cannot be written.
+        """
+        self._due = time.monotonic() + self.every
+        if not training.accelerator.is_main_process:
+            return
+        self.folder.mkdir(exist_ok=True)
+        state = {
+            "configuration": self.configuration,
+            "record": vars(self.record),
+            "training": training.state_dict(),
+            "threads": torch.get_num_threads(),
+        }
+        self.write(self.folder / STATE, encode(state))
