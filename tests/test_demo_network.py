@@ -2,8 +2,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dreamquant.demo import HELD_OUT, WEIGHTS
-from dreamquant.demo import INPUT
+from dreamquant.demo import HELD_OUT, INPUT, WEIGHTS
 from dreamquant.demo.network import digits
 from dreamquant.results.files import read_tensors
 

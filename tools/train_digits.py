@@ -16,8 +16,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamquant.demo import HELD_OUT, WEIGHTS
-from dreamquant.demo import INPUT
+from dreamquant.demo import HELD_OUT, INPUT, WEIGHTS
 from dreamquant.demo.network import digits
 from dreamquant.results.files import write_tensors
 

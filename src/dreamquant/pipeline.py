@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from accelerate import Accelerator
 
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import EvaluationSet
-from dreamquant.evaluation.metrics import Evaluation, evaluate
+from dreamquant.evaluation.metrics import evaluate
 from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
 from dreamquant.quantization.convert import quantize_network
@@ -197,18 +196,23 @@ class Job:
 
     @torch.no_grad()
     def _synthetic_agreement(self, training: Training) -> float:
-        images, _ = training.invent(_SYNTHETIC)
+        images = training.invent(self._labels(_SYNTHETIC))
         wanted = self.teacher.network(images).argmax(1)
-        return 100 * training.student(images).argmax(1).eq(wanted).float().mean().item()
+        agreed = training.student(images).argmax(1).eq(wanted).float().mean()
+        return 100 * float(agreed)
 
     @torch.no_grad()
     def samples(self, training: Training) -> Samples:
-        """Synthetic images to look at, their classes in turn."""
-        images, labels = training.invent(max(_SHOWN, 2))
-        order = labels.argsort(stable=True)
+        """Synthetic images to look at, as many of each class."""
+        labels = self._labels(_SHOWN).sort().values
+        images = training.invent(labels)
         probability = self.teacher.network(images).softmax(1)
         confidence = probability.gather(1, labels[:, None])[:, 0]
-        return Samples(images[order].cpu(), labels[order].cpu(), confidence[order].cpu())
+        return Samples(images.cpu(), labels.cpu(), confidence.cpu())
+
+    def _labels(self, count: int) -> torch.Tensor:
+        turns = torch.arange(count, device=self.accelerator.device)
+        return turns % self.network.input.num_classes
 
 
 def open_folder(

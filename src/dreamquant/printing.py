@@ -116,9 +116,7 @@ def method_page(method: Method) -> None:
 def _print_terms(title: str, terms: Terms) -> None:
     _console.print(f"{title}:")
     for term in terms:
-        weight, inner = (
-            (term.weight, term.term) if isinstance(term, Weighted) else (1.0, term)
-        )
+        weight, inner = (term.weight, term.term) if isinstance(term, Weighted) else (1.0, term)
         _console.print(f"  {weight:g} × {inner}")
 
 

@@ -64,7 +64,9 @@ class EvaluationSet:
         """The first ``count`` of these images, or all where there are fewer."""
         count = min(count, self._count)
         labels = None if self.labels is None else self.labels[:count]
-        return EvaluationSet(lambda size: _cut(self._chunks(size), count), count, labels, self._spec)
+        return EvaluationSet(
+            lambda size: _cut(self._chunks(size), count), count, labels, self._spec
+        )
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Normalised float32 (B, C, H, W), in the order of ``labels``; the last may be smaller.

@@ -7,10 +7,10 @@ from dreamquant.methods.schedule import Schedule
 
 QUICK = Preset(
     Schedule(
-        iterations=800,
+        iterations=600,
         batch=32,
-        range_warmup=150,
-        student_warmup=150,
+        range_warmup=120,
+        student_warmup=120,
         student_lr=1e-2,
         decay="cosine",
         lr_warmup=50,

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -119,9 +119,7 @@ class _Watch(TorchFunctionMode):
 
 def _survey(network: nn.Module, example: Tensor) -> _Survey:
     layers = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, _LAYER_TYPES)
+        name: module for name, module in network.named_modules() if isinstance(module, _LAYER_TYPES)
     }
     executed: list[str] = []
     handles = [
@@ -161,9 +159,7 @@ def quantize_network(
     student = copy.deepcopy(network).requires_grad_(True)
     ends = {survey.layers[0], survey.layers[-1]}
     layers = [
-        _quantize_layer(
-            student, name, scheme, scheme.bits_of(name, first_or_last=name in ends)
-        )
+        _quantize_layer(student, name, scheme, scheme.bits_of(name, first_or_last=name in ends))
         for name in survey.layers
     ]
     count = survey.relus if scheme.placement == "relu-output" else 0
@@ -195,13 +191,12 @@ def _require_quantizable(survey: _Survey, scheme: Scheme) -> None:
             )
 
 
-def _quantize_layer(
-    student: nn.Module, name: str, scheme: Scheme, bits: Bits
-) -> QuantizedLayer:
+def _quantize_layer(student: nn.Module, name: str, scheme: Scheme, bits: Bits) -> QuantizedLayer:
     layer = student.get_submodule(name)
+    weight = cast(Tensor, layer.weight)
     axis = 1 if getattr(layer, "transposed", False) else 0
-    channels = layer.weight.shape[axis]
-    kind, weights = type(layer).__name__, layer.weight.numel()
+    channels = weight.shape[axis]
+    kind, weights = type(layer).__name__, weight.numel()
     parametrize.register_parametrization(
         layer, "weight", WeightQuantizer(bits.weight, channels, axis)
     )
@@ -214,7 +209,8 @@ def _quantize_layer(
 
 
 def _quantize_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (layer.input_quantizer(inputs[0]), *inputs[1:])
+    quantizer = cast(ActivationQuantizer, layer.input_quantizer)
+    return (quantizer(inputs[0]), *inputs[1:])
 
 
 def _activation_quantizer(bits: int, scheme: Scheme) -> ActivationQuantizer:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
@@ -56,9 +57,7 @@ class WeightQuantizer(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; ranges cover it, so its gradient is never clipped."""
-        return fake_quantize(
-            weight, *self.parameters_of(weight), self.grid, clipped_gradient=False
-        )
+        return fake_quantize(weight, *self.parameters_of(weight), self.grid, clipped_gradient=False)
 
     @torch.no_grad()
     def fix(self, weight: Tensor) -> None:
@@ -170,9 +169,7 @@ class ReluOutputs(TorchFunctionMode):
         self.quantizers = quantizers
         self.calls = 0
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``; if it is a ReLU, quantize its result."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
@@ -185,7 +182,7 @@ class ReluOutputs(TorchFunctionMode):
 
     def __exit__(self, *exception: Any) -> None:
         """Check that every quantizer was used."""
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         if exception[0] is None and self.calls != len(self.quantizers):
             raise self._miscounted()
 
@@ -195,6 +192,13 @@ class ReluOutputs(TorchFunctionMode):
             where="placement relu-output",
             remedy="use --placement layer-input for networks whose forward pass varies",
         )
+
+
+class QuantizedWeight(NamedTuple):
+    """A layer's latent float weight and what puts it on a grid."""
+
+    latent: nn.Parameter
+    quantizer: WeightQuantizer
 
 
 class Student(nn.Module):
@@ -225,13 +229,10 @@ class Student(nn.Module):
             if isinstance(module, ActivationQuantizer)
         }
 
-    def weight_quantizers(self) -> dict[str, tuple[nn.Module, WeightQuantizer]]:
-        """Layer name to the layer and the quantizer of its weight."""
-        return {
-            name: (module, module.parametrizations.weight[0])
-            for name, module in self.network.named_modules()
-            if is_quantized_layer(module)
-        }
+    def quantized_weights(self) -> dict[str, QuantizedWeight]:
+        """All quantized weights by the name of their layer."""
+        found = {name: _quantized_weight(module) for name, module in self.network.named_modules()}
+        return {name: weight for name, weight in found.items() if weight is not None}
 
     def observe(self, observing: bool) -> None:
         """Let activation ranges follow the data, or freeze them where they are."""
@@ -242,16 +243,17 @@ class Student(nn.Module):
     def fix(self) -> None:
         """Freeze all ranges and put the latent weights on their grids: training is over."""
         self.observe(False)
-        for layer, quantizer in self.weight_quantizers().values():
-            latent = layer.parametrizations.weight.original
+        for latent, quantizer in self.quantized_weights().values():
             quantizer.fix(latent)
             latent.copy_(quantizer(latent))
         self.requires_grad_(False)
 
 
-def is_quantized_layer(module: nn.Module) -> bool:
-    """Whether a module's weight is quantized."""
-    return (
-        nn.utils.parametrize.is_parametrized(module, "weight")
-        and isinstance(module.parametrizations.weight[0], WeightQuantizer)  # type: ignore[union-attr,index]
-    )
+def _quantized_weight(module: nn.Module) -> QuantizedWeight | None:
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    parametrizations = cast(parametrize.ParametrizationList, module.parametrizations["weight"])  # type: ignore[index]
+    quantizer = parametrizations[0]
+    if not isinstance(quantizer, WeightQuantizer):
+        return None
+    return QuantizedWeight(cast(nn.Parameter, parametrizations.original), quantizer)

@@ -131,10 +131,11 @@ def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
         ResultError: the record is incomplete or of the wrong types.
     """
     try:
-        fields = manifest["network"]["input"]
-        return InputSpec(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-        )
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in manifest["network"]["input"].items()
+        }
+        return InputSpec(**fields)
     except (KeyError, TypeError) as error:
         raise _damaged("network.input", error, where) from error
 

@@ -195,9 +195,7 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
     path = weights or (record["weights"] and Path(record["weights"]))
     if not path or not path.exists():
         return None
-    module = build_module(
-        record["name"], record["input"]["num_classes"], record["source_sha256"]
-    )
+    module = build_module(record["name"], record["input"]["num_classes"], record["source_sha256"])
     load_weights(module, path)
     if state_sha256(module) != record["weights_sha256"]:
         raise WeightsError(

@@ -29,14 +29,14 @@ def encode(student: Student) -> dict[str, Tensor]:
         for name, tensor in student.network.state_dict().items()
         if not any(part in f".{name}" for part in _QUANTIZER_STATE)
     }
-    for name, (layer, quantizer) in student.weight_quantizers().items():
-        codes = quantizer.codes(layer.parametrizations.weight.original) - quantizer.grid.qmin  # type: ignore[union-attr]
+    for name, (latent, quantizer) in student.quantized_weights().items():
+        codes = quantizer.codes(latent) - quantizer.grid.qmin
         tensors[f"{name}.weight.codes"] = pack(codes, quantizer.bits)
         tensors[f"{name}.weight.scale"] = quantizer.scale
         tensors[f"{name}.weight.zero_point"] = quantizer.zero_point.to(torch.int8)
-    for name, quantizer in _activations(student).items():
-        tensors[f"{name}.scale"] = quantizer.scale
-        tensors[f"{name}.zero_point"] = quantizer.zero_point.to(torch.uint8)
+    for name, activation in _activations(student).items():
+        tensors[f"{name}.scale"] = activation.scale
+        tensors[f"{name}.zero_point"] = activation.zero_point.to(torch.uint8)
     return dict(sorted(tensors.items()))
 
 
@@ -53,9 +53,9 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
     """
     state, rest = {}, dict(tensors)
     try:
-        for name, (layer, quantizer) in student.weight_quantizers().items():
+        for name, (latent, quantizer) in student.quantized_weights().items():
             own = f"{name}.parametrizations.weight"
-            shape = tuple(layer.parametrizations.weight.original.shape)  # type: ignore[union-attr]
+            shape = tuple(latent.shape)
             codes = unpack(rest.pop(f"{name}.weight.codes"), quantizer.bits, shape)
             scale = rest.pop(f"{name}.weight.scale")
             zero_point = rest.pop(f"{name}.weight.zero_point").to(torch.int32)
@@ -67,9 +67,9 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
             )
             state[f"{own}.0.scale"], state[f"{own}.0.zero_point"] = scale, zero_point
             quantizer.is_fixed = True
-        for name, quantizer in _activations(student).items():
-            quantizer.scale.copy_(rest.pop(f"{name}.scale"))
-            quantizer.zero_point.copy_(rest.pop(f"{name}.zero_point"))
+        for name, activation in _activations(student).items():
+            activation.scale.copy_(rest.pop(f"{name}.scale"))
+            activation.zero_point.copy_(rest.pop(f"{name}.zero_point"))
     except KeyError as error:
         raise _misfit(f"the tensor {error} is missing", where) from error
     except RuntimeError as error:

@@ -34,13 +34,13 @@ class SmallGenerator(nn.Module):
     def __init__(self, image: tuple[int, int, int], classes: int, latent: int) -> None:
         super().__init__()
         channels, height, width = image
-        base, half, full = _stages(height, width)
+        base, middle, full = _stages(height, width)
         self.latent, self.base = latent, base
         self.embedding = nn.Embedding(classes, latent)
         self.project = nn.Linear(latent, _BASE_CHANNELS * base[0] * base[1])
         self.decode = nn.Sequential(
             nn.BatchNorm2d(_BASE_CHANNELS),
-            nn.Upsample(half),
+            nn.Upsample(middle),
             nn.Conv2d(_BASE_CHANNELS, 128, 3, padding=1),
             nn.BatchNorm2d(128, eps=INNER_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
@@ -90,8 +90,8 @@ class ImageNetGenerator(nn.Module):
         super().__init__()
         channels, height, width = image
         self.latent = latent
-        self.base, self.half, self.full = _stages(height, width)
-        self.project = nn.Linear(latent, _BASE_CHANNELS * self.base[0] * self.base[1])
+        self.base_size, self.middle_size, self.full_size = _stages(height, width)
+        self.project = nn.Linear(latent, _BASE_CHANNELS * self.base_size[0] * self.base_size[1])
         self.norm1 = ConditionalBatchNorm(_BASE_CHANNELS, classes)
         self.conv1 = nn.Conv2d(_BASE_CHANNELS, 128, 3, padding=1)
         self.norm2 = ConditionalBatchNorm(128, classes)
@@ -102,10 +102,10 @@ class ImageNetGenerator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent) and int64 ``labels`` (B,)."""
-        x = self.project(noise).view(-1, _BASE_CHANNELS, *self.base)
-        x = F.interpolate(self.norm1(x, labels), self.half)
+        x = self.project(noise).view(-1, _BASE_CHANNELS, *self.base_size)
+        x = F.interpolate(self.norm1(x, labels), self.middle_size)
         x = F.leaky_relu(self.norm2(self.conv1(x), labels), 0.2)
-        x = F.interpolate(x, self.full)
+        x = F.interpolate(x, self.full_size)
         x = F.leaky_relu(self.norm3(self.conv2(x), labels), 0.2)
         return cast(Tensor, self.norm4(self.conv3(x).tanh()))
 

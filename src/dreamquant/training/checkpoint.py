@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,5 +55,3 @@ def require_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], where: 
                 where=str(where),
                 remedy="give the same options as before, or another --out",
             )
-
-

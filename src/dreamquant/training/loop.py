@@ -1,7 +1,8 @@
-"""The alternating game: the generator invents images, the student learns from the teacher on them."""
+"""The alternating game: the generator invents images, the student learns on them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -81,14 +82,16 @@ class Training:
         """Whether activation ranges still follow the images."""
         return self.iteration < self.recipe.schedule.range_warmup
 
-    def invent(self, batch: int) -> tuple[Tensor, Tensor]:
-        """New images (batch, C, H, W) and the labels (batch,) asked of them."""
-        labels = self.recipe.targets.sample(batch, self.classes, self.random)
-        noise = torch.randn(
-            batch, self.recipe.latent, generator=self.random, device=self.random.device
-        )
+    def draw_targets(self) -> Tensor:
+        """Labels (B,) for a batch of the schedule's size."""
+        return self.recipe.targets.sample(self.recipe.schedule.batch, self.classes, self.random)
+
+    def invent(self, labels: Tensor) -> Tensor:
+        """New images (B, C, H, W) for ``labels`` (B,)."""
+        size = len(labels), self.recipe.latent
+        noise = torch.randn(size, generator=self.random, device=self.random.device)
         images: Tensor = self.generator(noise, labels)
-        return images, labels
+        return images
 
     def step(self) -> Losses:
         """Play one iteration; both networks answer the same images before either learns.
@@ -96,10 +99,10 @@ class Training:
         Returns:
             Every term's unweighted loss by name, scalars left on the device.
         """
-        recipe = self.recipe
         self.student.observe(self.observes)
         with self._autocast():
-            step = Step(*self.invent(recipe.schedule.batch), self.teacher, self.student)
+            labels = self.draw_targets()
+            step = Step(self.invent(labels), labels, self.teacher, self.student)
             if self.observes:
                 _ = step.student.logits
             losses: Losses = {}
@@ -111,7 +114,7 @@ class Training:
         return losses
 
     def _autocast(self) -> AbstractContextManager[None]:
-        return self.accelerator.autocast()
+        return self.accelerator.autocast()  # type: ignore[no-any-return]
 
     def _teach_student(self, step: Step, losses: Losses) -> None:
         loss = _total(self.recipe.student_terms, step, losses, "student")
@@ -163,9 +166,7 @@ class Training:
         self.random.set_state(state["random"].cpu())
 
 
-def _total(
-    terms: Sequence[Weighted], step: Step, losses: Losses, player: str
-) -> Tensor:
+def _total(terms: Sequence[Weighted], step: Step, losses: Losses, player: str) -> Tensor:
     values = {f"{player}/{weighted.name}": weighted.term(step) for weighted in terms}
     losses.update({name: value.detach() for name, value in values.items()})
     return torch.stack(
@@ -185,7 +186,7 @@ def read_losses(losses: Losses, iteration: int) -> dict[str, float]:
         TrainingError: a loss is not finite; it names the term and the iteration.
     """
     values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-    broken = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise TrainingError(
             f"the loss is not finite: {', '.join(broken)}",

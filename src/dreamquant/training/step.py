@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,11 @@ class Teacher:
             return
         with torch.no_grad(), execution_order(self.norms) as executed:
             network(example)
-        self.stored_mean = torch.cat([norm.running_mean for norm in executed])
-        self.stored_var = torch.cat([norm.running_var for norm in executed])
+        means = [cast(Tensor, norm.running_mean) for norm in executed]
+        self.stored_mean = torch.cat(means)
+        self.stored_var = torch.cat([cast(Tensor, norm.running_var) for norm in executed])
         self.share = torch.cat(
-            [
-                torch.full_like(norm.running_mean, 1 / (norm.num_features * len(executed)))
-                for norm in executed
-            ]
+            [torch.full_like(mean, 1 / (len(mean) * len(executed))) for mean in means]
         )
 
 
@@ -54,9 +53,7 @@ class TeacherOnStep:
             return logits, None
         means, variances = zip(*collected, strict=True)
         measured = torch.cat(means).float(), torch.cat(variances).float()
-        return logits, Statistics(
-            *measured, teacher.stored_mean, teacher.stored_var, teacher.share
-        )
+        return logits, Statistics(*measured, teacher.stored_mean, teacher.stored_var, teacher.share)
 
     @property
     def logits(self) -> Tensor:

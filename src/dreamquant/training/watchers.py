@@ -103,7 +103,7 @@ class TensorBoardLog:
         # Imported here: it takes a second, which runs without a folder need not spend.
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(folder, purge_step=done or None)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(folder, purge_step=done or None)
         self.record, self.written = record, len(record.accuracy)
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
@@ -111,16 +111,14 @@ class TensorBoardLog:
         if losses is None:
             return
         for name, value in losses.items():
-            self.writer.add_scalar(f"loss/{name}", value, training.iteration)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(f"loss/{name}", value, training.iteration)
         for entry in self.record.accuracy[self.written :]:
-            self.writer.add_scalar(  # type: ignore[no-untyped-call]
-                "accuracy/top1", entry["top1"], int(entry["iteration"])
-            )
+            self.writer.add_scalar("accuracy/top1", entry["top1"], int(entry["iteration"]))
         self.written = len(self.record.accuracy)
 
     def close(self) -> None:
         """Flush what is pending."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class Checkpoints:
@@ -147,8 +145,8 @@ class Checkpoints:
         self._due = time.monotonic() + every
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
-        """Save, if it is time to."""
-        if time.monotonic() >= self._due:
+        """Save, if it is time to and the losses were just found finite."""
+        if losses is not None and time.monotonic() >= self._due:
             self.save(training)
 
     def save(self, training: Training) -> None:
