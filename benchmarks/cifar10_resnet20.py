@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "cifar10-resnet20.json"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 README_TOP1 = 91.68  # of the weights, on the same 9,874 images
+MARKERS = "<!-- results: docs/results/cifar10-resnet20.md -->", "<!-- /results -->"
 TITLE = "ResNet-20, CIFAR-10, no data: last iteration"
 # Read in the papers' own tables or repositories; another checkpoint, 80,000 iterations, best epoch
 # on the test set.
@@ -101,10 +102,20 @@ def _write(runs: list[dict[str, Any]]) -> None:
     runs = sorted(runs, key=lambda r: (r["bits"], r["method"], r["seed"]))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS, {"title": TITLE, "runs": runs})
-    write_bytes(RESULTS.with_suffix(".md"), "\n".join(_table(runs)).encode())
+    lines = list(_page(runs))
+    write_bytes(RESULTS.with_suffix(".md"), "\n".join(lines).encode())
+    _put_into_readme([line for line in lines if line.startswith("|")])
 
 
-def _table(runs: list[dict[str, Any]]) -> Iterable[str]:
+def _put_into_readme(table: list[str]) -> None:
+    readme = ROOT / "README.md"
+    before, start, rest = readme.read_text().partition(MARKERS[0])
+    _, end, after = rest.partition(MARKERS[1])
+    text = before + start + "\n".join(["", f"{TITLE}.", "", *table, ""]) + end + after
+    write_bytes(readme, text.encode())
+
+
+def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     first = runs[0]
     protocol, schedule = first["protocol"], first["schedule"]
     hardware = first["hardware"]

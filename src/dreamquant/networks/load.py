@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib.util
-import sys
-import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,12 +13,12 @@ from torch.nn.parameter import is_lazy
 
 from dreamquant.errors import NetworkError
 from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.user_file import UserFile, names_user_file, read_user_file
 from dreamquant.networks.weights import load_weights, require_finite, state_sha256
-from dreamquant.networks.zoo import ZOOS, Found, nearest, one_line
+from dreamquant.networks.zoo import ZOOS, Found, one_line
 
 _FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY"))
 _OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
-_MODULE_PREFIX = "_dreamquant_factory_"
 
 
 @dataclass(frozen=True)
@@ -130,65 +125,7 @@ def build_module(name: str, num_classes: int, source_sha256: str | None = None) 
             where=f"{factory.path}, sha256 {factory.sha256}",
             remedy=f"restore the file as it was, sha256 {source_sha256 or 'not recorded'}",
         )
-    return _ready(factory.build(), name)
-
-
-@dataclass(frozen=True)
-class _Factory:
-    """A user's file as read once: what is hashed is what runs."""
-
-    path: Path
-    attribute: str
-    source: bytes
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.source).hexdigest()
-
-    def build(self) -> nn.Module:
-        namespace = self._imported()
-        if not hasattr(namespace, self.attribute):
-            known = [name for name in vars(namespace) if not name.startswith("_")]
-            raise NetworkError(
-                f"{self.path.name} has no {self.attribute!r}{nearest(self.attribute, known)}",
-                where=str(self.path),
-            )
-        try:
-            module = getattr(namespace, self.attribute)()
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            raise self._failed(f"{self.attribute}() failed", error) from error
-        if not isinstance(module, nn.Module):
-            raise NetworkError(
-                f"{self.attribute}() returns no torch.nn.Module but {_kind(module)}",
-                where=str(self.path),
-            )
-        return module
-
-    def _imported(self) -> ModuleType:
-        path = str(self.path)
-        identity = hashlib.sha256(path.encode() + b"\0" + self.source).hexdigest()
-        spec = importlib.util.spec_from_file_location(_MODULE_PREFIX + identity[:16], path)
-        assert spec is not None  # None only for a suffix Python does not import
-        module = importlib.util.module_from_spec(spec)
-        # Dataclasses and pickle look their module up by name.
-        sys.modules[spec.name] = module
-        try:
-            # Not through the loader: it may run a cached compilation of an older version.
-            exec(compile(self.source, path, "exec"), module.__dict__)
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            del sys.modules[spec.name]
-            raise self._failed("cannot be imported", error) from error
-        return module
-
-    def _failed(self, what: str, error: BaseException) -> NetworkError:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
-        beside = f"to import modules beside it, set PYTHONPATH={self.path.parent}"
-        return NetworkError(
-            f"{self.path.name} {what}: {type(error).__name__}: {one_line(error)}",
-            where=f"{self.path}:{lines[-1]}" if lines else str(self.path),
-            remedy=beside if isinstance(error, ModuleNotFoundError) else "",
-        )
+    return _ready(_build(factory), name)
 
 
 def _find(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Found, str | None]:
@@ -196,21 +133,27 @@ def _find(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Foun
     if zoo in ZOOS:
         return ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes), None
     factory = _read_factory(name)
-    return Found(factory.build()), factory.sha256
+    return Found(_build(factory)), factory.sha256
 
 
-def _read_factory(name: str) -> _Factory:
-    # From the right: a drive letter has a colon too.
-    file, _, attribute = name.rpartition(":")
-    if not file.endswith(".py") or not attribute:
-        raise NetworkError(f"{name!r} names no network", remedy=f"give one of {_FORMS}")
-    path = Path(file)
+def _build(factory: UserFile) -> nn.Module:
+    build = factory.attribute()
     try:
-        return _Factory(path, attribute, path.read_bytes())
-    except OSError as error:
+        module = build()
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise factory.failed(f"{factory.name}() failed", error) from error
+    if not isinstance(module, nn.Module):
         raise NetworkError(
-            f"the network's file cannot be read: {error.strerror}", where=file
-        ) from error
+            f"{factory.name}() returns no torch.nn.Module but {_kind(module)}",
+            where=str(factory.path),
+        )
+    return module
+
+
+def _read_factory(name: str) -> UserFile:
+    if not names_user_file(name):
+        raise NetworkError(f"{name!r} names no network", remedy=f"give one of {_FORMS}")
+    return read_user_file(name, NetworkError)
 
 
 def _with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> Found:
