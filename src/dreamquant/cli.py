@@ -5,222 +5,169 @@ Whatever is heavy is imported inside the command that needs it, so that ``--help
 
 from __future__ import annotations
 
+import errno
 import json
+import shlex
+import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
+from cyclopts.exceptions import UnusedCliTokensError
 
-from dreamquant.errors import DreamQuantError, NetworkError
+from dreamquant import options
+from dreamquant.errors import (
+    DataError,
+    DreamQuantError,
+    MethodError,
+    NetworkError,
+    ResultError,
+    SchemeError,
+)
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dreamquant.networks.load import Network
+    from dreamquant.networks.spec import InputSpec
     from dreamquant.results.result import Result
 
 app = App(
     name="dreamquant",
     help="Quantize a trained vision network without any of its training data.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
-Flag = Annotated[bool, Parameter(negative="")]
+# What a stopped run leaves in its folder. Named here too, because those who write it import torch,
+# which may be just what was interrupted.
+_STATE = Path("checkpoint", "state.pt")
+_STOPPED, _USAGE = 130, 2
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-@app.command
+@app.command(sort_key=0)
 def quantize(
-    network: str,
+    network: options.Network,
+    /,
     *,
-    out: Path,
-    bits: str = "w4a4",
-    method: str = "adadfq",
-    weights: Path | None = None,
-    input: str | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    classes: int | None = None,
-    placement: Literal["relu-output", "layer-input"] = "relu-output",
-    first_last: int | None = None,
-    override: tuple[str, ...] = (),
-    preset: str = "quick",
-    budget: str | None = None,
-    iterations: int | None = None,
-    seed: int = 0,
-    data: str | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["32", "bf16"] = "32",
-    resume: Flag = False,
-    json: Flag = False,
+    out: options.Out,
+    weights: options.Weights = None,
+    input: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    classes: options.Classes = None,
+    bits: options.Bits = "w4a4",
+    placement: options.Placement = "relu-output",
+    first_last: options.FirstLast = None,
+    override: options.Overrides = (),
+    method: options.Method = "adadfq",
+    preset: options.Preset = "quick",
+    budget: options.Budget = None,
+    iterations: options.Iterations = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "32",
+    data: options.Data = None,
+    resume: options.Resume = False,
+    json: options.Json = False,
 ) -> None:
-    """Turn a trained network into a low-bit one on images dreamed up from itself.
+    """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
+    with _resumable(out, "--resume"):
+        from dreamquant import api
 
-    Parameters
-    ----------
-    network
-        torchvision:NAME, timm:NAME, pytorchcv:NAME or path/to/file.py:factory.
-    out
-        Folder for the result; it must not hold one yet.
-    bits
-        Of weights and activations, w2a2 to w8a8.
-    method
-        As listed by `dreamquant methods`.
-    weights
-        safetensors or torch file for the network, instead of the zoo's pretrained weights.
-    input
-        Channels x height x width, such as 3x32x32, where the zoo does not know it.
-    mean
-        Per channel, in [0, 1] pixel units, separated by commas.
-    std
-        Likewise.
-    classes
-        Number of classes; checked against the network.
-    placement
-        relu-output quantizes what leaves each ReLU, as the papers do; layer-input what enters
-        each layer, as integer hardware does.
-    first_last
-        Bits of the first and the last layer, where other than the rest.
-    override
-        PATTERN=w8a8 for layers whose name matches; may be repeated.
-    preset
-        quick, paper, or another that the method has.
-    budget
-        Fit the schedule into a duration on this machine, such as 5min.
-    iterations
-        Stretch or squeeze the schedule to so many.
-    seed
-        Of everything random.
-    data
-        Images to measure on, never to train on: a folder of class folders, an .npz, a .tar, or
-        torchvision:CIFAR10:ROOT.
-    device
-        auto takes a GPU where there is one.
-    precision
-        Of training: 32, or bf16 where the hardware is faster at it.
-    resume
-        Go on with the unfinished run in --out, with the same options.
-    json
-        Print one JSON object on standard output.
-    """
-    from dreamquant import api
-
-    result = api.quantize(
-        _named_network(network, weights, input, mean, std, classes),
-        bits,
-        method,
-        placement=placement,
-        first_last=first_last,
-        overrides=_pairs(override),
-        preset=preset,
-        budget=budget,
-        iterations=iterations,
-        seed=seed,
-        data=data,
-        device=device,
-        precision=precision,
-        out=out,
-        resume=resume,
-    )
+        result = api.quantize(
+            _named_network(network, weights, input, mean, std, classes),
+            bits,
+            method,
+            placement=placement,
+            first_last=first_last,
+            overrides=tuple(_pair(text) for text in override),
+            preset=preset,
+            budget=budget,
+            iterations=iterations,
+            seed=seed,
+            data=data,
+            device=device,
+            precision=precision,
+            out=out,
+            resume=resume,
+        )
     _present(result, out, as_json=json)
 
 
-@app.command
+@app.command(sort_key=1)
 def evaluate(
-    target: str,
+    target: options.Target,
+    /,
     *,
-    data: str,
-    weights: Path | None = None,
-    input: str | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    classes: int | None = None,
-    limit: int | None = None,
-    json: Flag = False,
+    data: options.MeasuredData,
+    limit: options.Limit = None,
+    weights: options.TeachersWeights = None,
+    input: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    classes: options.Classes = None,
+    json: options.Json = False,
 ) -> None:
-    """Measure a result, or a network, on images: top-1, top-5, agreement with the teacher.
-
-    Parameters
-    ----------
-    target
-        A result folder, or a network as for `quantize`.
-    data
-        As for `quantize`; without labels, agreement is measured alone.
-    weights
-        For a network, as for `quantize`, like the next four. For a result: its teacher's
-        weights, where they have moved.
-    input
-        Channels x height x width.
-    mean
-        Per channel, in [0, 1] pixel units.
-    std
-        Likewise.
-    classes
-        Number of classes.
-    limit
-        Use only the first so many images.
-    json
-        Print one JSON object on standard output.
-    """
+    """Measure a result or a network on images: top-1, top-5, agreement with the teacher."""
     from dreamquant.evaluation.data import open_images
     from dreamquant.evaluation.metrics import evaluate as measure
+    from dreamquant.printing import evaluation_table
+    from dreamquant.training.progress import counting
 
-    if Path(target).is_dir():
-        result = _result_with_teacher(Path(target), weights)
-        evaluation = result.evaluate(data, limit=limit)
-    else:
+    if ":" in target and not Path(target).is_dir():
         net = _named_network(target, weights, input, mean, std, classes)
-        evaluation = measure(net.module, open_images(data, net.input, limit=limit))
+        model, spec, teacher = net.module, net.input, None
+    else:
+        _refuse({"--input": input, "--mean": mean, "--std": std, "--classes": classes})
+        model, spec, teacher = _saved_student(Path(target), weights)
+    images = open_images(data, spec, limit=limit)
+    if images.labels is None and teacher is None:
+        raise _nothing_to_measure(data)
+    with counting("measuring", len(images)) as count:
+        evaluation = measure(model, images, teacher=teacher, on_batch=count)
     if json:
         _print_json(evaluation.as_json())
-        return
-    from dreamquant.printing import evaluation_table
-
-    evaluation_table(evaluation, target)
+    else:
+        evaluation_table(evaluation, target)
 
 
-@app.command
-def methods(name: str | None = None, /) -> None:
-    """List the methods, or show one with its terms, weights, presets and provenance.
-
-    Parameters
-    ----------
-    name
-        Of one method.
-    """
+@app.command(sort_key=2)
+def methods(
+    name: Annotated[str | None, Parameter(help="Of one method, for its page.")] = None, /
+) -> None:
+    """List the methods, or show one with its terms, weights, schedules and provenance."""
     from dreamquant.methods import METHODS, find_method
     from dreamquant.printing import method_page, methods_table
 
     if name is None:
         methods_table(METHODS.values())
-    else:
-        method_page(find_method(name))
+        return
+    try:
+        method = find_method(name)
+    except MethodError as error:
+        raise MethodError(error.what, where="dreamquant methods", remedy=error.remedy) from error
+    method_page(method)
 
 
-@app.command
-def demo(*, out: Path = Path("out/demo"), json: Flag = False) -> None:
-    """Quantize the embedded digit network to W3A3 with AdaDFQ; no download, about a minute.
+@app.command(sort_key=3)
+def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False) -> None:
+    """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
+    with _resumable(out):
+        from dreamquant.api import quantize_demo
 
-    Parameters
-    ----------
-    out
-        Folder for the result; an earlier demo in it is replaced.
-    json
-        Print one JSON object on standard output.
-    """
-    from dreamquant.api import quantize_demo
-
-    result = quantize_demo(out)
+        result = quantize_demo(out)
     _present(result, out, as_json=json)
 
 
-@app.command
-def doctor(*, json: Flag = False) -> None:
-    """Show versions, devices, and which optional parts are present or how to get them.
-
-    Parameters
-    ----------
-    json
-        Print one JSON object on standard output.
-    """
+@app.command(sort_key=4)
+def doctor(*, json: options.Json = False) -> None:
+    """Show versions, devices, and which optional parts are present or how to get them."""
     from dreamquant.doctor import examine
     from dreamquant.printing import doctor_table
 
@@ -239,26 +186,55 @@ def _named_network(
     std: str | None,
     classes: int | None,
 ) -> Network:
+    shape = None if input is None else _shape(input)
+    averages = None if mean is None else _numbers(mean, "--mean")
+    deviations = None if std is None else _numbers(std, "--std")
     from dreamquant.networks.load import load_network
 
-    shape = None if input is None else _shape(input)
     return load_network(
-        name,
-        weights=weights,
-        shape=shape,
-        mean=None if mean is None else _numbers(mean, "--mean"),
-        std=None if std is None else _numbers(std, "--std"),
-        num_classes=classes,
+        name, weights=weights, shape=shape, mean=averages, std=deviations, num_classes=classes
     )
 
 
-def _result_with_teacher(folder: Path, weights: Path | None) -> Result:
-    """The result, with the teacher it came from where that is still at hand."""
+def _saved_student(
+    folder: Path, weights: Path | None
+) -> tuple[nn.Module, InputSpec, nn.Module | None]:
+    """The student in a result folder, its input, and its teacher where that is at hand."""
+    if not folder.is_dir():
+        raise ResultError(
+            f"{folder} is neither a result folder nor a network",
+            where="dreamquant evaluate",
+            remedy="give the --out folder of a finished run, or a network as "
+            "`dreamquant quantize` takes it",
+        )
     from dreamquant.results.result import open_result, reopen_teacher
 
     result = open_result(folder)
-    result.teacher = reopen_teacher(result.manifest, weights)
-    return result
+    teacher = reopen_teacher(result.manifest, weights)
+    if teacher is None:
+        _note(
+            "agreement is not measured, for the teacher's weights are not at hand: give --weights"
+        )
+    return result.model, result.input, teacher
+
+
+def _refuse(values: dict[str, object]) -> None:
+    given = [name for name, value in values.items() if value is not None]
+    if given:
+        raise ResultError(
+            "a result knows the input and the classes of its network",
+            where=", ".join(given),
+            remedy="leave it out",
+        )
+
+
+def _nothing_to_measure(data: str) -> DataError:
+    return DataError(
+        "there is nothing to measure: the images have no labels, and there is no teacher to agree "
+        "with",
+        where=data,
+        remedy="give labelled images, or a result whose teacher's weights are at hand",
+    )
 
 
 def _shape(text: str) -> tuple[int, int, int]:
@@ -282,9 +258,13 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         ) from error
 
 
-def _pairs(overrides: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = [override.partition("=") for override in overrides]
-    return tuple((pattern, bits) for pattern, _, bits in pairs)
+def _pair(override: str) -> tuple[str, str]:
+    pattern, equals, bits = override.partition("=")
+    if not equals:
+        raise SchemeError(
+            f"{override!r} names no bits", where="--override", remedy="write PATTERN=w8a8"
+        )
+    return pattern, bits
 
 
 def _present(result: Result, out: Path, *, as_json: bool) -> None:
@@ -300,25 +280,93 @@ def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value))
 
 
-def _fail(error: DreamQuantError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2) from error
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
-def main() -> None:
-    """Run the command line; errors a user can cause end with exit code 2."""
+class _StoppedRun(KeyboardInterrupt):
+    """A run was stopped that can be gone on with, by the same command and ``more`` options."""
+
+    def __init__(self, *more: str) -> None:
+        super().__init__()
+        self.more = more
+
+
+@contextmanager
+def _resumable(out: Path, *more: str) -> Iterator[None]:
     try:
-        app(exit_on_error=True)
+        yield
+    except KeyboardInterrupt:
+        if (out / _STATE).exists():
+            raise _StoppedRun(*more) from None
+        raise
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Errors a user can cause end with exit code 2, Ctrl-C and SIGTERM with 130.
+
+    Args:
+        arguments: what follows the command's name; by default, what the shell gave.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(given, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(_usage_error(error))
     except DreamQuantError as error:
         _fail(error)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _fail(_unwritable(error))
+    except _StoppedRun as stopped:
+        _stop("the run is saved", _go_on(given, stopped.more))
     except KeyboardInterrupt:
-        _stopped()
+        _stop("nothing was saved")
 
 
-def _stopped() -> NoReturn:
-    arguments = " ".join(sys.argv[1:])
-    print("\nstopped.", file=sys.stderr)
-    if "quantize" in sys.argv and "--out" in arguments:
-        resume = "" if "--resume" in sys.argv else " --resume"
-        print(f"go on with: dreamquant {arguments}{resume}", file=sys.stderr)
-    raise SystemExit(130)
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(error: DreamQuantError) -> NoReturn:
+    _note(f"error: {error}")
+    raise SystemExit(_USAGE) from error
+
+
+def _stop(*lines: str) -> NoReturn:
+    _note("\nstopped: " + "\n".join(lines))
+    raise SystemExit(_STOPPED)
+
+
+def _go_on(given: Sequence[str], more: Sequence[str]) -> str:
+    command, *rest = given
+    missing = [option for option in more if option not in rest]
+    return "go on with: " + shlex.join(["dreamquant", command, *missing, *rest])
+
+
+def _usage_error(error: CycloptsError) -> DreamQuantError:
+    command = " ".join(("dreamquant", *(error.command_chain or ())))
+    return DreamQuantError(
+        _complaint(error), where=command, remedy=f"`{command} --help` shows what it takes"
+    )
+
+
+def _complaint(error: CycloptsError) -> str:
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        lacks = "needs a value" if error.keyword else "is missing"
+        return f"{error.keyword or error.argument.name} {lacks}"
+    if isinstance(error, UnusedCliTokensError):
+        return f"unexpected: {shlex.join(error.unused_tokens or ())}"
+    return str(error)
+
+
+def _unwritable(error: OSError) -> ResultError:
+    return ResultError(
+        f"cannot write: {error.strerror}",
+        where=str(error.filename or "--out"),
+        remedy="free some space, or give --out on another disk",
+    )

@@ -1,131 +1,327 @@
-"""Tables for people, on standard output."""
+"""Tables and pages for people, on standard output."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from dreamquant.evaluation.metrics import Evaluation
-from dreamquant.methods.method import Method, Terms
+from dreamquant.methods.method import Method, Paper, Preset, Terms
+from dreamquant.methods.schedule import Schedule
 from dreamquant.results.result import Result
-from dreamquant.terms.contract import Weighted
+from dreamquant.synthesis.targets import OneHot
+from dreamquant.terms.contract import Term, Weighted
 
 _console = Console(highlight=False)
 
+_INLINE = re.compile(r"``(.+?)``", re.DOTALL)
+_DISPLAYED = re.compile(r"^``(.+?)``", re.DOTALL | re.MULTILINE)
+_PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
+_SYMBOLS = {
+    "z_p": "z_p: the teacher's logits",
+    "z_q": "z_q: the student's logits",
+    "y)": "y: the label asked for",
+    "H'": "H': entropy of softmax(z_p - z_q), normalised to 0 … 1",
+    "T²": "T: temperature",
+    "μ": "μ, σ²: mean and variance at a batch norm's input, with a hat those of the batch",
+}
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} %"
+
+def _percent(value: float) -> str:
+    return f"{value:.2f} %"
 
 
 def _interval(ci95: Iterable[float] | None) -> str:
-    return "–" if ci95 is None else " – ".join(f"{end:.2f}" for end in ci95)
+    return "" if ci95 is None else " – ".join(f"{end:.2f}" for end in ci95)
+
+
+def _print(text: str = "", style: str | None = None) -> None:
+    _console.print(text, style=style, markup=False)
+
+
+def _print_path(path: object) -> None:
+    # In one piece, however narrow the terminal is, so that it can be copied.
+    _console.print(str(path), markup=False, soft_wrap=True)
+
+
+def _table(*columns: str, numbers: bool = False, title: str | None = None) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if numbers and i else "left")
+    return table
+
+
+def _print_pairs(pairs: Mapping[str, str]) -> None:
+    """Names and texts in two columns; a text that needs several lines stays in its own."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, text in pairs.items():
+        table.add_row(name, text)
+    _console.print(table, markup=False)
 
 
 def result_table(result: Result, out: Path) -> None:
     """Accuracy before and after, what it was measured under, and where the files are."""
     manifest = result.manifest
-    protocol, agreement = manifest["protocol"], manifest["agreement"]
-    table = Table(title=f"{manifest['network']['name']} at {protocol['bits']}")
-    for column in ("", "top-1", "95 % interval"):
-        table.add_column(column, justify="left" if not column else "right")
-    rows = {
-        "full precision": "teacher",
-        "quantized, ranges only": "ranges_only",
-        "after recovery without data": "student",
-    }
-    for label, key in rows.items():
-        measured = manifest["accuracy"][key] or {"top1": None, "ci95": None}
-        table.add_row(label, _percent(measured["top1"]), _interval(measured["ci95"]))
-    _console.print(table)
-    _console.print(
+    method, protocol = manifest["method"], manifest["protocol"]
+    _print_path(manifest["network"]["name"])
+    _print(f"at {protocol['bits']} by {method['name']}, preset {method['preset']}\n", "bold")
+    _print_accuracies(manifest["accuracy"])
+    agreement = manifest["agreement"]
+    _print(
         f"agreement with the full-precision network: {_percent(agreement['percent'])} "
-        f"of {agreement['on']}"
+        f"of {agreement['on']}\n"
     )
-    _console.print(_protocol_line(manifest))
-    _console.print(_storage_line(manifest["coverage"]))
-    for computation in manifest["coverage"]["left_in_float"]:
-        _console.print(f"left in float: {computation}")
+    _print_pairs(_protocol(manifest))
+    _print()
     for name in ("manifest.json", *manifest.get("files", {})):
-        _console.print(f"  {out / name}", soft_wrap=True)
+        _print_path(out / name)
 
 
-def _protocol_line(manifest: dict[str, Any]) -> str:
+def _print_accuracies(accuracy: Mapping[str, Any]) -> None:
+    rows = {
+        "full precision": accuracy["teacher"],
+        "quantized, ranges only": accuracy["ranges_only"],
+        "after recovery without data": accuracy["student"],
+    }
+    known = {name: row for name, row in rows.items() if row and row["top1"] is not None}
+    if not known:
+        return
+    table = _table("", "top-1", "95 % interval", numbers=True)
+    for name, row in known.items():
+        table.add_row(name, _percent(row["top1"]), _interval(row["ci95"]))
+    _console.print(table)
+    _print()
+
+
+def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     protocol, timings = manifest["protocol"], manifest["timings"]
-    return (
-        f"protocol: {protocol['placement']}; weights {protocol['weights']}; activations "
-        f"{protocol['activations']}; first/last {protocol['first_last_bits']}; last of "
-        f"{timings['iterations']} iterations; seed {protocol['seed']}; "
-        f"{timings['seconds']:.0f} s"
-    )
+    training, whole = timings["training_seconds"], timings["seconds"]
+    others = "".join(f"; {name} {bits}" for name, bits in protocol["overrides"].items())
+    left = Counter(manifest["coverage"]["left_in_float"])
+    float_parts = "; ".join(f"{count} x {part}" for part, count in left.items())
+    return {
+        "protocol": f"{protocol['placement']}; first and last layer "
+        f"{protocol['first_last_bits']}{others}; last of {timings['iterations']} iterations; "
+        f"seed {protocol['seed']}; trained in {_PRECISIONS[protocol['training_precision']]}",
+        "weights": protocol["weights"],
+        "activations": protocol["activations"],
+        **({"in float": float_parts} if left else {}),
+        "storage": _storage(manifest["coverage"]),
+        "time": f"{whole:.0f} s, of which {training:.0f} s training",
+    }
 
 
-def _storage_line(coverage: dict[str, Any]) -> str:
+def _storage(coverage: Mapping[str, Any]) -> str:
     parts = {
         "packed weights": coverage["weight_bytes"],
         "scales": coverage["scale_bytes"],
         "left in float": coverage["float_bytes"],
     }
     full = 4 * sum(layer["weights"] for layer in coverage["layers"]) + coverage["float_bytes"]
-    shown = " + ".join(f"{size / 1024:.1f} KiB {name}" for name, size in parts.items())
-    return f"storage: {shown}, of {full / 1024:.1f} KiB in float32"
+    shown = " + ".join(f"{size / 1024:.1f} {name}" for name, size in parts.items())
+    small = sum(parts.values())
+    return (
+        f"{small / 1024:.1f} KiB instead of {full / 1024:.1f} KiB, {full / small:.1f} times less: "
+        f"{shown}"
+    )
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> None:
-    """An evaluation as a table."""
-    table = Table(title=title)
-    for column in ("images", "top-1", "top-5", "agreement", "95 % interval"):
-        table.add_column(column, justify="right")
-    table.add_row(
-        str(evaluation.n),
-        _percent(evaluation.top1),
-        _percent(evaluation.top5),
-        _percent(evaluation.agreement),
-        _interval(evaluation.ci95),
-    )
+    """An evaluation: what was measured, on how many images."""
+    of = "top-1" if evaluation.top1 is not None else "agreement"
+    measured = {
+        "top-1": evaluation.top1,
+        "top-5": evaluation.top5,
+        "agreement": evaluation.agreement,
+    }
+    _print_path(title)
+    _print(f"{evaluation.n} images\n", "bold")
+    table = _table("", "", "95 % interval", numbers=True)
+    for name, value in measured.items():
+        if value is not None:
+            table.add_row(name, _percent(value), _interval(evaluation.ci95) if name == of else "")
     _console.print(table)
 
 
 def methods_table(methods: Iterable[Method]) -> None:
     """All methods, a line each."""
-    table = Table()
-    for column in ("method", "paper", "what it does"):
-        table.add_column(column)
+    table = _table("method", "paper", "what it does")
+    joining = []
     for method in methods:
-        table.add_row(method.name, f"{method.paper.authors}, {method.paper.venue}", method.summary)
+        # A published add-on is listed on its base; what it does is the news.
+        paper, summary = method.paper, method.summary
+        for add_on in method.add_ons:
+            paper, summary = add_on.paper, add_on.summary
+            joining.append(add_on.name)
+        table.add_row(method.name, f"{paper.authors}, {paper.venue}", summary)
     _console.print(table)
+    if joining:
+        _print(f"\n{', '.join(joining)} can join any method, as in --method adadfq+{joining[0]}.")
+    _print("`dreamquant methods NAME` shows the terms, weights, schedules and provenance of one.")
 
 
 def method_page(method: Method) -> None:
-    """One method: provenance, terms and presets."""
-    paper = method.paper
-    _console.print(f"[bold]{method.name}[/]: {method.summary}")
-    _console.print(f"{paper.authors}: {paper.title}, {paper.venue}")
-    _console.print(f"confirmed: {paper.confirmed}")
-    _console.print(f"ours: {paper.ours}")
-    _print_terms("generator minimises", method.generator_terms)
-    _print_terms("student minimises", method.student_terms)
+    """One method as a paper would have it: losses, schedules, and where they come from."""
+    _print(method.name, "bold")
+    _print_paper(method.summary, method.paper)
+    for add_on in method.add_ons:
+        _print_paper(add_on.summary, add_on.paper)
+    added = [term for add_on in method.add_ons for term in add_on.generator_terms]
+    generator = _weighted([*method.generator_terms, *added])
+    student = _weighted(method.student_terms)
+    _print_terms("The generator minimises", generator)
+    _print_terms("The student minimises", student)
+    _print_symbols([*generator, *student])
+    _print_pairs(_images(method))
+    _print("\nPresets", "bold")
+    _print_presets(method)
+
+
+def _print_paper(summary: str, paper: Paper) -> None:
+    _print_pairs(
+        {
+            "idea": summary,
+            "paper": f"{paper.authors}, {paper.title}, {paper.venue}",
+            "confirmed": paper.confirmed,
+            "ours": paper.ours,
+        }
+    )
+    _print()
+
+
+def _weighted(terms: Terms) -> list[Weighted]:
+    return [term if isinstance(term, Weighted) else Weighted(1.0, term) for term in terms]
+
+
+def _print_terms(title: str, terms: Iterable[Weighted]) -> None:
+    _print(title, "bold")
+    sign = " "
+    for weighted in terms:
+        _print(f"  {sign} {weighted.weight:g} × {_call(weighted.term)}")
+        _console.print(Padding(_formula(weighted.term), (0, 0, 0, 8), expand=False), markup=False)
+        sign = "+"
+    _print()
+
+
+def _print_symbols(terms: Iterable[Weighted]) -> None:
+    formulas = " ".join(_formula(weighted.term) for weighted in terms)
+    used = [meaning for symbol, meaning in _SYMBOLS.items() if symbol in formulas]
+    _print("; ".join(used) + "\n", "dim")
+
+
+def _call(part: object) -> str:
+    """A part of a method with its numbers, as ``Band(lower=0.1, upper=0.8)``."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]
+    numbers = ", ".join(f"{name}={value}" for name, value in values.items())
+    return f"{type(part).__name__}({numbers})" if numbers else type(part).__name__
+
+
+def _formula(term: Term) -> str:
+    """The formula of a term by its documentation, or what that says in words."""
+    text = inspect.getdoc(type(term)) or ""
+    summary = text.partition("\n\n")[0]
+    found = _INLINE.search(summary) or _DISPLAYED.search(text)
+    return " ".join((found[1] if found else summary).split())
+
+
+def _images(method: Method) -> dict[str, str]:
+    targets = [part.targets for part in method.add_ons if part.targets] or [method.targets]
+    mixed = [part.mixup for part in method.add_ons if part.mixup]
+    own = targets[0] != OneHot()
+    asked = _call(targets[0]) if own else "one-hot labels, drawn uniformly"
+    return {
+        "targets": asked,
+        **({"centres": _call(method.centres)} if method.centres else {}),
+        **({"student's images": _call(mixed[0])} if mixed else {}),
+        "noise": f"{method.latent} numbers an image",
+    }
+
+
+def _print_presets(method: Method) -> None:
+    table = _table("", "images", "warm-up", "student's rate")
     for name, preset in method.presets.items():
-        _console.print(f"preset {name}: ranges {preset.ranges}, gradient {preset.gradient}")
-        _console.print(f"  {preset.schedule}", soft_wrap=True)
+        schedule = preset.schedule
+        table.add_row(
+            name,
+            f"{schedule.iterations} × {schedule.batch}",
+            f"{schedule.range_warmup}, {schedule.student_warmup}",
+            _rate(schedule),
+        )
+    _console.print(table)
+    _print(
+        "\nimages: iterations × batch; warm-up: iterations until ranges settle and until the "
+        f"student learns; {_common(method.presets.values())}\n",
+        "dim",
+    )
+    _print_pairs(_quantizers(method.presets))
+    others = _other_terms(method)
+    if others:
+        _print("\nTerms with other numbers", "bold")
+        _print_pairs(others)
 
 
-def _print_terms(title: str, terms: Terms) -> None:
-    _console.print(f"{title}:")
-    for term in terms:
-        weight, inner = (term.weight, term.term) if isinstance(term, Weighted) else (1.0, term)
-        _console.print(f"  {weight:g} × {inner}")
+def _rate(schedule: Schedule) -> str:
+    clip = f", clip {schedule.clip:g}" if schedule.clip is not None else ""
+    if schedule.decay == "cosine":
+        return f"{schedule.student_lr:g}, {schedule.lr_warmup} up, then cosine{clip}"
+    steps = " ".join(str(milestone) for milestone in schedule.milestones)
+    return f"{schedule.student_lr:g}, ÷ 10 at {steps}{clip}"
 
 
-def doctor_table(findings: dict[str, Any]) -> None:
+def _common(presets: Iterable[Preset]) -> str:
+    """The numbers that every preset shares, or hardly ever differ."""
+    names = {"generator_lr": "generator's rate", "momentum": "momentum", "weight_decay": "decay"}
+    seen = {name: sorted({getattr(preset.schedule, name) for preset in presets}) for name in names}
+    return ", ".join(
+        f"{text} {' or '.join(f'{value:g}' for value in seen[name])}"
+        for name, text in names.items()
+    )
+
+
+def _quantizers(presets: Mapping[str, Preset]) -> dict[str, str]:
+    groups = defaultdict(list)
+    for name, preset in presets.items():
+        groups[f"ranges {preset.ranges}, gradient {preset.gradient}"].append(name)
+    return {how: ", ".join(names) for how, names in groups.items()}
+
+
+def _other_terms(method: Method) -> dict[str, str]:
+    """Terms that a preset has in place of the method's own."""
+    own = [*method.generator_terms, *method.student_terms]
+    others = {
+        name: [*(preset.generator_terms or ()), *(preset.student_terms or ())]
+        for name, preset in method.presets.items()
+    }
+    return {
+        name: "; ".join(_product(term) for term in terms if term not in own)
+        for name, terms in others.items()
+        if terms
+    }
+
+
+def _product(term: Term | Weighted) -> str:
+    return f"{term.weight:g} × {_call(term.term)}" if isinstance(term, Weighted) else _call(term)
+
+
+def doctor_table(findings: Mapping[str, Any]) -> None:
     """What ``dreamquant doctor`` found."""
-    _console.print(f"python {findings['python']}")
-    for group in ("core", "devices"):
-        for name, value in findings[group].items():
-            _console.print(f"{name}: {value or 'none'}")
+    _print_group("core", findings["core"])
+    devices = findings["devices"]
+    _print_group("devices", {"cpu": devices["cpu"], "cuda": "\n".join(devices["cuda"]) or "none"})
     for extra, parts in findings["optional"].items():
-        for name, value in parts.items():
-            _console.print(f"[{extra}] {name}: {value}", markup=False)
+        lacking = findings["remedies"].get(extra)
+        _print_group(f"extra {extra}", parts | ({"to get it": lacking} if lacking else {}))
+
+
+def _print_group(title: str, pairs: Mapping[str, str]) -> None:
+    _print(title, "bold")
+    _print_pairs({f"  {name}": text for name, text in pairs.items()})

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from dreamquant.errors import DataError
-from dreamquant.evaluation import data
+from dreamquant.evaluation import files
 from dreamquant.evaluation.data import EvaluationSet, open_images
 from dreamquant.networks.spec import InputSpec
 
@@ -107,6 +107,37 @@ def test_npz_limit_takes_the_first(tmp_path: Path) -> None:
     images = open_images(path, RAW, limit=2)
     assert (values(images), labels(images)) == ([0, 1], [0, 1])
     assert len(open_images(path, RAW, limit=99)) == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 99])
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_first_is_a_prefix(tmp_path: Path, count: int, size: int) -> None:
+    pixels = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(4, 1).repeat(4, 2)
+    path = save_npz(tmp_path / "a.npz", images=pixels, labels=np.array([2, 0, 1, 1, 0]))
+    whole = open_images(path, GREY)
+    first = whole.first(count)
+    assert len(first) == min(count, 5)
+    assert values(first, size) == [0, 1, 2, 3, 4][:count]
+    assert labels(first) == [2, 0, 1, 1, 0][:count]
+    assert all(len(batch) for batch in first.batches(size))
+    assert values(first.first(2), size) == [0, 1][:count]
+    assert (values(whole), len(whole)) == ([0, 1, 2, 3, 4], 5), "the whole set stays as it is"
+
+
+def test_first_reads_no_further_and_needs_no_labels(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", png(1))
+    write(tmp_path / "b.png", png(2))
+    write(tmp_path / "c.png", b"damaged")
+    first = open_images(tmp_path, RAW).first(2)
+    assert first.labels is None
+    assert values(first) == [1, 2]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_first_refused(tmp_path: Path, count: int) -> None:
+    images = open_images(save_npz(tmp_path / "a.npz", images=GOOD), RAW)
+    with pytest.raises(DataError, match=f"count is {count}"):
+        images.first(count)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (2, 4, 4, 1)])
@@ -322,7 +353,7 @@ def test_tar_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tar(path, {"notes.txt": b"hello"})
     assert "no images" in refusal(path)
     write_tar(path, {"0/a.png": png(1)})
-    monkeypatch.setattr(data, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 10)
     assert "0/a.png" in refusal(path)
 
 

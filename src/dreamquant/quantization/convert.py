@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from dreamquant.errors import SchemeError
+from dreamquant.errors import NetworkError, SchemeError
+from dreamquant.networks.taps import is_relu
 from dreamquant.quantization.layers import (
     ActivationQuantizer,
     Student,
     WeightQuantizer,
-    is_relu,
 )
 from dreamquant.quantization.scheme import Bits, Scheme
 
@@ -35,10 +35,15 @@ _PRODUCTS: dict[Callable[..., Any], int] = {
     F.conv_transpose3d: 1,
     F.bilinear: 2,
     torch.matmul: 1,
-    Tensor.matmul: 1,
-    Tensor.__matmul__: 1,
+    Tensor.matmul: 1,  # and the operator @
+    torch.mm: 1,
+    Tensor.mm: 1,
     torch.bmm: 1,
+    Tensor.bmm: 1,
+    torch.addmm: 2,
+    torch.baddbmm: 2,
     torch.einsum: 1,
+    torch.tensordot: 1,
     F.scaled_dot_product_attention: 1,
     F.multi_head_attention_forward: 1,
 }
@@ -75,7 +80,7 @@ class Coverage:
         left_in_float: human-readable names of computations that stay in float.
         weight_bytes: packed integer weights.
         scale_bytes: scales (4 bytes) and zero-points (1 byte) of weights and activations.
-        float_bytes: biases, batch norm and every parameter left in float32.
+        float_bytes: biases, batch norm and every tensor left as it was.
     """
 
     layers: tuple[QuantizedLayer, ...]
@@ -153,9 +158,11 @@ def quantize_network(
     Raises:
         SchemeError: nothing in the network can be quantized as asked, or an override matches
             no layer.
+        NetworkError: a layer's weight is no parameter of its own.
     """
     survey = _survey(network, example)
     _require_quantizable(survey, scheme)
+    _require_plain_weights(network, survey.layers)
     student = copy.deepcopy(network).requires_grad_(True)
     ends = {survey.layers[0], survey.layers[-1]}
     layers = [
@@ -191,6 +198,17 @@ def _require_quantizable(survey: _Survey, scheme: Scheme) -> None:
             )
 
 
+def _require_plain_weights(network: nn.Module, layers: list[str]) -> None:
+    for name in layers:
+        if "weight" not in dict(network.get_submodule(name).named_parameters(recurse=False)):
+            raise NetworkError(
+                f"the weight of {name} is computed from other tensors, as by weight_norm",
+                where=name,
+                remedy="make it a parameter first: "
+                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+            )
+
+
 def _quantize_layer(student: nn.Module, name: str, scheme: Scheme, bits: Bits) -> QuantizedLayer:
     layer = student.get_submodule(name)
     weight = cast(Tensor, layer.weight)
@@ -203,14 +221,18 @@ def _quantize_layer(student: nn.Module, name: str, scheme: Scheme, bits: Bits) -
     at_input = scheme.placement == "layer-input"
     if at_input:
         layer.add_module("input_quantizer", _activation_quantizer(bits.activation, scheme))
-        layer.register_forward_pre_hook(_quantize_input)
+        layer.register_forward_pre_hook(_quantize_input, with_kwargs=True)
     input_bits = bits.activation if at_input else None
     return QuantizedLayer(name, kind, bits.weight, input_bits, weights, channels)
 
 
-def _quantize_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _quantize_input(
+    layer: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     quantizer = cast(ActivationQuantizer, layer.input_quantizer)
-    return (quantizer(inputs[0]), *inputs[1:])
+    if inputs:
+        return (quantizer(inputs[0]), *inputs[1:]), keywords
+    return inputs, keywords | {"input": quantizer(keywords["input"])}
 
 
 def _activation_quantizer(bits: int, scheme: Scheme) -> ActivationQuantizer:
@@ -223,21 +245,13 @@ def _activation_quantizer(bits: int, scheme: Scheme) -> ActivationQuantizer:
 
 
 def _coverage(student: Student, layers: list[QuantizedLayer], survey: _Survey) -> Coverage:
-    activations = len(student.activation_quantizers())
+    quantizers = student.activation_quantizers()
     channels = sum(layer.channels for layer in layers)
-    stored = sum(tensor.numel() for tensor in student.network.state_dict().values())
-    quantized = sum(layer.weights for layer in layers)
-    quantizer_state = sum(
-        tensor.numel()
-        for module in student.network.modules()
-        if isinstance(module, (WeightQuantizer, ActivationQuantizer))
-        for tensor in module.state_dict().values()
-    )
     return Coverage(
         layers=tuple(layers),
         relu_outputs=tuple(quantizer.bits for quantizer in student.relu_outputs),  # type: ignore[misc]
         left_in_float=tuple(survey.float_products),
         weight_bytes=sum((layer.weights * layer.weight_bits + 7) // 8 for layer in layers),
-        scale_bytes=5 * (channels + activations),
-        float_bytes=4 * (stored - quantized - quantizer_state),
+        scale_bytes=5 * (channels + len(quantizers)),
+        float_bytes=sum(tensor.nbytes for tensor in student.float_state().values()),
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
+from dreamquant.networks.taps import is_relu
 from dreamquant.quantization.affine import (
     affine_parameters,
     fake_quantize,
@@ -122,34 +121,6 @@ class ActivationQuantizer(nn.Module):
         self.zero_point.copy_(zero_point)
 
 
-def _hardtanh_is_relu6(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
-    low = arguments[1] if len(arguments) > 1 else keywords.get("min_val", -1.0)
-    return bool(low == 0)
-
-
-_ALWAYS_RELU: frozenset[Callable[..., Any]] = frozenset(
-    {
-        F.relu,
-        F.relu_,
-        F.relu6,
-        torch.relu,
-        torch.relu_,
-        Tensor.relu,
-        Tensor.relu_,
-    }
-)
-_HARDTANH: frozenset[Callable[..., Any]] = frozenset({F.hardtanh, F.hardtanh_})
-
-
-def is_relu(
-    function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
-) -> bool:
-    """Whether a torch call is a ReLU or ReLU6, however it is spelled."""
-    if function in _HARDTANH:
-        return _hardtanh_is_relu6(arguments, keywords)
-    return function in _ALWAYS_RELU
-
-
 class ReluOutputs(TorchFunctionMode):
     """Quantizes what leaves the i-th ReLU of a forward pass with the i-th quantizer.
 
@@ -234,6 +205,19 @@ class Student(nn.Module):
         found = {name: _quantized_weight(module) for name, module in self.network.named_modules()}
         return {name: weight for name, weight in found.items() if weight is not None}
 
+    def float_state(self) -> dict[str, Tensor]:
+        """What stays in float, by name in the user's module: biases, batch norm, other layers."""
+        quantized = tuple(
+            f"{name}."
+            for name, module in self.network.named_modules(remove_duplicate=False)
+            if isinstance(module, ActivationQuantizer) or _holds_quantized_weight(module)
+        )
+        return {
+            name: tensor
+            for name, tensor in self.network.state_dict().items()
+            if isinstance(tensor, Tensor) and not name.startswith(quantized)
+        }
+
     def observe(self, observing: bool) -> None:
         """Let activation ranges follow the data, or freeze them where they are."""
         for quantizer in self.activation_quantizers().values():
@@ -253,7 +237,13 @@ def _quantized_weight(module: nn.Module) -> QuantizedWeight | None:
     if not parametrize.is_parametrized(module, "weight"):
         return None
     parametrizations = cast(parametrize.ParametrizationList, module.parametrizations["weight"])  # type: ignore[index]
-    quantizer = parametrizations[0]
-    if not isinstance(quantizer, WeightQuantizer):
+    if not _holds_quantized_weight(parametrizations):
         return None
-    return QuantizedWeight(cast(nn.Parameter, parametrizations.original), quantizer)
+    latent = cast(nn.Parameter, parametrizations.original)
+    return QuantizedWeight(latent, cast(WeightQuantizer, parametrizations[0]))
+
+
+def _holds_quantized_weight(module: nn.Module) -> bool:
+    return isinstance(module, parametrize.ParametrizationList) and isinstance(
+        module[0], WeightQuantizer
+    )

@@ -7,36 +7,36 @@ from torch import Tensor, nn
 
 
 class MovingRange(nn.Module):
-    """Exponential moving average of a tensor's smallest and largest value.
+    """Bias-corrected exponential moving average of a tensor's smallest and largest value.
 
-    The average is kept raw and divided by ``1 - momentum**updates`` when read (as Adam does), so
-    a constant input yields exactly its range from the first update on. The quantizer shared by
-    the GDFQ family feeds the corrected value back into the average, and overshoots about a
-    thousandfold around the twentieth update.
+    After n updates the i-th batch counts ``momentum**(n - i)``, divided by the sum of all these
+    weights. That sum is kept beside the average, so that a constant input yields exactly its
+    range from the first update on. The quantizer shared by the GDFQ family feeds the corrected
+    value back into the raw average, and overshoots about a thousandfold around the twentieth
+    update.
 
     Args:
         momentum: weight of the past, in [0, 1).
     """
 
-    raw: Tensor
-    updates: Tensor
+    average: Tensor
+    weights: Tensor
 
     def __init__(self, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("raw", torch.zeros(2))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("average", torch.zeros(2))
+        self.register_buffer("weights", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take the range of one batch into the average."""
-        self.raw.lerp_(torch.stack(x.aminmax()).to(self.raw.dtype), 1 - self.momentum)
-        self.updates += 1
+        self.weights.mul_(self.momentum).add_(1)
+        self.average.lerp_(torch.stack(x.aminmax()).to(self.average.dtype), 1 / self.weights)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """``(low, high)`` as scalars; zeros before the first update."""
-        weight = (1 - self.momentum**self.updates).clamp(min=1e-12)
-        low, high = self.raw / weight
+        low, high = self.average.clone()
         return low, high
 
 

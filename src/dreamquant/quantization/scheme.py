@@ -93,8 +93,16 @@ class Scheme:
                 raise SchemeError(
                     f"{value!r} is no choice", where=option, remedy=f"choose {' or '.join(choices)}"
                 )
-        if self.first_last_bits is not None:
-            Bits(self.first_last_bits, self.first_last_bits)
+        self._require_first_last()
+
+    def _require_first_last(self) -> None:
+        bits = self.first_last_bits
+        if bits is not None and not _LEAST <= bits <= _MOST:
+            raise SchemeError(
+                f"{bits} bits cannot be had",
+                where="--first-last",
+                remedy=f"choose {_LEAST} to {_MOST} bits",
+            )
 
     def bits_of(self, layer: str, *, first_or_last: bool) -> Bits:
         """Bits of the layer named ``layer``."""

@@ -6,13 +6,13 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dreamquant.errors import ResultError
+from dreamquant.errors import DreamQuantError, ResultError
 from dreamquant.methods.method import Method, Recipe
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
@@ -22,6 +22,8 @@ from dreamquant.terms.contract import Weighted
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+# What a record of other fields, types or values ends in.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, DreamQuantError)
 _VERSIONED = ("dreamquant", "torch", "numpy", "safetensors", "accelerate")
 
 
@@ -42,13 +44,21 @@ def describe_method(method: Method, preset: str, recipe: Recipe) -> dict[str, An
     return {
         "name": method.name,
         "paper": asdict(method.paper),
+        "add_ons": [{"name": part.name, "paper": asdict(part.paper)} for part in method.add_ons],
         "preset": preset,
         "generator_terms": [describe_term(term) for term in recipe.generator_terms],
         "student_terms": [describe_term(term) for term in recipe.student_terms],
-        "targets": type(recipe.targets).__name__,
+        "targets": describe_part(recipe.targets),
+        "centres": describe_part(recipe.centres),
+        "mixup": describe_part(recipe.mixup),
         "latent": recipe.latent,
         "schedule": asdict(recipe.schedule),
     }
+
+
+def describe_part(part: object) -> dict[str, Any] | None:
+    """A part's name and numbers; ``None`` where the method has none."""
+    return None if part is None else {"part": type(part).__name__, **vars(part)}
 
 
 def describe_term(weighted: Weighted) -> dict[str, Any]:
@@ -128,7 +138,7 @@ def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
     """The input on record.
 
     Raises:
-        ResultError: the record is incomplete or of the wrong types.
+        ResultError: the record is incomplete, or its values make none.
     """
     try:
         fields: dict[str, Any] = {
@@ -136,7 +146,7 @@ def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
             for name, value in manifest["network"]["input"].items()
         }
         return InputSpec(**fields)
-    except (KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise _damaged("network.input", error, where) from error
 
 
@@ -144,20 +154,72 @@ def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme:
     """The scheme on record.
 
     Raises:
-        ResultError: the record is incomplete or of the wrong types.
+        ResultError: the record is incomplete, or its values make none.
     """
     try:
         fields = dict(manifest["scheme"])
         fields["bits"] = Bits(**fields["bits"])
         fields["overrides"] = tuple((p, Bits(**bits)) for p, bits in fields["overrides"])
         return Scheme(**fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise _damaged("scheme", error, where) from error
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The teacher on record.
+
+    Attributes:
+        name: see :attr:`dreamquant.networks.load.Network.name`, as for the next ones.
+        weights: the file they were read from.
+        weights_sha256: of the state.
+        source_sha256: of the factory's file.
+    """
+
+    name: str
+    weights: str | None
+    weights_sha256: str
+    source_sha256: str | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"the name is {self.name!r}")
+
+
+def read_origin(manifest: Mapping[str, Any], where: Path) -> Origin:
+    """The teacher on record.
+
+    Raises:
+        ResultError: the record is incomplete.
+    """
+    try:
+        fields = manifest["network"]
+        return Origin(**{field: fields[field] for field in Origin.__dataclass_fields__})
+    except _DAMAGE as error:
+        raise _damaged("network", error, where) from error
+
+
+def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:
+    """The SHA-256 on record of a file in the result folder.
+
+    Raises:
+        ResultError: there is none.
+    """
+    try:
+        return str(manifest["files"][file]["sha256"])
+    except _DAMAGE as error:
+        raise _damaged("files", error, where) from error
 
 
 def _damaged(section: str, error: Exception, where: Path) -> ResultError:
     return ResultError(
-        f"the manifest's section {section!r} is damaged: {error}",
+        f"the manifest's section {section!r} is damaged: {_reason(error)}",
         where=str(where / MANIFEST),
         remedy="quantize again or restore a copy",
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return error.what if isinstance(error, DreamQuantError) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamquant.errors import NetworkError, ResultError, WeightsError
+from dreamquant.errors import DreamQuantError, NetworkError, ResultError, WeightsError
 from dreamquant.evaluation.data import open_images
 from dreamquant.evaluation.metrics import Evaluation, evaluate
 from dreamquant.networks.load import build_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.weights import load_weights, state_sha256
+from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
+from dreamquant.quantization.scheme import Scheme
 from dreamquant.results.files import read_tensors, sha256_file, write_json, write_tensors
-from dreamquant.results.manifest import MANIFEST, read_input, read_manifest, read_scheme
+from dreamquant.results.manifest import (
+    MANIFEST,
+    Origin,
+    read_checksum,
+    read_input,
+    read_manifest,
+    read_origin,
+    read_scheme,
+)
 from dreamquant.results.samples import save_samples
 from dreamquant.results.student import decode, encode
 
@@ -109,11 +120,11 @@ class Result:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
-def claim_folder(folder: Path) -> None:
-    """Make a folder for a result.
+def require_no_result(folder: Path) -> None:
+    """Refuse a folder that holds a result.
 
     Raises:
-        ResultError: it already holds one, or cannot be made.
+        ResultError: it does.
     """
     if (folder / MANIFEST).exists():
         raise ResultError(
@@ -121,6 +132,15 @@ def claim_folder(folder: Path) -> None:
             where="--out",
             remedy="give another folder, or delete this one",
         )
+
+
+def claim_folder(folder: Path) -> None:
+    """Make a folder for a result.
+
+    Raises:
+        ResultError: it already holds one, or cannot be made.
+    """
+    require_no_result(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -140,7 +160,7 @@ def remove_result(folder: Path, *, made_from: str) -> None:
     """
     if not (folder / MANIFEST).is_file():
         return
-    if read_manifest(folder)["network"]["weights_sha256"] == made_from:
+    if read_origin(read_manifest(folder), folder).weights_sha256 == made_from:
         for name in (MANIFEST, STUDENT, SAMPLES):
             (folder / name).unlink(missing_ok=True)
         for name in (CHECKPOINT, LOG):
@@ -153,21 +173,20 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
     Args:
         folder: the ``out`` of a run.
         network: the float architecture, for results of a module given in memory; its weights do
-            not matter. Other results rebuild it from the name on record. A network from a file is
-            only built if the file is, byte for byte, the one the result was made with.
+            not matter, and it stays as it is. Other results rebuild it from the name on record; a
+            network from a file only if the file is, byte for byte, the one of that time.
 
     Raises:
         ResultError: the folder holds no result, or a damaged one.
-        NetworkError: the architecture cannot be built.
+        NetworkError: the architecture cannot be built, or is another.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
     spec, scheme = read_input(manifest, folder), read_scheme(manifest, folder)
     tensors, _ = _read_student(folder, manifest)
     if network is None:
-        network = _rebuild(manifest, spec.num_classes, folder)
-    student, _ = quantize_network(network.eval(), scheme, torch.zeros(2, *spec.shape))
-    student.requires_grad_(False)
+        network = _rebuild(read_origin(manifest, folder), spec.num_classes, folder)
+    student = _converted(network, scheme, spec, folder).requires_grad_(False)
     decode(student, tensors, str(folder / STUDENT))
     return Result(student, manifest)
 
@@ -185,25 +204,46 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
 
     Args:
         manifest: of the result.
-        weights: the file, where it is not the one on record.
+        weights: the file, where it is not the one on record. Where there is none on record, the
+            zoo's pretrained weights are fetched again, and a factory gives its own.
 
     Raises:
+        ResultError: the manifest is damaged.
         NetworkError: the architecture cannot be built.
-        WeightsError: ``weights`` are not those of the teacher.
+        WeightsError: ``weights`` cannot be read, or are not those of the teacher.
     """
-    record = manifest["network"]
-    path = weights or (record["weights"] and Path(record["weights"]))
-    if not path or not path.exists():
+    origin, classes = read_origin(manifest, Path()), read_input(manifest, Path()).num_classes
+    module = _with_weights(origin, classes, weights)
+    if module is None or state_sha256(module) == origin.weights_sha256:
+        return module
+    if weights is None:
         return None
-    module = build_module(record["name"], record["input"]["num_classes"], record["source_sha256"])
+    raise WeightsError(
+        "these are not the weights that the result was made from",
+        where=str(weights),
+        remedy="give --weights FILE with the teacher's own",
+    )
+
+
+def _with_weights(origin: Origin, classes: int, weights: Path | None) -> nn.Module | None:
+    """The teacher with ``weights``, or else with those on record if they can be had."""
+    if not _names_origin(origin.name):
+        return None
+    path = weights or (Path(origin.weights) if origin.weights else None)
+    if path is None:
+        return _with_own_weights(origin, classes)
+    if weights is None and not path.is_file():
+        return None
+    module = build_module(origin.name, classes, origin.source_sha256)
     load_weights(module, path)
-    if state_sha256(module) != record["weights_sha256"]:
-        raise WeightsError(
-            "these are not the weights that the result was made from",
-            where=str(path),
-            remedy="give --weights FILE with the teacher's own",
-        )
     return module
+
+
+def _with_own_weights(origin: Origin, classes: int) -> nn.Module | None:
+    try:
+        return build_module(origin.name, classes, origin.source_sha256, pretrained=True)
+    except NetworkError:  # the zoo cannot be reached
+        return None
 
 
 def _read_student(
@@ -211,7 +251,7 @@ def _read_student(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = folder / STUDENT
     tensors = read_tensors(path)
-    if sha256_file(path) != manifest.get("files", {}).get(STUDENT, {}).get("sha256"):
+    if sha256_file(path) != read_checksum(manifest, STUDENT, folder):
         raise ResultError(
             f"{STUDENT} is not the file that the manifest describes: its checksum differs",
             where=str(path),
@@ -220,12 +260,29 @@ def _read_student(
     return tensors
 
 
-def _rebuild(manifest: dict[str, Any], classes: int, folder: Path) -> nn.Module:
-    record = manifest["network"]
-    if ":" not in record["name"]:
+def _names_origin(name: str) -> bool:
+    """Whether a network can be built by its name; one given in memory has only its class's."""
+    return ":" in name
+
+
+def _rebuild(origin: Origin, classes: int, folder: Path) -> nn.Module:
+    if not _names_origin(origin.name):
         raise NetworkError(
-            f"the result was made from a {record['name']} given in memory",
+            f"the result was made from a {origin.name} given in memory",
             where=str(folder),
             remedy="pass that architecture: dreamquant.load(folder, network=module)",
         )
-    return build_module(record["name"], classes, record["source_sha256"])
+    return build_module(origin.name, classes, origin.source_sha256)
+
+
+def _converted(network: nn.Module, scheme: Scheme, spec: InputSpec, folder: Path) -> Student:
+    try:
+        own = copy.deepcopy(network).cpu().float().eval()
+        return quantize_network(own, scheme, torch.zeros(2, *spec.shape))[0]
+    except Exception as error:  # the network's own code may raise anything
+        reason = error.what if isinstance(error, DreamQuantError) else one_line(error)
+        raise NetworkError(
+            f"{type(network).__name__} is not the architecture that was quantized: {reason}",
+            where=str(folder),
+            remedy="give the one the result was made from, in the same version",
+        ) from error

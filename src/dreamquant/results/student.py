@@ -11,6 +11,8 @@ Keys, for a layer ``L`` of the user's module:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,16 +21,10 @@ from dreamquant.quantization.affine import dequantize
 from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.results.packing import pack, unpack
 
-_QUANTIZER_STATE = (".parametrizations.weight.", ".input_quantizer.")
-
 
 def encode(student: Student) -> dict[str, Tensor]:
     """The tensors of a student whose training is over."""
-    tensors = {
-        name: tensor
-        for name, tensor in student.network.state_dict().items()
-        if not any(part in f".{name}" for part in _QUANTIZER_STATE)
-    }
+    tensors = student.float_state()
     for name, (latent, quantizer) in student.quantized_weights().items():
         codes = quantizer.codes(latent) - quantizer.grid.qmin
         tensors[f"{name}.weight.codes"] = pack(codes, quantizer.bits)
@@ -40,6 +36,7 @@ def encode(student: Student) -> dict[str, Tensor]:
     return dict(sorted(tensors.items()))
 
 
+@torch.no_grad()
 def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
     """Fill a freshly converted student with the tensors of a saved one.
 
@@ -49,51 +46,51 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
         where: the file they came from, for errors.
 
     Raises:
-        ResultError: tensors are missing, left over, or of another shape.
+        ResultError: tensors are missing, left over, or of another shape or type.
     """
-    state, rest = {}, dict(tensors)
-    try:
-        for name, (latent, quantizer) in student.quantized_weights().items():
-            own = f"{name}.parametrizations.weight"
-            shape = tuple(latent.shape)
-            codes = unpack(rest.pop(f"{name}.weight.codes"), quantizer.bits, shape)
-            scale = rest.pop(f"{name}.weight.scale")
-            zero_point = rest.pop(f"{name}.weight.zero_point").to(torch.int32)
-            column = [-1 if axis == quantizer.axis else 1 for axis in range(len(shape))]
-            state[f"{own}.original"] = dequantize(
-                codes.to(torch.int32) + quantizer.grid.qmin,
-                scale.view(column),
-                zero_point.view(column),
+    _require_fit(tensors, _layout(student), where)
+    for name, (latent, quantizer) in student.quantized_weights().items():
+        quantizer.scale.copy_(tensors[f"{name}.weight.scale"])
+        quantizer.zero_point.copy_(tensors[f"{name}.weight.zero_point"])
+        quantizer.is_fixed = True
+        codes = unpack(tensors[f"{name}.weight.codes"], quantizer.bits, tuple(latent.shape))
+        codes = codes.to(torch.int32) + quantizer.grid.qmin
+        latent.copy_(dequantize(codes, *quantizer.parameters_of(latent)))
+    for name, activation in _activations(student).items():
+        activation.scale.copy_(tensors[f"{name}.scale"])
+        activation.zero_point.copy_(tensors[f"{name}.zero_point"])
+    floats = {name: tensors[name] for name in student.float_state()}
+    # Not strict: the quantizers' own tensors are in place.
+    student.network.load_state_dict(floats, strict=False)
+
+
+def _layout(student: Student) -> dict[str, str]:
+    """Type and shape of every tensor that :func:`encode` gives."""
+    layout = {name: _described(tensor) for name, tensor in student.float_state().items()}
+    for name, (latent, quantizer) in student.quantized_weights().items():
+        channels, size = len(quantizer.scale), math.ceil(latent.numel() * quantizer.bits / 8)
+        layout[f"{name}.weight.codes"] = f"uint8 ({size},)"
+        layout[f"{name}.weight.scale"] = f"float32 ({channels},)"
+        layout[f"{name}.weight.zero_point"] = f"int8 ({channels},)"
+    for name in _activations(student):
+        layout[f"{name}.scale"], layout[f"{name}.zero_point"] = "float32 ()", "uint8 ()"
+    return layout
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _require_fit(tensors: dict[str, Tensor], layout: dict[str, str], where: str) -> None:
+    found = {name: _described(tensor) for name, tensor in tensors.items()}
+    for name in sorted(found.keys() | layout.keys()):
+        if found.get(name) != layout.get(name):
+            raise ResultError(
+                f"the saved student does not fit its network: {name} is "
+                f"{found.get(name, 'missing')} instead of {layout.get(name, 'absent')}",
+                where=where,
+                remedy="load it with the code of the network it was made from",
             )
-            state[f"{own}.0.scale"], state[f"{own}.0.zero_point"] = scale, zero_point
-            quantizer.is_fixed = True
-        for name, activation in _activations(student).items():
-            activation.scale.copy_(rest.pop(f"{name}.scale"))
-            activation.zero_point.copy_(rest.pop(f"{name}.zero_point"))
-    except KeyError as error:
-        raise _misfit(f"the tensor {error} is missing", where) from error
-    except RuntimeError as error:
-        raise _misfit(str(error).splitlines()[0], where) from error
-    _load_rest(student, state | rest, where)
-
-
-def _load_rest(student: Student, state: dict[str, Tensor], where: str) -> None:
-    own = {
-        f"network.{name}": tensor
-        for name, tensor in student.network.state_dict().items()
-        if ".input_quantizer." in f".{name}"
-    }
-    relu = {
-        name: tensor
-        for name, tensor in student.state_dict().items()
-        if name.startswith("relu_outputs.")
-    }
-    try:
-        student.load_state_dict(
-            {**{f"network.{name}": tensor for name, tensor in state.items()}, **own, **relu}
-        )
-    except RuntimeError as error:
-        raise _misfit(" ".join(str(error).split()), where) from error
 
 
 def _activations(student: Student) -> dict[str, ActivationQuantizer]:
@@ -101,11 +98,3 @@ def _activations(student: Student) -> dict[str, ActivationQuantizer]:
         name.removeprefix("network.").replace(".input_quantizer", ".input"): quantizer
         for name, quantizer in student.activation_quantizers().items()
     }
-
-
-def _misfit(what: str, where: str) -> ResultError:
-    return ResultError(
-        f"the saved student does not fit its network: {what}",
-        where=where,
-        remedy="load it with the code of the network it was made from",
-    )

@@ -1,0 +1,158 @@
+"""The options of the command line: type, place in ``--help`` and meaning of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+_NETWORK = Group.create_ordered("Network")
+_SCHEME = Group.create_ordered("Quantization")
+_TRAINING = Group.create_ordered("Training")
+_RESULT = Group.create_ordered("Result")
+
+
+def _whole(_: type, tokens: Sequence[Any]) -> int:
+    """A whole number; cyclopts itself would round 1.5."""
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number") from None
+
+
+def _value(group: Group, metavar: str, meaning: str) -> Parameter:
+    return Parameter(group=group, metavar=metavar, help=meaning)
+
+
+def _number(group: Group, meaning: str) -> Parameter:
+    return Parameter(group=group, metavar="N", help=meaning, converter=_whole)
+
+
+def _flag(group: Group, meaning: str) -> Parameter:
+    return Parameter(group=group, help=meaning, negative="", show_default=False)
+
+
+Network = Annotated[
+    str,
+    Parameter(
+        help="torchvision:NAME, timm:NAME, pytorchcv:NAME, or path/to/file.py:FACTORY of your own, "
+        "a function that returns the network."
+    ),
+]
+Target = Annotated[
+    str, Parameter(help="A result folder, or a network as `dreamquant quantize` takes it.")
+]
+
+Weights = Annotated[
+    Path | None,
+    _value(_NETWORK, "FILE", "Its weights, safetensors or torch, where not the pretrained ones."),
+]
+TeachersWeights = Annotated[
+    Path | None,
+    _value(
+        _NETWORK,
+        "FILE",
+        "Of a network, where not the pretrained ones; of a result: its teacher's, where their file "
+        "has moved.",
+    ),
+]
+Shape = Annotated[
+    str | None,
+    _value(
+        _NETWORK,
+        "CxHxW",
+        "Channels, height and width of its input, such as 3x32x32, where no zoo knows them.",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    _value(_NETWORK, "R,G,B", "Mean of its input: a number per channel, for pixels in [0, 1]."),
+    Parameter(allow_leading_hyphen=True),
+]
+Std = Annotated[str | None, _value(_NETWORK, "R,G,B", "Standard deviation, likewise.")]
+Classes = Annotated[int | None, _number(_NETWORK, "Number of classes it must have.")]
+
+Bits = Annotated[str, _value(_SCHEME, "wNaN", "Of weights and activations, 2 to 8 each.")]
+Placement = Annotated[
+    Literal["relu-output", "layer-input"],
+    _value(
+        _SCHEME,
+        "WHERE",
+        "Which activations: what leaves each ReLU, as the papers do, or what enters each layer, as "
+        "integer hardware does.",
+    ),
+]
+FirstLast = Annotated[
+    int | None, _number(_SCHEME, "Bits of the first and the last layer, where other than --bits.")
+]
+Overrides = Annotated[
+    tuple[str, ...],
+    Parameter(
+        group=_SCHEME,
+        metavar="PATTERN=wNaN",
+        help="Other bits for layers whose name matches, such as 'layer1.*=w8a8'; may be repeated.",
+        negative="",
+        show_default=False,
+    ),
+]
+
+Method = Annotated[
+    str,
+    _value(
+        _TRAINING,
+        "NAME",
+        "One that `dreamquant methods` lists, or path/to/file.py:NAME of your own.",
+    ),
+]
+Preset = Annotated[
+    str, _value(_TRAINING, "NAME", "Schedule: quick, paper, or another that the method has.")
+]
+Budget = Annotated[
+    str | None,
+    _value(_TRAINING, "TIME", "Fit the schedule to this machine and a duration, such as 5min."),
+]
+Iterations = Annotated[
+    int | None, _number(_TRAINING, "Stretch or squeeze the schedule to so many iterations.")
+]
+Seed = Annotated[int, _number(_TRAINING, "Of everything random.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    _value(_TRAINING, "NAME", "auto takes a GPU where there is one."),
+]
+Precision = Annotated[
+    Literal["32", "bf16"],
+    _value(_TRAINING, "NAME", "While training; bf16 where the hardware is faster at it."),
+]
+
+Out = Annotated[Path, _value(_RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
+DemoOut = Annotated[
+    Path, _value(_RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
+]
+Data = Annotated[
+    str | None,
+    _value(
+        _RESULT,
+        "IMAGES",
+        "To measure on, never to train on: a folder of class folders, an .npz, a .tar, or "
+        "torchvision:CIFAR10:ROOT.",
+    ),
+]
+MeasuredData = Annotated[
+    str,
+    _value(
+        _RESULT,
+        "IMAGES",
+        "A folder of class folders, an .npz, a .tar, or torchvision:CIFAR10:ROOT; without labels, "
+        "only agreement with the teacher is measured.",
+    ),
+]
+Limit = Annotated[int | None, _number(_RESULT, "Use only the first so many images.")]
+Resume = Annotated[
+    bool, _flag(_RESULT, "Go on with the stopped run in --out, with the same options.")
+]
+Json = Annotated[
+    bool, _flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
+]

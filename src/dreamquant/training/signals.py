@@ -1,0 +1,63 @@
+"""Ctrl-C and termination, held back until an iteration is over, so that what is saved is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from dreamquant.training.loop import Training
+
+_HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+class HeldSignals:
+    """Holds the first signal back until it is called as the last watcher of an iteration.
+
+    A second signal goes through at once. Signals that would end the process without asking Python
+    are left alone, and so are all of them outside the main thread, which alone may handle them.
+
+    Args:
+        say: tells the user that the first one was heard.
+
+    Attributes:
+        waiting: whether one is held back.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._held = 0
+        self.waiting = False
+
+    def __enter__(self) -> HeldSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _HELD:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._hold)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+        """Deliver what is held back: an iteration is over."""
+        if self.waiting:
+            self._handlers[self._held](self._held, None)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self.waiting:
+            self._handlers[number](number, frame)
+            return
+        self._held, self.waiting = number, True
+        self._say("stopping after this iteration; once more stops at once, without saving")

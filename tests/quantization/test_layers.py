@@ -1,0 +1,214 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dreamquant.errors import NetworkError
+from dreamquant.quantization.affine import affine_parameters, unsigned_grid
+from dreamquant.quantization.layers import (
+    ActivationQuantizer,
+    ReluOutputs,
+    Student,
+    WeightQuantizer,
+)
+from dreamquant.quantization.ranges import per_channel_range
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def distinct(x):
+    return len(x.unique())
+
+
+def activation(bits=4, **changes):
+    options = {"learned": False, "clipped_gradient": False, "momentum": 0.9} | changes
+    return ActivationQuantizer(bits, **options)
+
+
+# --------------------------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3, 3, 3), 0), ((5, 40), 0), ((3, 5, 4, 4), 1)])
+def test_weights_lie_on_a_grid_per_channel(shape, axis, bits):
+    weight, quantizer = random(*shape), WeightQuantizer(bits, 5, axis)
+    out, codes = quantizer(weight), quantizer.codes(weight)
+    low, high = per_channel_range(weight, axis)
+    scale, _ = affine_parameters(low, high, quantizer.grid)
+    for channel in range(5):
+        assert distinct(out.select(axis, channel)) <= 2**bits
+        error = (out - weight).select(axis, channel).abs().max()
+        assert error <= 0.5001 * scale[channel]
+    assert quantizer.grid.qmin <= codes.min() <= codes.max() <= quantizer.grid.qmax
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_fixed_weights_stay_where_they_are(bits):
+    weight, quantizer = random(5, 3, 3, 3), WeightQuantizer(bits, 5, 0)
+    before, codes = quantizer(weight), quantizer.codes(weight)
+    quantizer.fix(weight)
+    assert torch.equal(quantizer(weight), before)
+    assert torch.equal(quantizer(before), before)
+    assert torch.equal(quantizer.codes(before), codes)
+    # Even where the weights no longer reach the ends of the range.
+    quantizer(before / 2)
+    assert torch.equal(quantizer(before), before)
+
+
+def test_ranges_follow_the_weight_until_fixed():
+    weight, quantizer = random(2, 9), WeightQuantizer(3, 2, 0)
+    scale, _ = quantizer.parameters_of(weight)
+    wider, _ = quantizer.parameters_of(2 * weight)
+    assert torch.equal(wider, 2 * scale)
+    quantizer.fix(weight)
+    assert torch.equal(quantizer.parameters_of(2 * weight)[0], scale)
+    assert torch.equal(quantizer.scale, scale.flatten())
+
+
+def test_gradient_reaches_every_latent_weight():
+    weight = random(4, 9).requires_grad_()
+    WeightQuantizer(2, 4, 0)(weight).sum().backward()
+    assert torch.equal(weight.grad, torch.ones(4, 9))
+
+
+# ----------------------------------------------------------------------------- activations
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_observing_covers_the_range_then_it_is_frozen(bits):
+    quantizer, x = activation(bits), random(100)
+    quantizer.observing = True
+    out = quantizer(x)
+    scale, zero_point = affine_parameters(x.min(), x.max(), unsigned_grid(bits))
+    assert torch.equal(quantizer.scale, scale)
+    assert torch.equal(quantizer.zero_point, zero_point)
+    assert distinct(out) <= 2**bits
+    assert (out - x).abs().max() <= 0.5001 * scale
+    quantizer.observing = False
+    beyond = quantizer(10 * x)
+    assert torch.equal(quantizer.scale, scale)
+    assert (beyond.min(), beyond.max()) == (out.min(), out.max())
+
+
+def test_positive_inputs_use_all_codes():
+    quantizer, x = activation(4), random(1000).relu()
+    quantizer.observing = True
+    assert quantizer(x).min() == 0
+    assert quantizer.zero_point == 0
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_only_learned_scales_take_a_gradient(learned):
+    quantizer, x = activation(4, learned=learned, clipped_gradient=True), random(100)
+    quantizer.observing = True
+    quantizer(x)
+    quantizer.observing = False
+    leaf = (3 * x).requires_grad_()
+    quantizer(leaf).sum().backward()
+    assert 0 < leaf.grad.count_nonzero() < 100
+    assert quantizer.scale.requires_grad is learned
+    if learned:
+        assert quantizer.scale.grad.abs() > 0
+
+
+@pytest.mark.parametrize(("count", "bits"), [(50, 4), (800, 2)])
+def test_factor_of_the_scale_gradient(count, bits):
+    quantizer, x = activation(bits, learned=True, clipped_gradient=True), random(count)
+    slope = 1 / (count * (2**bits - 1)) ** 0.5
+    out = quantizer(x)
+    out.sum().backward()
+    expected = torch.where(
+        (x.round() < 0) | (x.round() > quantizer.grid.qmax), out.detach(), out.detach() - x
+    )
+    assert quantizer.scale.grad.item() == pytest.approx(slope * expected.sum().item(), rel=1e-4)
+
+
+def test_observing_moves_a_learned_scale_without_gradient():
+    quantizer = activation(4, learned=True, clipped_gradient=True)
+    quantizer.observing = True
+    quantizer(random(100).requires_grad_()).sum().backward()
+    assert quantizer.scale.is_leaf
+
+
+# ---------------------------------------------------------------------------- ReLU outputs
+
+SPELLINGS = {
+    "module": nn.ReLU(),
+    "module in place": nn.ReLU(inplace=True),
+    "relu6 module": nn.ReLU6(),
+    "relu6 module in place": nn.ReLU6(inplace=True),
+    "hardtanh from 0": nn.Hardtanh(0, 6),
+    "hardtanh by name": lambda x: F.hardtanh(x, min_val=0.0, max_val=1.0),
+    "F.relu": F.relu,
+    "F.relu in place": lambda x: F.relu(x, inplace=True),
+    "F.relu_": F.relu_,
+    "F.relu6": F.relu6,
+    "torch.relu": torch.relu,
+    "torch.relu_": torch.relu_,
+    "method": lambda x: x.relu(),
+    "method in place": lambda x: x.relu_(),
+}
+OTHERS = {
+    "hardtanh": nn.Hardtanh(),
+    "hardtanh from -2": lambda x: F.hardtanh(x, -2.0, 2.0),
+    "leaky": nn.LeakyReLU(),
+    "prelu": nn.PReLU(),
+    "gelu": nn.GELU(),
+    "elu": F.elu,
+    "hardswish": nn.Hardswish(),
+    "sigmoid": torch.sigmoid,
+}
+
+
+@pytest.mark.parametrize("relu", SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_every_spelling_of_relu_is_quantized(relu):
+    quantizer = activation(2)
+    quantizer.observing = True
+    with ReluOutputs(nn.ModuleList([quantizer])):
+        out = relu(random(100))
+    assert distinct(out) <= 4
+    assert out.min() == 0
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
+def test_nothing_else_is(other):
+    with torch.no_grad(), ReluOutputs(nn.ModuleList()):
+        assert distinct(other(random(100))) > 4
+
+
+def test_relus_are_counted_in_the_order_executed():
+    quantizers = nn.ModuleList([activation(2), activation(3), activation(8)])
+    for quantizer in quantizers:
+        quantizer.observing = True
+    shared = nn.ReLU()
+    with ReluOutputs(quantizers):
+        counts = [distinct(shared(random(2000, seed=seed))) for seed in range(3)]
+    assert counts[0] <= 4 < counts[1] <= 8 < counts[2]
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3])
+def test_another_number_of_relus_is_an_error(calls):
+    def run():
+        with ReluOutputs(nn.ModuleList([activation(), activation()])):
+            for _ in range(calls):
+                torch.relu(torch.zeros(1))
+
+    with pytest.raises(NetworkError, match="another number of ReLUs than the 2 quantized") as error:
+        run()
+    assert "--placement layer-input" in error.value.remedy
+
+
+def test_errors_of_the_network_itself_are_not_covered_up():
+    with pytest.raises(ZeroDivisionError), ReluOutputs(nn.ModuleList([activation()])):
+        _ = 1 / 0
+
+
+# --------------------------------------------------------------------------------- student
+
+
+def test_a_student_without_quantizers_is_its_network():
+    network = nn.Linear(3, 2)
+    x = random(4, 3)
+    assert torch.equal(Student(network, nn.ModuleList())(x), network(x))

@@ -1,0 +1,104 @@
+import dataclasses
+
+import pytest
+
+from dreamquant.errors import SchemeError
+from dreamquant.quantization.scheme import Bits, Scheme
+
+W4A4 = Bits(4, 4)
+
+
+def refusal(make, *arguments, **keywords):
+    with pytest.raises(SchemeError) as caught:
+        make(*arguments, **keywords)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "weight", "activation"),
+    [("w4a4", 4, 4), ("W3A5", 3, 5), (" w2a8\n", 2, 8), ("w08a8", 8, 8)],
+)
+def test_parse(text, weight, activation):
+    assert Bits.parse(text) == Bits(weight, activation)
+
+
+@pytest.mark.parametrize("bits", [Bits(w, a) for w in range(2, 9) for a in range(2, 9)], ids=str)
+def test_parse_undoes_str(bits):
+    assert Bits.parse(str(bits)) == bits
+
+
+@pytest.mark.parametrize("text", ["", "4", "w4", "a4", "a4w4", "w4a4x", "w4a-4", "w4.5a4", "w4 a4"])
+def test_bad_notation(text):
+    assert refusal(Bits.parse, text) == (
+        f"{text!r} does not name bits\n"
+        "  where:  --bits\n"
+        "  remedy: write weights and activations like w4a4 or w8a8"
+    )
+
+
+@pytest.mark.parametrize(("text", "bad"), [("w1a4", 1), ("w4a9", 9), ("w0a4", 0), ("w32a32", 32)])
+def test_bits_out_of_range(text, bad):
+    assert refusal(Bits.parse, text) == (
+        f"{bad} bits cannot be had\n"
+        f"  where:  --bits {text}\n"
+        "  remedy: choose 2 to 8 bits for weights and for activations"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        ("placement", "relu-output or layer-input"),
+        ("ranges", "ema or learned"),
+        ("gradient", "straight-through or clipped"),
+    ],
+)
+def test_bad_choice(field, choices):
+    assert refusal(Scheme, W4A4, **{field: "somewhere"}) == (
+        f"'somewhere' is no choice\n  where:  --{field}\n  remedy: choose {choices}"
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 9])
+def test_first_and_last_out_of_range(bits):
+    assert f"{bits} bits cannot be had" in refusal(Scheme, W4A4, first_last_bits=bits)
+
+
+@pytest.mark.parametrize(
+    ("layer", "first_or_last", "expected"),
+    [
+        ("conv", False, "w4a4"),
+        ("conv", True, "w8a8"),
+        ("layer1.0", False, "w3a3"),
+        ("layer1.0", True, "w3a3"),  # what is named goes before what is first
+        ("layer1.0.conv2", False, "w2a5"),  # the last pattern that matches
+        ("head", True, "w6a6"),
+        ("Head", True, "w8a8"),
+    ],
+)
+def test_bits_of(layer, first_or_last, expected):
+    overrides = (("layer1.*", Bits(3, 3)), ("*.conv?", Bits(2, 5)), ("head", Bits(6, 6)))
+    scheme = Scheme(W4A4, first_last_bits=8, overrides=overrides)
+    assert str(scheme.bits_of(layer, first_or_last=first_or_last)) == expected
+
+
+def test_first_and_last_are_like_the_others_unless_asked():
+    assert Scheme(W4A4).bits_of("conv", first_or_last=True) == W4A4
+
+
+@pytest.mark.parametrize(
+    ("ranges", "gradient", "clips"),
+    [
+        ("ema", "straight-through", False),
+        ("ema", "clipped", True),
+        ("learned", "straight-through", True),
+        ("learned", "clipped", True),
+    ],
+)
+def test_learned_ranges_clip(ranges, gradient, clips):
+    assert Scheme(W4A4, ranges=ranges, gradient=gradient).clips_gradient is clips
+
+
+def test_schemes_cannot_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Scheme(W4A4).bits = Bits(2, 2)

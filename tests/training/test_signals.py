@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from dreamquant.training.loop import run
+from dreamquant.training.signals import HeldSignals
+
+
+class Interrupting:
+    """Raises a signal in the middle of some iteration, where the noise is already drawn."""
+
+    def __init__(self, training, at, number=signal.SIGINT, times=1):
+        self.training, self.invent = training, training.invent
+        self.at, self.number, self.times = at, number, times
+        training.invent = self
+
+    def __call__(self, *asked):
+        made = self.invent(*asked)
+        if self.training.iteration == self.at:
+            for _ in range(self.times):
+                signal.raise_signal(self.number)
+        return made
+
+
+def test_an_interrupt_waits_for_the_end_of_its_iteration(recipe_for, training_for):
+    training, said, seen = training_for(recipe_for()), [], []
+    Interrupting(training, at=3)
+    signals = HeldSignals(said.append)
+
+    def watch(training, losses):
+        seen.append((training.iteration, signals.waiting))
+
+    with pytest.raises(KeyboardInterrupt), signals:
+        run(training, [watch, signals])
+    assert seen == [(1, False), (2, False), (3, False), (4, True)]
+    assert training.iteration == 4
+    assert len(said) == 1
+    assert "after this iteration" in said[0]
+
+
+def test_a_second_interrupt_goes_through_at_once(recipe_for, training_for):
+    training = training_for(recipe_for())
+    Interrupting(training, at=3, times=2)
+    with pytest.raises(KeyboardInterrupt), HeldSignals(lambda line: None) as signals:
+        run(training, [signals])
+    assert training.iteration == 3
+
+
+def test_termination_waits_too_where_python_handles_it(recipe_for, training_for):
+    def leave(number, frame):
+        raise SystemExit(number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        training = training_for(recipe_for())
+        Interrupting(training, at=1, number=signal.SIGTERM)
+        with pytest.raises(SystemExit), HeldSignals(lambda line: None) as signals:
+            run(training, [signals])
+        assert training.iteration == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_handlers_are_put_back_however_it_ends():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with HeldSignals(lambda line: None):
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    with pytest.raises(ValueError, match="x"), HeldSignals(lambda line: None):
+        raise ValueError("x")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_other_threads_leave_signals_alone():
+    before, errors = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        try:
+            with HeldSignals(lambda line: None) as signals:
+                signals(None, None)
+                assert signal.getsignal(signal.SIGINT) == before
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not errors

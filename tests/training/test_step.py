@@ -1,0 +1,443 @@
+"""One iteration against a plain eager loop, and what an iteration may and may not touch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dreamquant.methods import METHODS
+from dreamquant.terms.classes import TeacherCrossEntropy
+from dreamquant.terms.contract import Term, Weighted
+from dreamquant.training.step import Teacher
+
+PLAIN_METHODS = ["gdfq", "adadfq"]
+PRESETS = ["paper", "quick"]
+PLACEMENTS = ["relu-output", "layer-input"]
+CONVS, NORMS, LINEAR = {"0": 1, "3": 2}, ["1", "4"], "8"
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """Everything in float64: Adam divides by a gradient's size, and so magnifies rounding."""
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+# ------------------------------------------------------------- the plain eager loop
+
+
+def grid_of(low, high, qmin, qmax):
+    low, high = torch.clamp(low, max=0), torch.clamp(high, min=0)
+    scale = (high - low) / (qmax - qmin)
+    zero_point = torch.clamp(torch.round(qmin - low / scale), qmin, qmax)
+    return scale, zero_point
+
+
+def weight_on_grid(weight, bits):
+    """Per output channel, min-max, straight-through by detaching."""
+    qmin, qmax = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    latent = weight.detach()
+    rows = []
+    for channel in latent:
+        scale, zero_point = grid_of(channel.min(), channel.max(), qmin, qmax)
+        codes = torch.clamp(torch.round(channel / scale) + zero_point, qmin, qmax)
+        rows.append((codes - zero_point) * scale)
+    return weight + (torch.stack(rows) - latent)
+
+
+class PlainActivation:
+    """One quantizer: moving range, and a scale that LSQ trains where ``learned``."""
+
+    def __init__(self, bits, learned):
+        self.qmax, self.learned = 2**bits - 1, learned
+        self.batches = []
+        self.scale = torch.ones(()).requires_grad_(learned)
+        self.zero_point = torch.zeros(())
+
+    def observe(self, x):
+        self.batches.append((x.min().item(), x.max().item()))
+        powers = [0.9**age for age in reversed(range(len(self.batches)))]
+        low, high = (
+            sum(p * batch[end] for p, batch in zip(powers, self.batches, strict=True)) / sum(powers)
+            for end in (0, 1)
+        )
+        scale, self.zero_point = grid_of(torch.tensor(low), torch.tensor(high), 0, self.qmax)
+        self.scale.data.copy_(scale)
+
+    def __call__(self, x):
+        if not self.learned:
+            codes = torch.clamp(torch.round(x / self.scale) + self.zero_point, 0, self.qmax)
+            return x + ((codes - self.zero_point) * self.scale - x).detach()
+        g = 1 / np.sqrt(x.numel() * self.qmax)
+        scale = self.scale * g + (self.scale - self.scale * g).detach()
+        real = x / scale + self.zero_point
+        code = (torch.round(real) - real).detach() + real
+        inside = (torch.round(real) >= 0) & (torch.round(real) <= self.qmax)
+        code = torch.where(inside, code, torch.clamp(torch.round(real), 0, self.qmax).detach())
+        return (code - self.zero_point) * scale
+
+
+class PlainRun:
+    """GDFQ and AdaDFQ as a loop of forwards, backwards and updates, nothing shared or cached."""
+
+    def __init__(self, training, method, bits, placement):
+        self.method, self.bits, self.placement = method, bits, placement
+        self.schedule = training.recipe.schedule
+        self.tensors = {k: v.clone() for k, v in training.teacher.network.state_dict().items()}
+        self.generator = copy.deepcopy(training.generator)
+        self.random = torch.Generator().manual_seed(1)
+        trained = [name for name, _ in training.teacher.network.named_parameters()]
+        self.student = {name: self.tensors[name].clone().requires_grad_() for name in trained}
+        learned = training.recipe.ranges == "learned"
+        count = 3 if placement == "layer-input" else 2
+        self.activations = [PlainActivation(bits, learned) for _ in range(count)]
+        scales = [quantizer.scale for quantizer in self.activations if learned]
+        self.student_leaves = [*self.student.values(), *scales]
+        self.generator_leaves = list(self.generator.parameters())
+        self.velocity = [None] * len(self.student_leaves)
+        self.moments = [(0.0, 0.0)] * len(self.generator_leaves)
+        self.iteration = 0
+
+    def teacher_answer(self, images):
+        return self._forward(images, self.tensors, lambda w: w, lambda i, x: x, lambda i, x: x)
+
+    def student_answer(self, images, observing):
+        def activation(i, x):
+            if observing:
+                self.activations[i].observe(x.detach())
+            return self.activations[i](x)
+
+        tensors = self.tensors | self.student
+        keep = lambda i, x: x  # noqa: E731
+        at_input = activation if self.placement == "layer-input" else keep
+        at_relu = activation if self.placement == "relu-output" else keep
+        weight = lambda w: weight_on_grid(w, self.bits)  # noqa: E731
+        return self._forward(images, tensors, weight, at_input, at_relu)[0]
+
+    def _forward(self, x, tensors, weight, at_input, at_relu):
+        statistics = []
+        for i, (conv, norm) in enumerate(zip(CONVS, NORMS, strict=True)):
+            kernel = weight(tensors[f"{conv}.weight"])
+            bias = tensors.get(f"{conv}.bias")
+            x = F.conv2d(at_input(i, x), kernel, bias, stride=CONVS[conv], padding=1)
+            mean = x.mean((0, 2, 3))
+            var = ((x - mean[:, None, None]) ** 2).mean((0, 2, 3))
+            stored = tensors[f"{norm}.running_mean"], tensors[f"{norm}.running_var"]
+            statistics.append((mean, var, *stored))
+            x = (x - stored[0][:, None, None]) / torch.sqrt(stored[1][:, None, None] + 1e-5)
+            x = x * tensors[f"{norm}.weight"][:, None, None]
+            x = x + tensors[f"{norm}.bias"][:, None, None]
+            x = at_relu(i, torch.clamp(x, min=0))
+        x = at_input(2, x.mean((2, 3)))
+        logits = x @ weight(tensors[f"{LINEAR}.weight"]).T + tensors[f"{LINEAR}.bias"]
+        return logits, statistics
+
+    def generator_losses(self, z_p, z_q, statistics, labels):
+        gaps = [((m - sm) ** 2).mean() + ((v - sv) ** 2).mean() for m, v, sm, sv in statistics]
+        match = sum(gaps) / len(gaps)
+        if self.method == "gdfq":
+            ce = F.cross_entropy(z_p, labels)
+            return {"TeacherCrossEntropy": ce, "BatchNormStatistics": match}, ce + 0.1 * match
+        p = torch.softmax(z_p - z_q, 1)
+        h = -(p * torch.log(p)).sum(1)
+        h = (h - h.min()) / (np.log(z_p.shape[1]) - h.min())
+        zero = torch.zeros_like(h)
+        band = torch.maximum(0.1 - h, zero).mean() + torch.maximum(h - 0.8, zero).mean()
+        apart, together = F.cross_entropy(z_p - z_q, labels), F.cross_entropy(z_p + z_q, labels)
+        balance = 0.2 * apart + 0.1 * together
+        losses = {"Band": band, "Balance": balance, "BatchNormStatistics": match}
+        return losses, band + balance + match
+
+    def student_losses(self, z_p, z_q, labels):
+        if self.method == "gdfq":
+            ce = F.cross_entropy(z_q, labels)
+            p, q = torch.softmax(z_p / 20, 1), torch.softmax(z_q / 20, 1)
+            kl = 400 * (p * (torch.log(p) - torch.log(q))).mean()
+            return {"StudentCrossEntropy": ce, "KnowledgeDistillation": kl}, ce + kl
+        p = torch.softmax((z_p - z_q) / 20, 1)
+        loss = 400 * (p * torch.log(p)).sum(1).mean()
+        return {"DifferenceEntropy": loss}, loss
+
+    def step(self):
+        k, schedule = self.iteration, self.schedule
+        labels = torch.randint(5, (schedule.batch,), generator=self.random)
+        noise = torch.randn(schedule.batch, 100, generator=self.random)
+        images = self.generator(noise, labels)
+        z_p, statistics = self.teacher_answer(images)
+        z_q = self.student_answer(images, observing=k < schedule.range_warmup)
+        named, loss = self.generator_losses(z_p, z_q, statistics, labels)
+        losses = {f"generator/{name}": value.item() for name, value in named.items()}
+        loss.backward()
+        generator_gradients = [leaf.grad.clone() for leaf in self.generator_leaves]
+        student_gradients = None
+        if k >= schedule.student_warmup:
+            self._forget_gradients()
+            z_q = self.student_answer(images.detach(), observing=False)
+            named, loss = self.student_losses(z_p.detach(), z_q, labels)
+            losses |= {f"student/{name}": value.item() for name, value in named.items()}
+            loss.backward()
+            student_gradients = [leaf.grad.clone() for leaf in self.student_leaves]
+        self._forget_gradients()
+        self._adam(generator_gradients, schedule.generator_rate(k))
+        if student_gradients is not None:
+            self._sgd(student_gradients, schedule.student_rate(k))
+        self.iteration += 1
+        return losses
+
+    def _forget_gradients(self):
+        for leaf in [*self.student_leaves, *self.generator_leaves]:
+            leaf.grad = None
+
+    def _adam(self, gradients, rate):
+        t = self.iteration + 1
+        for i, (leaf, g) in enumerate(zip(self.generator_leaves, gradients, strict=True)):
+            m, v = self.moments[i]
+            m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g**2
+            self.moments[i] = m, v
+            leaf.data -= rate * (m / (1 - 0.5**t)) / (torch.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+    def _sgd(self, gradients, rate):
+        if self.schedule.clip is not None:
+            norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+            assert norm > self.schedule.clip, "the clipping is to be seen at work"
+            gradients = [g * self.schedule.clip / (norm + 1e-6) for g in gradients]
+        for i, (leaf, g) in enumerate(zip(self.student_leaves, gradients, strict=True)):
+            g = g + 1e-4 * leaf.data
+            past = self.velocity[i]
+            self.velocity[i] = g if past is None else 0.9 * past + g
+            leaf.data -= rate * (g + 0.9 * self.velocity[i])
+
+
+# ------------------------------------------------------------------ equal to it
+
+
+def assert_equal(training, plain):
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    for ours, theirs in zip(training.generator_parameters, plain.generator_leaves, strict=True):
+        torch.testing.assert_close(ours, theirs, **close)
+    student = dict(training.student.network.named_parameters())
+    for name, theirs in plain.student.items():
+        latent = name.replace("weight", "parametrizations.weight.original")
+        ours = student[latent] if latent in student else student[name]
+        torch.testing.assert_close(ours, theirs, **close)
+    quantizers = training.student.activation_quantizers().values()
+    for ours, theirs in zip(quantizers, plain.activations, strict=True):
+        torch.testing.assert_close(ours.scale, theirs.scale, **close)
+        assert ours.zero_point == theirs.zero_point
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", PLAIN_METHODS)
+def test_an_iteration_equals_a_plain_eager_loop(
+    method, preset, placement, recipe_for, training_for
+):
+    clip = {"clip": 1e-3} if preset == "quick" else {"milestones": (4,)}
+    training = training_for(recipe_for(method, preset, **clip), placement=placement)
+    plain = PlainRun(training, method, 3, placement)
+    # Iterations 0-1: warm-up; 2: the student learns while ranges move; 3-4: ranges stand.
+    for iteration in range(5):
+        losses = {name: value.item() for name, value in training.step().items()}
+        assert losses == pytest.approx(plain.step(), rel=1e-9, abs=1e-12), iteration
+        assert_equal(training, plain)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_warm_up_leaves_the_student_as_it_was_but_for_its_ranges(method, recipe_for, training_for):
+    training = training_for(recipe_for(method))
+    before = {name: p.clone() for name, p in training.student.named_parameters()}
+    generator = [p.clone() for p in training.generator_parameters]
+    losses = training.step()
+    assert not any(name.startswith("student/") for name in losses)
+    for name, p in training.student.named_parameters():
+        assert name.endswith("scale") or p.equal(before[name]), name
+    quantizers = training.student.activation_quantizers().values()
+    assert all(quantizer.scale != 1 for quantizer in quantizers)
+    assert any(not p.equal(old) for p, old in zip(training.generator_parameters, generator))
+
+
+# ----------------------------------------------------- what it touches, and how often
+
+
+def hooks_of(module):
+    return [
+        (name, attribute, len(getattr(part, attribute)))
+        for name, part in module.named_modules()
+        for attribute in vars(part)
+        if attribute.endswith("_hooks")
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_teacher_is_left_as_it_was(method, recipe_for, training_for, network):
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    hooks = hooks_of(network)
+    training = training_for(recipe_for(method), network=network)
+    for _ in range(4):
+        training.step()
+    assert all(tensor.equal(state[name]) for name, tensor in network.state_dict().items())
+    assert hooks_of(network) == hooks
+    assert not any(module.training for module in network.modules())
+    assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+
+
+def test_hooks_leave_the_teacher_when_its_forward_fails(network, step_on):
+    teacher = Teacher(network, torch.zeros(2, 1, 8, 8), {"statistics"})
+    hooks = hooks_of(network)
+    step = step_on(teacher, torch.zeros(2, 3, 8, 8))
+    with pytest.raises(RuntimeError):
+        _ = step.teacher.logits
+    assert hooks_of(network) == hooks
+
+
+class Count:
+    """Counts a module's forward passes, and the norms' hooks in force during them."""
+
+    def __init__(self, module):
+        self.passes = self.hooks = 0
+        module.register_forward_pre_hook(self._note)
+
+    def _note(self, module, _):
+        self.passes += 1
+        parts = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+        self.hooks += sum(len(part._forward_pre_hooks) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("method", "student_passes"),
+    # GDFQ's generator does not ask the student: it only runs to move ranges, or to learn.
+    [("adadfq", [1, 1, 1, 1]), ("gdfq", [1, 0, 1, 1])],
+)
+def test_each_network_runs_once_per_iteration(method, student_passes, recipe_for, training_for):
+    training = training_for(recipe_for(method, range_warmup=1))
+    teacher, student = Count(training.teacher.network), Count(training.student)
+    for iteration, passes in enumerate(student_passes):
+        teacher.passes = student.passes = 0
+        training.step()
+        assert (teacher.passes, student.passes) == (1, passes), iteration
+
+
+def test_statistics_are_only_taken_where_a_term_asks(recipe_for, training_for):
+    asked = training_for(recipe_for("gdfq"))
+    count = Count(asked.teacher.network)
+    asked.step()
+    assert count.hooks == 2
+    silent = replace(recipe_for("gdfq"), generator_terms=(Weighted(1.0, TeacherCrossEntropy()),))
+    training = training_for(silent)
+    count = Count(training.teacher.network)
+    training.step()
+    assert (count.passes, count.hooks) == (1, 0)
+
+
+def test_reading_statistics_without_the_tap_is_refused(network, step_on):
+    images = torch.zeros(2, 1, 8, 8)
+    step = step_on(Teacher(network, images, ()), images)
+    with pytest.raises(RuntimeError, match="without listing the tap 'statistics'"):
+        _ = step.teacher.statistics
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_generator_leaves_no_gradient_behind_in_the_student(method, recipe_for, training_for):
+    training = training_for(recipe_for(method))
+    for _ in range(2):
+        training.step()
+        assert all(p.grad is None for p in training.student.parameters())
+
+
+def test_the_students_gradient_is_of_its_own_loss_alone(recipe_for, training_for, step_on):
+    training = training_for(recipe_for("adadfq", clip=None, student_warmup=0, range_warmup=1))
+    twin = training_for(recipe_for("adadfq", clip=None, student_warmup=0, range_warmup=1))
+    training.step()
+    twin.student.observe(True)
+    batch = twin.draw_batch(4)
+    step = step_on(twin.teacher, batch.images.detach(), twin.student, batch.targets)
+    twin.recipe.student_terms[0].term(step).backward()
+    for ours, wanted in zip(training.student_parameters, twin.student_parameters, strict=True):
+        torch.testing.assert_close(ours.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_everything_shared_is_computed_once_and_on_first_use(network, step_on):
+    count = Count(network)
+    images = torch.randn(2, 1, 8, 8)
+    teacher = Teacher(network, images, {"statistics"})
+    count.passes = 0
+    step = step_on(teacher, images, nn.Flatten())
+    assert count.passes == 0
+    assert step.teacher.logits is step.teacher.logits
+    assert step.teacher.statistics is step.teacher.statistics
+    assert step.student.logits is step.student.logits
+    assert count.passes == 1
+
+
+# --------------------------------------------------------------- batch-norm statistics
+
+
+class Detour(nn.Module):
+    """Runs its norms in another order than it registers them, one of them twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.twice, self.never = (nn.BatchNorm2d(n) for n in (2, 3, 7))
+        self.conv = nn.Conv2d(3, 2, 1)
+        for i, norm in enumerate((self.last, self.twice, self.never)):
+            nn.init.normal_(norm.running_mean, mean=i)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+
+    def forward(self, images):
+        x = self.twice(self.twice(images) * 2)
+        return self.last(self.conv(x)).mean((2, 3))
+
+
+def test_statistics_are_of_the_norms_inputs_in_the_order_executed(step_on):
+    torch.manual_seed(0)
+    network = Detour().eval().requires_grad_(False)
+    images = torch.randn(4, 3, 5, 6)
+    teacher = Teacher(network, images, {"statistics"})
+    found = step_on(teacher, images).teacher.statistics
+    once = network.twice(images) * 2
+    inputs = [(images, network.twice), (once, network.twice)]
+    inputs.append((network.conv(network.twice(once)), network.last))
+    wanted = [[], [], [], [], []]
+    for x, norm in inputs:
+        for c in range(x.shape[1]):
+            values = [float(v) for image in x.numpy() for row in image[c] for v in row]
+            mean = sum(values) / len(values)
+            wanted[0].append(mean)
+            wanted[1].append(sum((v - mean) ** 2 for v in values) / len(values))
+            wanted[2].append(norm.running_mean[c].item())
+            wanted[3].append(norm.running_var[c].item())
+            wanted[4].append(1 / (x.shape[1] * len(inputs)))
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-6)
+    assert found.share.sum().item() == pytest.approx(1)
+
+
+def test_statistics_pass_a_gradient_to_the_images(network, step_on):
+    images = torch.randn(2, 1, 8, 8, requires_grad=True)
+    teacher = Teacher(network, images.detach(), {"statistics"})
+    s = step_on(teacher, images).teacher.statistics
+    (gradient,) = torch.autograd.grad((s.mean.square() + s.var).sum(), images)
+    assert gradient.abs().sum() > 0
+
+
+class Images(Term):
+    """A user's own term, on the images alone."""
+
+    def __call__(self, step):
+        return step.images[step.targets >= 0].square().mean()
+
+
+def test_a_term_may_read_images_and_targets_alone(recipe_for, training_for):
+    terms = (Weighted(2.0, Images()), Weighted(1.0, TeacherCrossEntropy()))
+    training = training_for(replace(recipe_for("gdfq"), generator_terms=terms))
+    losses = training.step()
+    assert losses["generator/Images"].item() == pytest.approx(1, abs=0.01)
