@@ -9,18 +9,21 @@ from pathlib import Path
 from torch import nn
 
 from dreamquant import demo
-from dreamquant.errors import NetworkError
+from dreamquant.errors import NetworkError, TrainingError
 from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
 from dreamquant.networks.load import Network, load_network, wrap_module
 from dreamquant.networks.probe import require_batch_norm
 from dreamquant.networks.spec import InputSpec
 from dreamquant.pipeline import Job, open_folder, plain
-from dreamquant.quantization.scheme import Bits, Placement, Scheme
+from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
 from dreamquant.results import manifest as describe
-from dreamquant.results.result import Result, remove_result
+from dreamquant.results.result import CHECKPOINT, Result, remove_result
 from dreamquant.training.budget import parse_duration
+from dreamquant.training.checkpoint import STATE
 from dreamquant.training.devices import accelerator_for
+
+_SEEDS = 2**32  # as many as NumPy takes; torch takes more
 
 
 def quantize(
@@ -33,6 +36,8 @@ def quantize(
     first_last: int | None = None,
     overrides: tuple[tuple[str, str], ...] = (),
     preset: str = "quick",
+    ranges: Ranges | None = None,
+    gradient: Gradient | None = None,
     iterations: int | None = None,
     budget: str | None = None,
     seed: int = 0,
@@ -55,6 +60,8 @@ def quantize(
         first_last: bits of the first and last layer, where other than ``bits``.
         overrides: ``(layer pattern, bits)`` pairs, such as ``("layer1.*", "w8a8")``.
         preset: ``quick``, ``paper``, or another that the method has.
+        ranges: of activations, ``ema`` or ``learned``, where other than the preset's.
+        gradient: ``straight-through`` or ``clipped``, likewise.
         iterations: stretch or squeeze the preset's schedule to so many.
         budget: the same, to a duration such as ``5min`` on this machine.
         seed: of everything random.
@@ -73,6 +80,7 @@ def quantize(
         KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
     """
     started = time.monotonic()
+    _require_possible(iterations, budget, seed)
     accelerator = accelerator_for(device, precision)
     chosen = find_method(method)
     teacher = _open(network, input)
@@ -84,8 +92,8 @@ def quantize(
         Bits.parse(bits),
         placement,
         first_last,
-        recipe.ranges,
-        recipe.gradient,
+        ranges or recipe.ranges,
+        gradient or recipe.gradient,
         overrides=tuple((pattern, Bits.parse(text)) for pattern, text in overrides),
     )
     images = None if data is None else open_images(data, teacher.input)
@@ -93,13 +101,15 @@ def quantize(
     configuration = plain(
         {
             "network": teacher.weights_sha256,
-            "scheme": asdict(scheme),
             "method": chosen.name,
             "preset": preset,
             "iterations": iterations,
             "budget": budget,
             "seed": seed,
             "precision": precision,
+            "data": None if data is None else str(data),
+            # After the preset, which it depends on: the first that differs is named.
+            "scheme": asdict(scheme),
         }
     )
     folder = None if out is None else Path(out)
@@ -107,8 +117,9 @@ def quantize(
     saved = open_folder(folder, configuration, resume=resume)
     if seconds is not None and saved is None:
         job.fit_budget(seconds - (time.monotonic() - started))
+    before = 0.0 if saved is None else saved["record"]["seconds"]
     training = job.train(folder, configuration, saved, quiet=quiet)
-    measured = job.finish(training)
+    measured = job.finish(training, quiet=quiet)
     manifest = {
         "schema": describe.SCHEMA,
         "network": describe.describe_network(teacher),
@@ -118,7 +129,7 @@ def quantize(
         **measured,
         "timings": {
             "training_seconds": job.record.seconds,
-            "seconds": time.monotonic() - started,
+            "seconds": before + time.monotonic() - started,
             "iterations": training.iteration,
         },
         "coverage": asdict(job.coverage),
@@ -136,7 +147,8 @@ def quantize_demo(out: str | Path) -> Result:
     """Quantize the embedded digit network to W3A3 with AdaDFQ, and save the result.
 
     Args:
-        out: the result folder; what an earlier demo left there is replaced.
+        out: the result folder; what an earlier demo left there is replaced, or gone on with where
+            it was stopped.
 
     Raises:
         ResultError: the folder holds something else, or cannot be written.
@@ -150,7 +162,27 @@ def quantize_demo(out: str | Path) -> Result:
     )
     network = replace(network, input=demo.INPUT)
     remove_result(Path(out), made_from=network.weights_sha256)
-    return quantize(network, "w3a3", "adadfq", data=demo.HELD_OUT, device="cpu", out=out)
+    resume = (Path(out) / CHECKPOINT / STATE).exists()
+    return quantize(
+        network, "w3a3", "adadfq", data=demo.HELD_OUT, device="cpu", out=out, resume=resume
+    )
+
+
+def _require_possible(iterations: int | None, budget: str | None, seed: int) -> None:
+    if iterations is not None and iterations < 1:
+        raise TrainingError(
+            f"{iterations} iterations are none", where="--iterations", remedy="give 1 or more"
+        )
+    if iterations is not None and budget is not None:
+        raise TrainingError(
+            "both iterations and a budget are given, and either sets the length of the run",
+            where="--iterations, --budget",
+            remedy="give one of them",
+        )
+    if not 0 <= seed < _SEEDS:
+        raise TrainingError(
+            f"{seed} is no seed", where="--seed", remedy=f"give a number from 0 to {_SEEDS - 1}"
+        )
 
 
 def _open(network: nn.Module | str | Network, spec: InputSpec | None) -> Network:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import platform
 from typing import Any
 
 import torch
 
-from dreamquant.networks.zoo import zoo_versions
+from dreamquant.networks.zoo import one_line, zoo_versions
 
 _CORE = ("dreamquant", "torch", "numpy", "safetensors", "accelerate", "tensorboard", "pillow")
 _EXTRAS = {
@@ -20,32 +21,46 @@ _EXTRAS = {
 
 
 def examine() -> dict[str, Any]:
-    """Versions of the core, devices, and every optional part: its version or how to get it."""
+    """What is there, as plain JSON values.
+
+    Returns:
+        ``core``: versions by name. ``devices``: ``cpu``, and ``cuda`` as a list. ``optional``: for
+        every extra its parts, each with its version or the reason why it cannot be used.
+        ``remedies``: for every extra that lacks something, how to get it.
+    """
+    optional = {
+        "zoo": zoo_versions(),
+        **{extra: {part: _version(part) for part in parts} for extra, parts in _EXTRAS.items()},
+    }
     return {
-        "python": platform.python_version(),
-        "core": {name: importlib.metadata.version(name) for name in _CORE},
-        "devices": {
-            "cpu": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, "
-            f"{torch.get_num_threads()} threads",
-            "cuda": [
-                torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
-            ],
+        "core": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _CORE},
         },
-        "optional": {
-            "zoo": zoo_versions(),
-            **{
-                extra: {module: _version(module, extra) for module in modules}
-                for extra, modules in _EXTRAS.items()
-            },
+        "devices": {"cpu": _cpu(), "cuda": _gpus()},
+        "optional": optional,
+        "remedies": {
+            extra: f"pip install 'dreamquant[{extra}]'"
+            for extra, parts in optional.items()
+            if not all(found[0].isdecimal() for found in parts.values())
         },
     }
 
 
-def _version(module: str, extra: str) -> str:
+def _cpu() -> str:
+    capability = torch.backends.cpu.get_cpu_capability()
+    threads, cores = torch.get_num_threads(), os.cpu_count()
+    return f"{platform.machine()}, {capability}, {threads} of {cores} cores used"
+
+
+def _gpus() -> list[str]:
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in found]
+
+
+def _version(part: str) -> str:
     # Really imported: a package may be installed and yet not load beside this PyTorch.
     try:
-        found = importlib.import_module(module)
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        return f"missing ({reason}): pip install 'dreamquant[{extra}]'"
-    return str(getattr(found, "__version__", "present"))
+        return str(importlib.import_module(part).__version__)
+    except Exception as error:  # another project's code may raise anything
+        return f"{part} cannot be used: {one_line(error)}"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import EvaluationSet
+from dreamquant.evaluation.diversity import diversity, look_at
 from dreamquant.evaluation.metrics import evaluate
 from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
@@ -21,11 +23,12 @@ from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Scheme
 from dreamquant.results.files import write_bytes
-from dreamquant.results.result import CHECKPOINT, LOG, Samples, claim_folder
+from dreamquant.results.result import CHECKPOINT, LOG, Samples, claim_folder, require_no_result
 from dreamquant.training import checkpoint
 from dreamquant.training.budget import fit
 from dreamquant.training.loop import Training, Watcher, run
-from dreamquant.training.progress import ProgressDisplay
+from dreamquant.training.progress import ProgressDisplay, counting
+from dreamquant.training.signals import HeldSignals
 from dreamquant.training.step import Teacher
 from dreamquant.training.watchers import (
     Checkpoints,
@@ -36,7 +39,7 @@ from dreamquant.training.watchers import (
 )
 
 _GLANCE = 1000  # images for accuracies on the way
-_SYNTHETIC = 512  # images for agreement where there are no others
+_SYNTHETIC = 512  # images for diversity, and for agreement where there are no others
 _SHOWN = 40  # images in samples.png
 
 
@@ -102,7 +105,7 @@ class Job:
 
         Raises:
             TrainingError: a loss is not finite.
-            KeyboardInterrupt: after the run was saved.
+            KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
         """
         if saved is not None:
             self.record = Record(**saved["record"])
@@ -133,15 +136,23 @@ class Job:
         if folder is None or not self.accelerator.is_main_process:
             run(training, watchers)
             return
-        saving = Checkpoints(folder / CHECKPOINT, write_bytes, configuration, self.record)
+        claim_folder(folder)
+        signals = HeldSignals(display.say)
+        saving = Checkpoints(
+            folder / CHECKPOINT,
+            write_bytes,
+            configuration,
+            self.record,
+            stopping=lambda: signals.waiting,
+        )
         log = TensorBoardLog(folder / LOG, self.record, training.iteration)
         try:
-            run(training, [*watchers, log, saving])
-        except KeyboardInterrupt:
-            saving.save(training)
-            raise
+            with signals:
+                run(training, [*watchers, log, saving, signals])
         finally:
             log.close()
+        # What comes now, measuring, takes a while and may be stopped or fail too.
+        saving.save(training)
 
     def _training(self, student: Student) -> Training:
         return Training(
@@ -167,14 +178,22 @@ class Job:
         seen = evaluate(training.student, few, device=self.accelerator.device)
         return (seen.top1 or 0.0), seen.n
 
-    def finish(self, training: Training) -> dict[str, Any]:
+    def finish(self, training: Training, *, quiet: bool) -> dict[str, Any]:
         """Put the student on its grids for good, and measure it.
+
+        Args:
+            training: over.
+            quiet: show no progress.
 
         Returns:
             ``teacher``, ``ranges_only`` and ``student`` accuracies (``None`` without labelled
-            images), ``agreement`` in percent and what it was measured on.
+            images), ``agreement`` in percent and what it was measured on, and ``diversity`` of
+            synthetic images (``None`` where no ReLU of the teacher yields a feature map).
         """
         training.student.fix()
+        return {**self._measured(training, quiet=quiet), "diversity": self._diversity(training)}
+
+    def _measured(self, training: Training, *, quiet: bool) -> dict[str, Any]:
         device, module = self.accelerator.device, self.teacher.network
         if self.images is None:
             agreement = self._synthetic_agreement(training)
@@ -183,8 +202,11 @@ class Job:
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
                 "agreement": {"percent": agreement, "on": on},
             }
-        student = evaluate(training.student, self.images, teacher=module, device=device)
-        teacher = evaluate(module, self.images, device=device)
+        with counting("measuring both networks", 2 * len(self.images), quiet=quiet) as count:
+            student = evaluate(
+                training.student, self.images, teacher=module, device=device, on_batch=count
+            )
+            teacher = evaluate(module, self.images, device=device, on_batch=count)
         return {
             "accuracy": {
                 "teacher": teacher.as_json(),
@@ -196,29 +218,48 @@ class Job:
 
     @torch.no_grad()
     def _synthetic_agreement(self, training: Training) -> float:
-        images = training.invent(self._labels(_SYNTHETIC))
-        wanted = self.teacher.network(images).argmax(1)
-        agreed = training.student(images).argmax(1).eq(wanted).float().mean()
-        return 100 * float(agreed)
+        agreed = 0
+        for images in self._synthetic(training):
+            wanted = self.teacher.network(images).argmax(1)
+            agreed += int(training.student(images).argmax(1).eq(wanted).sum())
+        return 100 * agreed / _SYNTHETIC
+
+    @torch.no_grad()
+    def _diversity(self, training: Training) -> dict[str, Any] | None:
+        module, device = self.teacher.network, self.accelerator.device
+        synthetic = look_at(module, self._synthetic(training))
+        if synthetic is None:
+            return None
+        real = None
+        if self.images is not None:
+            few = self.images.first(_SYNTHETIC).batches(self.recipe.schedule.batch)
+            real = look_at(module, (images.to(device) for images in few))
+        return asdict(diversity(synthetic, real))
+
+    def _synthetic(self, training: Training) -> Iterator[Tensor]:
+        # Batch by batch: so many images of 224 pixels at once take tens of gigabytes.
+        batch = self.recipe.schedule.batch
+        for start in range(0, _SYNTHETIC, batch):
+            yield training.draw_batch(min(batch, _SYNTHETIC - start)).images
 
     @torch.no_grad()
     def samples(self, training: Training) -> Samples:
         """Synthetic images to look at, as many of each class."""
-        labels = self._labels(_SHOWN).sort().values
-        images = training.invent(labels)
+        classes = self.network.input.num_classes
+        turns = torch.arange(_SHOWN, device=self.accelerator.device) % classes
+        labels = turns.sort().values
+        asked = self.recipe.centres
+        centres = None if asked is None else asked.sample(_SHOWN, training.chance.random)
+        images = training.invent(labels, centres).images
         probability = self.teacher.network(images).softmax(1)
         confidence = probability.gather(1, labels[:, None])[:, 0]
         return Samples(images.cpu(), labels.cpu(), confidence.cpu())
-
-    def _labels(self, count: int) -> torch.Tensor:
-        turns = torch.arange(count, device=self.accelerator.device)
-        return turns % self.network.input.num_classes
 
 
 def open_folder(
     folder: Path | None, configuration: Mapping[str, Any], *, resume: bool
 ) -> dict[str, Any] | None:
-    """Claim the result folder, and read the checkpoint in it where the run is to go on.
+    """Read the checkpoint in the result folder where the run is to go on; nothing is written yet.
 
     Raises:
         ResultError: the folder holds a result, or an unfinished run that was not to be resumed.
@@ -228,7 +269,7 @@ def open_folder(
         if resume:
             raise ResultError("there is nothing to resume without a folder", where="--out")
         return None
-    claim_folder(folder)
+    require_no_result(folder)
     if resume:
         saved = checkpoint.read(folder / CHECKPOINT)
         checkpoint.require_same_run(saved["configuration"], configuration, folder / CHECKPOINT)
@@ -237,6 +278,6 @@ def open_folder(
         raise ResultError(
             f"{folder} holds an unfinished run",
             where="--out",
-            remedy="add --resume to go on with it, give another folder, or delete this one",
+            remedy="add --resume to go on with it, or give another folder",
         )
     return None

@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
+from typing import TypeVar
 
 from dreamquant.errors import MethodError
+from dreamquant.methods.acq import acq
 from dreamquant.methods.adadfq import adadfq
+from dreamquant.methods.adasg import adasg
+from dreamquant.methods.agm import agm
 from dreamquant.methods.gdfq import gdfq
-from dreamquant.methods.method import Method
+from dreamquant.methods.method import AddOn, Method
+from dreamquant.methods.ris import ris
 from dreamquant.networks.user_file import names_user_file, read_user_file
 
-METHODS: dict[str, Method] = {method.name: method for method in (gdfq, adadfq)}
+Part = TypeVar("Part")
+
+METHODS: dict[str, Method] = {
+    "gdfq": gdfq,
+    "adasg": adasg,
+    "adadfq": adadfq,
+    "acq": acq,
+    # Published as add-ons; on their own they stand on the base that both name first.
+    "ris": replace(gdfq + ris, name="ris"),
+    "agm": replace(gdfq + agm, name="agm"),
+}
+ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm}
 
 
 def find_method(name: str) -> Method:
-    """The method of that name, or the one that ``FILE.py:NAME`` holds.
+    """The method of that name, ``BASE`` or ``BASE+ADDON+…``; BASE may be ``FILE.py:NAME``.
 
     Raises:
-        MethodError: there is none; it names the nearest.
+        MethodError: there is none, and it names the nearest; or the parts conflict.
     """
-    if names_user_file(name):
-        return _own_method(name)
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0)
+    base, *added = name.split("+")
+    method = _own_method(base) if names_user_file(base) else _look_up(base, METHODS, "method")
+    for add_on in added:
+        method = method + _look_up(add_on, ADD_ONS, "add-on")
+    return method
+
+
+def _look_up(name: str, table: dict[str, Part], kind: str) -> Part:
+    if name not in table:
+        near = difflib.get_close_matches(name.lower(), table, n=1, cutoff=0)
         raise MethodError(
-            f"there is no method {name!r}",
+            f"there is no {kind} {name!r}",
             where="--method",
             remedy=f"did you mean {near[0]!r}? `dreamquant methods` lists them all",
         )
-    return METHODS[name]
+    return table[name]
 
 
 def _own_method(name: str) -> Method:

@@ -76,6 +76,7 @@ def load_network(
     module = _ready(found.module, name)
     if weights is not None:
         load_weights(module, weights)
+        require_finite(module, str(weights))
     spec = _input_spec(module, found, name, num_classes)
     network = _network(name, module, spec, found.source, source_sha256)
     return replace(network, weights=None if weights is None else str(weights))
@@ -99,13 +100,16 @@ def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
     return _network(name, own, spec, "the InputSpec given", None)
 
 
-def build_module(name: str, num_classes: int, source_sha256: str | None = None) -> nn.Module:
-    """The architecture of that name without pretrained weights, to load a saved result into.
+def build_module(
+    name: str, num_classes: int, source_sha256: str | None = None, *, pretrained: bool = False
+) -> nn.Module:
+    """The architecture of that name, to load a saved result or weights into.
 
     Args:
         name: as :attr:`Network.name`, of a zoo or a file.
         num_classes: width of the logits, for a zoo's network; a factory knows its own.
         source_sha256: of the factory's file when the result was saved.
+        pretrained: with the weights of the zoo; a factory's are always its own.
 
     Returns:
         The module as in :attr:`Network.module`.
@@ -116,7 +120,7 @@ def build_module(name: str, num_classes: int, source_sha256: str | None = None) 
     """
     zoo, _, architecture = name.partition(":")
     if zoo in ZOOS:
-        found = ZOOS[zoo](architecture, pretrained=False, num_classes=num_classes)
+        found = ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes)
         return _ready(found.module, name)
     factory = _read_factory(name)
     if factory.sha256 != source_sha256:
@@ -237,7 +241,7 @@ def _require_classes(measured: int, asked: int, name: str) -> None:
 def _network(
     name: str, module: nn.Module, spec: InputSpec, input_source: str, source_sha256: str | None
 ) -> Network:
-    require_finite(module)
+    require_finite(module, name)
     return Network(name, module, spec, input_source, state_sha256(module), source_sha256)
 
 

@@ -29,6 +29,7 @@ def require_batch_norm(network: Network, method: str) -> None:
     lack = f"only {idle} batch norms that keep none" if idle else "none"
     raise NetworkError(
         f"method {method!r} needs batch-norm statistics and {network.name} has {lack}",
+        where="--method",
         remedy="choose a method that needs none, or a network trained with batch norm",
     )
 

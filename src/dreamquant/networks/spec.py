@@ -49,9 +49,13 @@ class InputSpec:
                     remedy="give one number per channel, separated by commas",
                 )
             if not all(math.isfinite(value) for value in values):
-                raise NetworkError(f"{values} holds no number", where=option)
+                raise NetworkError(
+                    f"{values} holds no number", where=option, remedy="give finite numbers"
+                )
         if min(self.std) <= 0:
-            raise NetworkError(f"std {self.std} is not positive", where="--std")
+            raise NetworkError(
+                f"std {self.std} is not positive", where="--std", remedy="give numbers above 0"
+            )
         if self.num_classes < 2:
             raise NetworkError(
                 f"{self.num_classes} classes", where="--classes", remedy="give at least 2"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 class ChannelStatistics(NamedTuple):
@@ -55,3 +57,68 @@ def execution_order(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def batch_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Let batch norms normalise by the batch during a forward pass, as in training.
+
+    They also update their running statistics: call the network functionally, with copies of its
+    buffers, to keep those it has.
+    """
+    before = [norm.training for norm in norms]
+    for norm in norms:
+        norm.training = True
+    try:
+        yield
+    finally:
+        for norm, training in zip(norms, before, strict=True):
+            norm.training = training
+
+
+def _hardtanh_is_relu6(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
+    low = arguments[1] if len(arguments) > 1 else keywords.get("min_val", -1.0)
+    return bool(low == 0)
+
+
+_ALWAYS_RELU: frozenset[Callable[..., Any]] = frozenset(
+    {
+        F.relu,
+        F.relu_,
+        F.relu6,
+        torch.relu,
+        torch.relu_,
+        Tensor.relu,
+        Tensor.relu_,
+    }
+)
+_HARDTANH: frozenset[Callable[..., Any]] = frozenset({F.hardtanh, F.hardtanh_})
+
+
+def is_relu(
+    function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> bool:
+    """Whether a torch call is a ReLU or ReLU6, however it is spelled."""
+    if function in _HARDTANH:
+        return _hardtanh_is_relu6(arguments, keywords)
+    return function in _ALWAYS_RELU
+
+
+class LastReluMap(TorchFunctionMode):
+    """Keeps the last feature map (B, F, h, w) that leaves a ReLU during a forward pass.
+
+    Attributes:
+        found: the map, with its graph; ``None`` before the first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func``; if it is a ReLU of a map, keep its result."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if is_relu(func, args, kwargs) and result.dim() == 4:
+            self.found = result
+        return result

@@ -36,7 +36,9 @@ def read_user_file(text: str, error: type[DreamQuantError]) -> UserFile:
     try:
         return UserFile(path, name, path.read_bytes(), error)
     except OSError as reason:
-        raise error(f"the file cannot be read: {reason.strerror}", where=file) from reason
+        raise error(
+            f"the file cannot be read: {reason.strerror}", where=file, remedy="check the path"
+        ) from reason
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class UserFile:
             raise self.error(
                 f"{self.path.name} has no {self.name!r}{nearest(self.name, known)}",
                 where=str(self.path),
+                remedy=f"it has {', '.join(known) or 'nothing'}",
             )
         return getattr(namespace, self.name)
 
@@ -79,7 +82,7 @@ class UserFile:
         return self.error(
             f"{self.path.name} {what}: {type(error).__name__}: {one_line(error)}",
             where=f"{self.path}:{lines[-1]}" if lines else str(self.path),
-            remedy=beside if isinstance(error, ModuleNotFoundError) else "",
+            remedy=beside if isinstance(error, ModuleNotFoundError) else "mend the file there",
         )
 
     def _imported(self) -> ModuleType:

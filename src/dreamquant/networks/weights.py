@@ -33,7 +33,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         WeightsError: the file is missing, damaged, or holds anything but named tensors.
     """
     if not path.is_file():
-        raise WeightsError("there is no such weights file", where=str(path))
+        raise WeightsError(
+            "there is no such weights file", where=str(path), remedy="check the path"
+        )
     content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     return _without_prefix(_named_tensors(_unwrapped(content, path), path))
 
@@ -67,8 +69,12 @@ def load_weights(module: nn.Module, path: Path, *, drop_unexpected: bool = False
     module.load_state_dict({k: v for k, v in found.items() if k in wanted}, strict=False)
 
 
-def require_finite(module: nn.Module) -> None:
+def require_finite(module: nn.Module, where: str = "") -> None:
     """Refuse weights that are not numbers.
+
+    Args:
+        module: the network.
+        where: its weights come from.
 
     Raises:
         WeightsError: a tensor of the network holds NaN or infinity; it names them with counts.
@@ -81,6 +87,7 @@ def require_finite(module: nn.Module) -> None:
     if broken:
         raise WeightsError(
             f"the weights are not finite: {_some(broken)}",
+            where=where,
             remedy="take a checkpoint from before the training diverged",
         )
 

@@ -235,7 +235,11 @@ def _unusable(zoo: str, error: BaseException) -> NetworkError:
 
 def _require_known(what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise NetworkError(f"there is no {what} {name!r}{nearest(name, known)}")
+        raise NetworkError(
+            f"there is no {what} {name!r}{nearest(name, known)}",
+            where=name,
+            remedy=f"give a name that this version of {what.split()[0]} has",
+        )
 
 
 @contextlib.contextmanager

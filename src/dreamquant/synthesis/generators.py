@@ -1,13 +1,16 @@
 """Conditional generators of normalised images (GDFQ, Xu et al., ECCV 2020, and its successors).
 
-Both turn noise z ~ N(0, I) of shape (B, latent) and labels (B,) into images (B, C, H, W) with zero
+Both turn noise z ~ N(0, I) of shape (B, latent) and targets into images (B, C, H, W) with zero
 mean and unit variance per channel over the batch: the space that the teacher's first layer sees.
+Targets are labels (B,), or soft ones (B, classes) that mix the labels' embeddings. Where images are
+also asked for an attention centre (B, 2), its embedding joins the noise (ACQ; the form is ours).
 """
 
 from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +18,43 @@ from torch import Tensor, nn
 # behave, so it is kept and named.
 INNER_EPSILON = 0.8
 _BASE_CHANNELS = 128
+
+
+_CENTRE_FEATURES = 32
+
+
+def look_up(embedding: nn.Embedding, targets: Tensor) -> Tensor:
+    """The embeddings (B, d) of labels (B,), or their mixture for soft targets (B, classes)."""
+    if targets.is_floating_point():
+        return targets @ embedding.weight
+    return cast(Tensor, embedding(targets))
+
+
+class CentreEmbedding(nn.Module):
+    """Joins the embedding of an attention centre to the noise, where centres are asked for.
+
+    Attributes:
+        features: how many it adds to the noise.
+    """
+
+    def __init__(self, centred: bool) -> None:
+        super().__init__()
+        self.features = _CENTRE_FEATURES if centred else 0
+        self.embed = (
+            nn.Sequential(
+                nn.Linear(2, _CENTRE_FEATURES),
+                nn.LeakyReLU(0.2),
+                nn.Linear(_CENTRE_FEATURES, _CENTRE_FEATURES),
+            )
+            if centred
+            else None
+        )
+
+    def forward(self, noise: Tensor, centres: Tensor | None) -> Tensor:
+        """(B, latent + features); ``centres`` (B, 2) in [0, 1]."""
+        if self.embed is None:
+            return noise
+        return torch.cat([noise, self.embed(centres)], dim=1)
 
 
 def _stages(height: int, width: int) -> list[tuple[int, int]]:
@@ -29,15 +69,19 @@ class SmallGenerator(nn.Module):
         image: channels, height, width.
         classes: number of labels.
         latent: length of the noise.
+        centred: whether images are asked for an attention centre.
     """
 
-    def __init__(self, image: tuple[int, int, int], classes: int, latent: int) -> None:
+    def __init__(
+        self, image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
+    ) -> None:
         super().__init__()
         channels, height, width = image
         base, middle, full = _stages(height, width)
         self.latent, self.base = latent, base
+        self.centre = CentreEmbedding(centred)
         self.embedding = nn.Embedding(classes, latent)
-        self.project = nn.Linear(latent, _BASE_CHANNELS * base[0] * base[1])
+        self.project = nn.Linear(latent + self.centre.features, _BASE_CHANNELS * base[0] * base[1])
         self.decode = nn.Sequential(
             nn.BatchNorm2d(_BASE_CHANNELS),
             nn.Upsample(middle),
@@ -53,10 +97,10 @@ class SmallGenerator(nn.Module):
             nn.BatchNorm2d(channels, affine=False),
         )
 
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Images (B, C, H, W) for ``noise`` (B, latent) and int64 ``labels`` (B,)."""
-        conditioned = self.embedding(labels) * noise
-        base = self.project(conditioned).view(-1, _BASE_CHANNELS, *self.base)
+    def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
+        conditioned = look_up(self.embedding, targets) * noise
+        base = self.project(self.centre(conditioned, centres)).view(-1, _BASE_CHANNELS, *self.base)
         return cast(Tensor, self.decode(base))
 
 
@@ -71,9 +115,9 @@ class ConditionalBatchNorm(nn.Module):
         nn.init.ones_(self.gain.weight)
         nn.init.zeros_(self.bias.weight)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Normalised ``x`` (B, F, H, W), scaled and shifted per label (B,)."""
-        gain, bias = self.gain(labels), self.bias(labels)
+    def forward(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Normalised ``x`` (B, F, H, W), scaled and shifted per target."""
+        gain, bias = look_up(self.gain, targets), look_up(self.bias, targets)
         return cast(Tensor, self.norm(x) * gain[..., None, None] + bias[..., None, None])
 
 
@@ -84,14 +128,20 @@ class ImageNetGenerator(nn.Module):
         image: channels, height, width.
         classes: number of labels.
         latent: length of the noise.
+        centred: whether images are asked for an attention centre.
     """
 
-    def __init__(self, image: tuple[int, int, int], classes: int, latent: int) -> None:
+    def __init__(
+        self, image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
+    ) -> None:
         super().__init__()
         channels, height, width = image
         self.latent = latent
+        self.centre = CentreEmbedding(centred)
         self.base_size, self.middle_size, self.full_size = _stages(height, width)
-        self.project = nn.Linear(latent, _BASE_CHANNELS * self.base_size[0] * self.base_size[1])
+        self.project = nn.Linear(
+            latent + self.centre.features, _BASE_CHANNELS * self.base_size[0] * self.base_size[1]
+        )
         self.norm1 = ConditionalBatchNorm(_BASE_CHANNELS, classes)
         self.conv1 = nn.Conv2d(_BASE_CHANNELS, 128, 3, padding=1)
         self.norm2 = ConditionalBatchNorm(128, classes)
@@ -100,13 +150,13 @@ class ImageNetGenerator(nn.Module):
         self.conv3 = nn.Conv2d(64, channels, 3, padding=1)
         self.norm4 = nn.BatchNorm2d(channels, affine=False)
 
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Images (B, C, H, W) for ``noise`` (B, latent) and int64 ``labels`` (B,)."""
-        x = self.project(noise).view(-1, _BASE_CHANNELS, *self.base_size)
-        x = F.interpolate(self.norm1(x, labels), self.middle_size)
-        x = F.leaky_relu(self.norm2(self.conv1(x), labels), 0.2)
+    def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
+        x = self.project(self.centre(noise, centres)).view(-1, _BASE_CHANNELS, *self.base_size)
+        x = F.interpolate(self.norm1(x, targets), self.middle_size)
+        x = F.leaky_relu(self.norm2(self.conv1(x), targets), 0.2)
         x = F.interpolate(x, self.full_size)
-        x = F.leaky_relu(self.norm3(self.conv2(x), labels), 0.2)
+        x = F.leaky_relu(self.norm3(self.conv2(x), targets), 0.2)
         return cast(Tensor, self.norm4(self.conv3(x).tanh()))
 
 
@@ -114,8 +164,9 @@ LARGEST_SMALL_IMAGE = 64
 
 
 def build_generator(
-    image: tuple[int, int, int], classes: int, latent: int
+    image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
 ) -> SmallGenerator | ImageNetGenerator:
     """The published generator for an image size: small up to 64 pixels, ImageNet's above."""
     small = max(image[1:]) <= LARGEST_SMALL_IMAGE
-    return (SmallGenerator if small else ImageNetGenerator)(image, classes, latent)
+    kind = SmallGenerator if small else ImageNetGenerator
+    return kind(image, classes, latent, centred=centred)

@@ -3,15 +3,104 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+class Targets(Protocol):
+    """A way to choose targets: labels (B,) as int64, or soft ones (B, classes) that sum to 1."""
+
+    def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
+        """Targets for a batch, on the device of ``random``."""
+        ...
 
 
 @dataclass(frozen=True)
 class OneHot:
-    """Labels drawn uniformly from all classes (GDFQ, section 3.2)."""
+    """Labels drawn uniformly from all classes (GDFQ, section 3.2).
+
+    Attributes:
+        copies: consecutive images that share a label.
+    """
+
+    copies: int = 1
 
     def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
         """Labels (batch,), int64, on the device of ``random``."""
-        return torch.randint(classes, (batch,), generator=random, device=random.device)
+        drawn = -(-batch // self.copies)
+        labels = torch.randint(classes, (drawn,), generator=random, device=random.device)
+        return labels.repeat_interleave(self.copies)[:batch]
+
+
+@dataclass(frozen=True)
+class LowCorrelation:
+    """Soft labels chosen to have little correlation with each other (RIS).
+
+    Confirmed: soft labels of minimal mutual correlation. Ours: a fixed table of them, the same
+    number for every class; the top class holds a mass drawn from ``[lowest, 1)``, the rest is
+    spread at random; of ``tries`` candidates joins the one whose mean cosine similarity to those
+    already in the table is smallest.
+
+    Attributes:
+        lowest: least mass of the top class.
+        per_class: labels of each top class in the table.
+        tries: candidates for each place in the table.
+    """
+
+    lowest: float = 0.6
+    per_class: int = 4
+    tries: int = 8
+
+    def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
+        """Soft labels (batch, classes) from the table, on the device of ``random``."""
+        table = low_correlation_table(classes, self.lowest, self.per_class, self.tries)
+        rows = torch.randint(len(table), (batch,), generator=random, device=random.device)
+        return table.to(random.device)[rows]
+
+
+@lru_cache(maxsize=8)
+def low_correlation_table(classes: int, lowest: float, per_class: int, tries: int) -> Tensor:
+    """The table of :class:`LowCorrelation`, (classes * per_class, classes); rows sum to 1."""
+    random = torch.Generator().manual_seed(0)
+    table = torch.zeros(0, classes)
+    for place in range(classes * per_class):
+        candidates = _candidates(place % classes, classes, lowest, tries, random)
+        similarity = F.normalize(candidates) @ F.normalize(table).T
+        likeness = similarity.mean(1) if len(table) else torch.zeros(tries)
+        table = torch.cat([table, candidates[likeness.argmin()][None]])
+    return table
+
+
+def _candidates(
+    top: int, classes: int, lowest: float, tries: int, random: torch.Generator
+) -> Tensor:
+    mass = lowest + (1 - lowest) * torch.rand(tries, generator=random)
+    spread = -torch.rand(tries, classes, generator=random).clamp(min=1e-6).log()
+    spread[:, top] = 0
+    soft = (1 - mass)[:, None] * spread / spread.sum(1, keepdim=True)
+    soft[:, top] = mass
+    return soft
+
+
+@dataclass(frozen=True)
+class AttentionCentres:
+    """Attention centres drawn uniformly from the middle of the image (ACQ; numbers ours).
+
+    Attributes:
+        margin: share of the side left free on every edge.
+        copies: consecutive images that share a centre.
+    """
+
+    margin: float = 0.2
+    copies: int = 2
+
+    def sample(self, batch: int, random: torch.Generator) -> Tensor:
+        """Centres (batch, 2), row then column in [margin, 1 - margin] of the image's side."""
+        drawn = -(-batch // self.copies)
+        centres = torch.rand(drawn, 2, generator=random, device=random.device)
+        inside = self.margin + (1 - 2 * self.margin) * centres
+        return inside.repeat_interleave(self.copies, 0)[:batch]

@@ -28,7 +28,8 @@ def normalised_disagreement_entropy(teacher_logits: Tensor, student_logits: Tens
     least, most = h.min(), math.log(teacher_logits.shape[1])
     # All samples in full agreement leave nothing to normalise by; they then sit at 0, as the
     # sample with the least entropy always does.
-    return (h - least) / (most - least).clamp(min=1e-6)
+    # Near full agreement float32 rounds h above log C by more than what is left to divide by.
+    return ((h - least) / (most - least).clamp(min=1e-6)).clamp(max=1)
 
 
 @dataclass(frozen=True)

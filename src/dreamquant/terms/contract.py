@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-Tap = Literal["statistics", "student"]
+Tap = Literal["statistics", "activation", "student"]
 
 
 class Statistics(NamedTuple):
@@ -29,6 +31,23 @@ class Statistics(NamedTuple):
     share: Tensor
 
 
+class Answer(NamedTuple):
+    """What the teacher makes of a batch.
+
+    Attributes:
+        logits: (B, classes).
+        activation: (B, F, h, w), the last feature map that leaves a ReLU.
+    """
+
+    logits: Tensor
+    activation: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """The map pooled over space, (B, F)."""
+        return self.activation.mean((2, 3))
+
+
 class TeacherView(Protocol):
     """The teacher on this step's images; gradients reach the images."""
 
@@ -40,6 +59,34 @@ class TeacherView(Protocol):
     @property
     def statistics(self) -> Statistics:
         """Batch-norm statistics of the same forward pass."""
+        ...
+
+    @property
+    def answer(self) -> Answer:
+        """Logits and last feature map of the same forward pass."""
+        ...
+
+    @property
+    def activation(self) -> Tensor:
+        """The last feature map (B, F, h, w)."""
+        ...
+
+    @property
+    def features(self) -> Tensor:
+        """The last feature map pooled over space, (B, F)."""
+        ...
+
+    @property
+    def in_training_mode(self) -> Answer:
+        """The answer with batch norm on the batch's own statistics; nothing is updated."""
+        ...
+
+    def on(self, images: Tensor) -> Answer:
+        """The answer to other images."""
+        ...
+
+    def under_weight_noise(self, noise: float) -> Answer:
+        """The answer of a copy with Gaussian noise on its weights, in units of their deviation."""
         ...
 
 
@@ -62,7 +109,32 @@ class Step(Protocol):
 
     @property
     def targets(self) -> Tensor:
-        """Labels (B,), int64."""
+        """Labels (B,), int64, or soft ones (B, classes)."""
+        ...
+
+    @property
+    def noise(self) -> Tensor:
+        """What the generator made the images from, (B, latent)."""
+        ...
+
+    @property
+    def centres(self) -> Tensor:
+        """Attention centres asked for, (B, 2), row then column in [0, 1] of the side."""
+        ...
+
+    @property
+    def student_learns(self) -> bool:
+        """Whether the student's warm-up is over."""
+        ...
+
+    @property
+    def random(self) -> torch.Generator:
+        """For random tensors, on the images' device."""
+        ...
+
+    @property
+    def dice(self) -> torch.Generator:
+        """For random choices, on the CPU."""
         ...
 
     @property
@@ -73,6 +145,10 @@ class Step(Protocol):
     @property
     def student(self) -> StudentView:
         """The quantized network Q on the images."""
+        ...
+
+    def on_noise(self, measure: Callable[[Step], Tensor]) -> Tensor:
+        """``measure`` of a step whose images are Gaussian noise, taken once a run, detached."""
         ...
 
 

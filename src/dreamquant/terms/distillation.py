@@ -38,7 +38,8 @@ class KnowledgeDistillation(Term):
         t = self.temperature
         log_p = F.log_softmax(step.teacher.logits / t, dim=1)
         log_q = F.log_softmax(step.student.logits / t, dim=1)
-        return t**2 * F.kl_div(log_q, log_p, reduction="mean", log_target=True)
+        # Not kl_div's own "mean": PyTorch warns that it will come to divide by B alone.
+        return t**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).mean()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dreamquant.methods.schedule import Schedule
 from dreamquant.training.loop import Training
 
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]+)")
 _PROBES = 3
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from dreamquant.errors import TrainingError
 
 STATE = "state.pt"
+_PARTS = {"configuration", "record", "training"}
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
@@ -29,29 +29,44 @@ def read(folder: Path) -> dict[str, Any]:
         TrainingError: there is none, or it is damaged.
     """
     path = folder / STATE
-    remedy = "start again without --resume, into another folder"
     if not path.is_file():
-        raise TrainingError("there is no checkpoint to resume", where=str(path), remedy=remedy)
+        raise _unusable("there is no checkpoint to resume", path)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"the checkpoint cannot be read: {error}", where=str(path), remedy=remedy
+    except OSError as error:
+        raise _unusable(f"the checkpoint cannot be read: {error.strerror}", path) from error
+    # A damaged file makes torch.load raise nearly anything; what it says of one with code in it
+    # advises to run that code.
+    except Exception as error:
+        raise _unusable(
+            "the checkpoint cannot be read: it is damaged, or holds more than plain data", path
         ) from error
+    if not isinstance(state, dict) or not state.keys() >= _PARTS:
+        raise _unusable("the checkpoint cannot be read: it holds something else", path)
     return state
 
 
-def require_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:
+def _unusable(what: str, path: Path) -> TrainingError:
+    return TrainingError(
+        what, where=str(path), remedy="start again without --resume, into another folder"
+    )
+
+
+def require_same_run(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path, section: str = ""
+) -> None:
     """Refuse to resume a run under another configuration.
 
     Raises:
         TrainingError: it names the first setting that differs.
     """
     for name in [*asked, *saved]:
-        if saved.get(name) != asked.get(name):
+        was, now = saved.get(name), asked.get(name)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            require_same_run(was, now, where, f"{section}{name}.")
+        elif was != now:
             raise TrainingError(
-                f"the checkpoint was made with {name} = {saved.get(name)!r}, "
-                f"this run has {asked.get(name)!r}",
+                f"the checkpoint was made with {section}{name} = {was!r}, this run has {now!r}",
                 where=str(where),
                 remedy="give the same options as before, or another --out",
             )

@@ -26,6 +26,7 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
         TrainingError: there is no such device or precision.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     if device not in ("auto", "cpu", "cuda"):
         raise TrainingError(
@@ -41,4 +42,6 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
         raise TrainingError(
             f"{precision!r} is no precision", where="--precision", remedy="choose 32 or bf16"
         )
+    # accelerate holds a process to its first device and precision; this run may ask for others.
+    AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])

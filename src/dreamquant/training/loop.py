@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -15,8 +16,9 @@ from dreamquant.errors import TrainingError
 from dreamquant.methods.method import Recipe
 from dreamquant.quantization.layers import Student
 from dreamquant.synthesis.generators import build_generator
+from dreamquant.synthesis.views import Mixup
 from dreamquant.terms.contract import Weighted
-from dreamquant.training.step import Step, Teacher
+from dreamquant.training.step import Batch, Chance, Step, Teacher
 
 Losses = dict[str, Tensor]
 Watcher = Callable[["Training", dict[str, float] | None], None]
@@ -55,9 +57,11 @@ class Training:
         device = accelerator.device
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.generator = build_generator(image, classes, recipe.latent).to(device)
+            self.generator = build_generator(
+                image, classes, recipe.latent, centred=recipe.centres is not None
+            ).to(device)
         # Processes draw different noise; everything else about them is equal.
-        self.random = torch.Generator(device).manual_seed(seed + 1 + accelerator.process_index)
+        self.chance = Chance.seeded(seed + 1 + accelerator.process_index, device)
         schedule = recipe.schedule
         self.student_parameters = [p for p in student.parameters() if p.requires_grad]
         self.generator_parameters = list(self.generator.parameters())
@@ -82,16 +86,19 @@ class Training:
         """Whether activation ranges still follow the images."""
         return self.iteration < self.recipe.schedule.range_warmup
 
-    def draw_targets(self) -> Tensor:
-        """Labels (B,) for a batch of the schedule's size."""
-        return self.recipe.targets.sample(self.recipe.schedule.batch, self.classes, self.random)
+    def draw_batch(self, size: int) -> Batch:
+        """New images for targets drawn as the method has it."""
+        recipe, random = self.recipe, self.chance.random
+        targets = recipe.targets.sample(size, self.classes, random)
+        centres = None if recipe.centres is None else recipe.centres.sample(size, random)
+        return self.invent(targets, centres)
 
-    def invent(self, labels: Tensor) -> Tensor:
-        """New images (B, C, H, W) for ``labels`` (B,)."""
-        size = len(labels), self.recipe.latent
-        noise = torch.randn(size, generator=self.random, device=self.random.device)
-        images: Tensor = self.generator(noise, labels)
-        return images
+    def invent(self, targets: Tensor, centres: Tensor | None = None) -> Batch:
+        """New images for ``targets``, labels (B,) or soft ones, and ``centres`` (B, 2)."""
+        size = len(targets), self.recipe.latent
+        random = self.chance.random
+        noise = torch.randn(size, generator=random, device=random.device)
+        return Batch(self.generator(noise, targets, centres), targets, noise, centres)
 
     def step(self) -> Losses:
         """Play one iteration; both networks answer the same images before either learns.
@@ -101,8 +108,7 @@ class Training:
         """
         self.student.observe(self.observes)
         with self._autocast():
-            labels = self.draw_targets()
-            step = Step(self.invent(labels), labels, self.teacher, self.student)
+            step = self._step_on(self.draw_batch(self.recipe.schedule.batch))
             if self.observes:
                 _ = step.student.logits
             losses: Losses = {}
@@ -116,8 +122,18 @@ class Training:
     def _autocast(self) -> AbstractContextManager[None]:
         return self.accelerator.autocast()  # type: ignore[no-any-return]
 
+    def _step_on(self, batch: Batch) -> Step:
+        return Step(
+            batch, self.teacher, self.student, self.chance, student_learns=self.student_learns
+        )
+
     def _teach_student(self, step: Step, losses: Losses) -> None:
         loss = _total(self.recipe.student_terms, step, losses, "student")
+        if self.recipe.mixup is not None:
+            # Ranges follow the images that were dreamed, once per iteration.
+            self.student.observe(False)
+            mixed = self._step_on(self._mixed(step, self.recipe.mixup))
+            loss = (loss + _total(self.recipe.student_terms, mixed, losses, "mixed")) / 2
         # The generator's loss, where it asks the student, goes back through the same forward pass.
         shared = "student" in self.recipe.taps
         gradients = torch.autograd.grad(
@@ -126,6 +142,13 @@ class Training:
         self._assign(self.student_parameters, gradients)
         if self.recipe.schedule.clip is not None:
             nn.utils.clip_grad_norm_(self.student_parameters, self.recipe.schedule.clip)
+
+    def _mixed(self, step: Step, mixup: Mixup) -> Batch:
+        soft = step.targets
+        if not soft.is_floating_point():
+            soft = F.one_hot(soft, self.classes).float()
+        images, targets = mixup.mix(step.images.detach(), soft, self.chance.dice)
+        return Batch(images, targets, step.noise)
 
     def _teach_generator(self, step: Step, losses: Losses) -> None:
         loss = _total(self.recipe.generator_terms, step, losses, "generator")
@@ -153,7 +176,8 @@ class Training:
             "student": self.student.state_dict(),
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "student_optimizer": self.student_optimizer.state_dict(),
-            "random": self.random.get_state(),
+            "random": self.chance.random.get_state(),
+            "dice": self.chance.dice.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -163,14 +187,19 @@ class Training:
         self.student.load_state_dict(state["student"])
         self.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.student_optimizer.load_state_dict(state["student_optimizer"])
-        self.random.set_state(state["random"].cpu())
+        self.chance.random.set_state(state["random"].cpu())
+        self.chance.dice.set_state(state["dice"].cpu())
 
 
 def _total(terms: Sequence[Weighted], step: Step, losses: Losses, player: str) -> Tensor:
-    values = {f"{player}/{weighted.name}": weighted.term(step) for weighted in terms}
-    losses.update({name: value.detach() for name, value in values.items()})
+    values = [weighted.term(step) for weighted in terms]
+    names = [weighted.name for weighted in terms]
+    for i, (name, value) in enumerate(zip(names, values, strict=True)):
+        # A term may come twice, with other numbers.
+        before = names[:i].count(name)
+        losses[f"{player}/{name}{before + 1 if before else ''}"] = value.detach()
     return torch.stack(
-        [weighted.weight * value for weighted, value in zip(terms, values.values(), strict=True)]
+        [weighted.weight * value for weighted, value in zip(terms, values, strict=True)]
     ).sum()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -14,12 +16,13 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from dreamquant.training.loop import Training
 
 
 class ProgressDisplay:
-    """Shows phase, losses, speed, time left and the latest accuracy on standard error.
+    """Shows phase, time left, the latest accuracy, speed and losses on standard error.
 
     Args:
         total: iterations of the run.
@@ -37,11 +40,16 @@ class ProgressDisplay:
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(compact=True),
+            # Takes what the others leave, so that a narrow terminal cuts losses and nothing else.
+            TextColumn(
+                "{task.fields[detail]}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
             console=self.console,
+            expand=True,
             disable=quiet or not self.console.is_terminal,
         )
 
@@ -60,7 +68,7 @@ class ProgressDisplay:
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
-        self.console.print(line, highlight=False)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
         """Take note of an iteration."""
@@ -71,6 +79,14 @@ class ProgressDisplay:
         self.bar.update(self.task, completed=training.iteration)
         if losses is not None:
             self.bar.update(self.task, detail=self._detail(losses))
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Show that the run waits for a measurement."""
+        # As wide as the phase, so that the bar stays where it is.
+        self.bar.update(self.task, description="measuring".ljust(len(self.phase)))
+        yield
+        self.bar.update(self.task, description=self.phase)
 
     def note_accuracy(self, text: str, iteration: int) -> None:
         """Show the latest measured accuracy."""
@@ -87,4 +103,31 @@ class ProgressDisplay:
     def _detail(self, losses: dict[str, float]) -> str:
         speed = self.images / max(time.monotonic() - self.started, 1e-9)
         shown = " ".join(f"{name.split('/')[1]} {value:.3g}" for name, value in losses.items())
-        return f"{speed:.0f} images/s · {shown} {'· ' + self.accuracy if self.accuracy else ''}"
+        return " · ".join(part for part in (self.accuracy, f"{speed:.0f} images/s", shown) if part)
+
+
+@contextmanager
+def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar that vanishes when it is full, on a terminal's standard error.
+
+    Args:
+        what: is being done.
+        total: how many there are to do.
+        quiet: show nothing.
+
+    Yields:
+        A function to call with how many more are done.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from dreamquant.errors import NetworkError
 from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.taps import batch_norm_inputs, execution_order
-from dreamquant.terms.contract import Statistics, Tap
+from dreamquant.networks.taps import (
+    LastReluMap,
+    batch_norm_inputs,
+    batch_statistics,
+    execution_order,
+)
+from dreamquant.terms.contract import Answer, Statistics, Tap
+
+_NOISE_SEED = 0  # of the noise images that thresholds refer to: the same in every run
 
 
 class Teacher:
@@ -20,16 +31,27 @@ class Teacher:
     Args:
         network: in eval mode, without gradient to its parameters.
         example: normalised images for the one forward pass that finds the order.
-        taps: what terms read; statistics are only taken where they are listed.
+        taps: what terms read; statistics and feature maps are only taken where they are listed.
+
+    Raises:
+        NetworkError: a term reads the last feature map, and no ReLU yields one.
     """
 
     def __init__(self, network: nn.Module, example: Tensor, taps: Collection[Tap]) -> None:
         self.network = network
-        self.norms = [norm for _, norm in batch_norms(network)] if "statistics" in taps else []
-        if not self.norms:
-            return
+        self.taps_activation = "activation" in taps
+        self.references: dict[Callable[..., Tensor], Tensor] = {}
+        all_norms = [norm for _, norm in batch_norms(network)]
+        self.norms = all_norms if "statistics" in taps else []
         with torch.no_grad(), execution_order(self.norms) as executed:
-            network(example)
+            _, activation = self.answer(example)
+        if self.taps_activation and activation.dim() != 4:
+            raise NetworkError(
+                "the method reads the last feature map, and no ReLU of the network yields one",
+                remedy="use a method without attention or robustness terms, such as gdfq",
+            )
+        if not executed:
+            return
         means = [cast(Tensor, norm.running_mean) for norm in executed]
         self.stored_mean = torch.cat(means)
         self.stored_var = torch.cat([cast(Tensor, norm.running_var) for norm in executed])
@@ -37,28 +59,56 @@ class Teacher:
             [torch.full_like(mean, 1 / (len(mean) * len(executed))) for mean in means]
         )
 
+    def answer(self, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Answer:
+        """Logits and, where a term reads it, the last feature map (otherwise empty).
+
+        Args:
+            images: (B, C, H, W), normalised.
+            weights: in place of the network's own parameters and buffers, which stay untouched.
+        """
+        with LastReluMap() if self.taps_activation else nullcontext() as watch:
+            logits = functional_call(self.network, dict(weights or {}), (images,))
+        found = None if watch is None else watch.found
+        activation = images.new_empty(0) if found is None else found.float()
+        return Answer(logits.float(), activation)
+
 
 class TeacherOnStep:
-    """The teacher on a step's images: one forward pass serves logits and statistics."""
+    """The teacher on a step's images: one forward pass serves logits, statistics and features."""
 
-    def __init__(self, teacher: Teacher, images: Tensor) -> None:
-        self._teacher, self._images = teacher, images
+    def __init__(self, teacher: Teacher, images: Tensor, random: torch.Generator) -> None:
+        self._teacher, self._images, self._random = teacher, images, random
 
     @cached_property
-    def _forward(self) -> tuple[Tensor, Statistics | None]:
+    def _forward(self) -> tuple[Answer, Statistics | None]:
         teacher = self._teacher
         with batch_norm_inputs(teacher.norms) as collected:
-            logits = teacher.network(self._images).float()
+            answer = teacher.answer(self._images)
         if not collected:
-            return logits, None
+            return answer, None
         means, variances = zip(*collected, strict=True)
         measured = torch.cat(means).float(), torch.cat(variances).float()
-        return logits, Statistics(*measured, teacher.stored_mean, teacher.stored_var, teacher.share)
+        return answer, Statistics(*measured, teacher.stored_mean, teacher.stored_var, teacher.share)
+
+    @property
+    def answer(self) -> Answer:
+        """Logits and last feature map of the same forward pass."""
+        return self._forward[0]
 
     @property
     def logits(self) -> Tensor:
         """(B, classes), float32."""
-        return self._forward[0]
+        return self.answer.logits
+
+    @property
+    def activation(self) -> Tensor:
+        """The last feature map (B, F, h, w), float32."""
+        return self.answer.activation
+
+    @property
+    def features(self) -> Tensor:
+        """The last feature map pooled over space, (B, F)."""
+        return self.answer.features
 
     @property
     def statistics(self) -> Statistics:
@@ -71,6 +121,31 @@ class TeacherOnStep:
         if statistics is None:
             raise RuntimeError("a term reads statistics without listing the tap 'statistics'")
         return statistics
+
+    @cached_property
+    def in_training_mode(self) -> Answer:
+        """The answer with batch norm on the batch's own statistics; nothing is updated."""
+        network = self._teacher.network
+        # Updates go to these copies.
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        with batch_statistics([norm for _, norm in batch_norms(network)]):
+            return self._teacher.answer(self._images, buffers)
+
+    def on(self, images: Tensor) -> Answer:
+        """The answer to other images."""
+        return self._teacher.answer(images)
+
+    def under_weight_noise(self, noise: float) -> Answer:
+        """The answer of a copy with Gaussian noise on its weights, in units of their deviation."""
+        noisy = {
+            name: weight + noise * weight.std() * self._drawn_like(weight)
+            for name, weight in self._teacher.network.named_parameters()
+            if weight.dim() > 1
+        }
+        return self._teacher.answer(self._images, noisy)
+
+    def _drawn_like(self, weight: Tensor) -> Tensor:
+        return torch.randn(weight.shape, generator=self._random, device=weight.device)
 
 
 class StudentOnStep:
@@ -86,19 +161,89 @@ class StudentOnStep:
         return logits
 
 
+@dataclass(frozen=True)
+class Chance:
+    """Where a run's random numbers come from.
+
+    Attributes:
+        random: tensors, on the device.
+        dice: choices, on the CPU, so that they do not wait for the device.
+    """
+
+    random: torch.Generator
+    dice: torch.Generator
+
+    @classmethod
+    def seeded(cls, seed: int, device: torch.device) -> Chance:
+        """Both generators from one seed."""
+        return cls(torch.Generator(device).manual_seed(seed), torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the generator was asked for, and what it made.
+
+    Attributes:
+        images: (B, C, H, W), normalised, with a graph to the generator.
+        targets: labels (B,), int64, or soft ones (B, classes).
+        noise: (B, latent).
+        centres: attention centres (B, 2), for methods that ask for them.
+    """
+
+    images: Tensor
+    targets: Tensor
+    noise: Tensor
+    centres: Tensor | None = None
+
+
 class Step:
     """What terms see of an iteration.
 
     Args:
-        images: (B, C, H, W), normalised, with a graph to the generator.
-        targets: labels (B,), int64.
+        batch: images and what was asked of them.
         teacher: P.
         student: Q.
+        chance: of terms that draw.
+        student_learns: whether the student's warm-up is over.
     """
 
     def __init__(
-        self, images: Tensor, targets: Tensor, teacher: Teacher, student: nn.Module
+        self,
+        batch: Batch,
+        teacher: Teacher,
+        student: nn.Module,
+        chance: Chance,
+        *,
+        student_learns: bool,
     ) -> None:
-        self.images, self.targets = images, targets
-        self.teacher = TeacherOnStep(teacher, images)
-        self.student = StudentOnStep(student, images)
+        self._batch, self._teacher, self._student = batch, teacher, student
+        self.images, self.targets, self.noise = batch.images, batch.targets, batch.noise
+        self.random, self.dice = chance.random, chance.dice
+        self.student_learns = student_learns
+        self.teacher = TeacherOnStep(teacher, batch.images, chance.random)
+        self.student = StudentOnStep(student, batch.images)
+
+    @property
+    def centres(self) -> Tensor:
+        """Attention centres asked for, (B, 2).
+
+        Raises:
+            RuntimeError: the method asks for none.
+        """
+        if self._batch.centres is None:
+            raise RuntimeError("a term reads attention centres and the method asks for none")
+        return self._batch.centres
+
+    def on_noise(self, measure: Callable[[Step], Tensor]) -> Tensor:
+        """``measure`` of a step whose images are Gaussian noise, taken once a run, detached."""
+        references = self._teacher.references
+        if measure not in references:
+            chance = Chance.seeded(_NOISE_SEED, self.images.device)
+            shape, device = self.images.shape, self.images.device
+            images = torch.randn(shape, generator=chance.random, device=device)
+            batch = Batch(images, self.targets, self.noise, self._batch.centres)
+            with torch.no_grad():
+                references[measure] = measure(
+                    Step(batch, self._teacher, self._student, chance, student_learns=False)
+                )
+        return references[measure]

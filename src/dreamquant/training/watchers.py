@@ -83,12 +83,14 @@ class Evaluations:
         schedule, iteration = training.recipe.schedule, training.iteration
         if iteration == schedule.student_warmup:
             training.student.observe(False)
-            self.record.ranges_only = self.whole(training)
+            with self.display.measuring():
+                self.record.ranges_only = self.whole(training)
         every = max(schedule.iterations // self.looks, 1)
         if iteration % every or not training.student_learns or iteration == schedule.iterations:
             return
         training.student.observe(False)
-        seen = self.glance(training)
+        with self.display.measuring():
+            seen = self.glance(training)
         if seen is None:
             return
         top1, n = seen
@@ -103,14 +105,13 @@ class TensorBoardLog:
         # Imported here: it takes a second, which runs without a folder need not spend.
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(folder, purge_step=done or None)
+        # What a killed process wrote after the checkpoint comes again.
+        self.writer = SummaryWriter(folder, purge_step=done + 1 if done else None)
         self.record, self.written = record, len(record.accuracy)
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
         """Write what is new."""
-        if losses is None:
-            return
-        for name, value in losses.items():
+        for name, value in (losses or {}).items():
             self.writer.add_scalar(f"loss/{name}", value, training.iteration)
         for entry in self.record.accuracy[self.written :]:
             self.writer.add_scalar("accuracy/top1", entry["top1"], int(entry["iteration"]))
@@ -130,6 +131,7 @@ class Checkpoints:
         configuration: what a later process must ask for to resume.
         record: saved along.
         every: seconds between two checkpoints.
+        stopping: whether the run is about to be stopped, and has to be saved first.
     """
 
     def __init__(
@@ -139,14 +141,17 @@ class Checkpoints:
         configuration: Mapping[str, Any],
         record: Record,
         every: float = 60.0,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.folder, self.write = folder, write
-        self.configuration, self.record, self.every = dict(configuration), record, every
+        self.configuration, self.record = dict(configuration), record
+        self.every, self.stopping = every, stopping
         self._due = time.monotonic() + every
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
-        """Save, if it is time to and the losses were just found finite."""
-        if losses is not None and time.monotonic() >= self._due:
+        """Save, if the run stops here, or it is time to and the losses were just found finite."""
+        due = losses is not None and time.monotonic() >= self._due
+        if due or self.stopping():
             self.save(training)
 
     def save(self, training: Training) -> None:

@@ -1,0 +1,138 @@
+"""Grids of runs that are kept: each run is the command line's own job, done once and recorded."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamquant import Network, load_network, open_result, quantize
+from dreamquant.results.files import read_json, write_bytes, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+DATA = Path(os.environ.get("DREAMQUANT_DATA", ROOT / "../shared/data"))
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a grid."""
+
+    method: str
+    bits: str
+    seed: int
+    iterations: int | None = None
+
+
+class Grid:
+    """The runs of one benchmark, in ``docs/results/NAME.json``.
+
+    Args:
+        name: of the file.
+        title: of the page.
+    """
+
+    def __init__(self, name: str, title: str) -> None:
+        self.path, self.title = RESULTS / f"{name}.json", title
+        self.runs: list[dict[str, Any]] = read_json(self.path)["runs"] if self.path.exists() else []
+
+    def has(self, point: Point) -> bool:
+        """Whether a run is on record."""
+        key = (point.method, point.bits, point.seed)
+        return any((run["method"], run["bits"], run["seed"]) == key for run in self.runs)
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Put a run on record at once, so that stopping loses none that is over."""
+        self.runs = sorted([*self.runs, run], key=lambda r: (r["bits"], r["method"], r["seed"]))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, {"title": self.title, "runs": self.runs})
+
+    def write_page(self, lines: Iterable[str]) -> None:
+        """Write the page beside the runs."""
+        write_bytes(self.path.with_suffix(".md"), "\n".join([*lines, ""]).encode())
+
+
+def cifar(data: Path, factory: str) -> tuple[Network, Path]:
+    """A network of ``networks.py`` with its real weights, and its lossless test images."""
+    network = load_network(
+        f"{Path(__file__).with_name('networks.py')}:{factory}",
+        weights=data / "weights" / f"{factory}.safetensors",
+        shape=(3, 32, 32),
+        mean=MEAN,
+        std=STD,
+    )
+    tests = {"cifar10": "test_lossless.npz", "cifar100": "test10k_lossless.npz"}
+    kind = factory.split("_")[0]
+    return network, data / kind / tests[kind]
+
+
+def measure(network: Network, images: Path, point: Point) -> dict[str, Any]:
+    """Run a point of the grid: its accuracies, times and protocol."""
+    before = _cpu_seconds()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        quantize(
+            network,
+            point.bits,
+            point.method,
+            iterations=point.iterations,
+            seed=point.seed,
+            data=images,
+            out=out,
+        )
+        manifest = open_result(out).manifest
+    accuracy, timings = manifest["accuracy"], manifest["timings"]
+    return {
+        "method": point.method,
+        "bits": point.bits,
+        "seed": point.seed,
+        "teacher_top1": accuracy["teacher"]["top1"],
+        "ranges_only_top1": accuracy["ranges_only"]["top1"],
+        "top1": accuracy["student"]["top1"],
+        "ci95": accuracy["student"]["ci95"],
+        "n": accuracy["student"]["n"],
+        "agreement": manifest["agreement"]["percent"],
+        "training_seconds": timings["training_seconds"],
+        "seconds": timings["seconds"],
+        "cpu_seconds": _cpu_seconds() - before,
+        "schedule": manifest["method"]["schedule"],
+        "protocol": manifest["protocol"],
+        "versions": manifest["versions"],
+        "hardware": manifest["hardware"],
+    }
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there is one."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def protocol_lines(run: dict[str, Any]) -> Iterable[str]:
+    """What every figure of a page was measured under."""
+    protocol, schedule, hardware = run["protocol"], run["schedule"], run["hardware"]
+    yield (
+        f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
+        f"{protocol['activations']}; all layers, first and last too, at the bits named; batch norm "
+        f"{protocol['batch_norm']}; {schedule['iterations']} iterations of {schedule['batch']} "
+        "images (preset quick); the last iteration is reported; teacher sha256 "
+        f"{protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
+        f"{run['n']} lossless test images."
+    )
+    yield ""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    yield (
+        f"Hardware: {hardware['cpu']}, {hardware['threads']} threads. Versions: {versions}. The "
+        "machine did other work at times: compare CPU seconds rather than wall seconds; both "
+        "count from the first line to the saved result, evaluations included."
+    )
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system

@@ -1,0 +1,85 @@
+"""All methods and compositions side by side on real weights, at equal iterations and batch.
+
+    python benchmarks/published_methods.py [--dataset cifar10|cifar100] [--iterations 300]
+
+Finished runs are kept in ``docs/results/`` and not repeated, so the script may be stopped and
+started again at any time; seeds come first, so that a partial table compares like with like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from grid import DATA, Grid, Point, cifar, measure, protocol_lines, spread
+
+ALL = (
+    "gdfq",
+    "adasg",
+    "adadfq",
+    "ris",
+    "agm",
+    "acq",
+    "gdfq+ris",
+    "gdfq+agm",
+    "adadfq+ris",
+    "adadfq+agm",
+    "adadfq+ris+agm",
+)
+SYSTEMS = ("gdfq", "adadfq", "ris", "agm", "acq")
+# ris and agm on their own are gdfq+ris and gdfq+agm: measured once, shown under both names.
+SAME = {"gdfq+ris": "ris", "gdfq+agm": "agm"}
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", choices=("cifar10", "cifar100"), default="cifar10")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of weights and images")
+    parser.add_argument("--iterations", type=int, default=300)
+    options = parser.parse_args()
+    network, images = cifar(options.data, f"{options.dataset}_resnet20")
+    methods = ALL if options.dataset == "cifar10" else SYSTEMS
+    title = f"Published methods, ResNet-20, {options.dataset.upper()}, no data"
+    grid = Grid(f"published-methods-{options.dataset}", title)
+    for bits, seed in (("w3a3", 0), ("w3a3", 1), ("w3a3", 2), ("w4a4", 0)):
+        for method in dict.fromkeys(SAME.get(name, name) for name in methods):
+            point = Point(method, bits, seed, options.iterations)
+            if not grid.has(point):
+                grid.add(measure(network, images, point))
+                grid.write_page(_page(title, grid.runs, methods))
+    grid.write_page(_page(title, grid.runs, methods))
+
+
+def _page(title: str, runs: list[dict[str, Any]], methods: Iterable[str]) -> Iterable[str]:
+    yield f"# {title}"
+    yield ""
+    yield "| bits | method | seeds | top-1 %, last iteration | CPU s |"
+    yield "|---|---|---|---|---|"
+    for bits, method in product(("w3a3", "w4a4"), ("min-max", *methods)):
+        its = [run for run in runs if run["bits"] == bits and _shown(run, method)]
+        if its:
+            yield _row(bits, method, its)
+    yield ""
+    yield from protocol_lines(runs[0])
+
+
+def _shown(run: dict[str, Any], method: str) -> bool:
+    # Ranges are those that AdaDFQ's generator sets: one row for all, as for any calibration.
+    wanted = "adadfq" if method == "min-max" else SAME.get(method, method)
+    return bool(run["method"] == wanted)
+
+
+def _row(bits: str, method: str, runs: list[dict[str, Any]]) -> str:
+    key = "ranges_only_top1" if method == "min-max" else "top1"
+    cpu = statistics.mean(run["cpu_seconds"] for run in runs)
+    shown = "–" if method == "min-max" else f"{cpu:.0f}"
+    return f"| {bits} | {method} | {len(runs)} | {spread([r[key] for r in runs])} | {shown} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Sweep methods, bits and seeds over all cores or a Ray cluster (extra ``sweep``).
+
+    python examples/sweep.py
+
+Each job is an ordinary ``dreamquant.quantize``; Ray schedules them. Start a cluster with ``ray
+start --head`` and set ``RAY_ADDRESS`` to use more than this machine.
+"""
+
+from itertools import product
+from typing import Any
+
+import ray
+
+
+@ray.remote(num_cpus=1)
+def job(method: str, bits: str, seed: int, iterations: int) -> dict[str, Any]:
+    """Quantize the embedded digit network once."""
+    from dataclasses import replace
+
+    import torch
+
+    from dreamquant import demo, load_network, quantize
+
+    torch.set_num_threads(1)
+    network = load_network(
+        f"{demo.NETWORK}:digits",
+        weights=demo.WEIGHTS,
+        shape=demo.INPUT.shape,
+        mean=demo.INPUT.mean,
+        std=demo.INPUT.std,
+    )
+    result = quantize(
+        replace(network, input=demo.INPUT),
+        bits,
+        method,
+        iterations=iterations,
+        seed=seed,
+        data=demo.HELD_OUT,
+        quiet=True,
+    )
+    return {"method": method, "bits": bits, "seed": seed, **result.summary()}
+
+
+def main(iterations: int = 200, seeds: int = 3) -> list[dict[str, Any]]:
+    """Run the sweep and print a line per job."""
+    ray.init(include_dashboard=False, logging_level="ERROR")
+    grid = product(("gdfq", "adadfq"), ("w3a3", "w4a4"), range(seeds))
+    rows: list[dict[str, Any]] = ray.get([job.remote(*point, iterations) for point in grid])
+    for row in rows:
+        print(row["method"], row["bits"], row["seed"], f"{row['student']['top1']:.2f} %")
+    ray.shutdown()
+    return rows
+
+
+if __name__ == "__main__":
+    main()

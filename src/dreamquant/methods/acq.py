@@ -1,0 +1,33 @@
+"""ACQ: the generator is told where the teacher's attention shall lie, and varies the rest."""
+
+from __future__ import annotations
+
+from dreamquant.methods.gdfq import gdfq
+from dreamquant.methods.method import Method, Paper
+from dreamquant.synthesis.targets import AttentionCentres, OneHot
+from dreamquant.terms.attention import CentreMatching, ModeConsistency, PairDiversity
+from dreamquant.terms.classes import TeacherCrossEntropy
+from dreamquant.terms.statistics import BatchNormStatistics
+
+acq = Method(
+    name="acq",
+    summary="attention-centre condition, pair diversity, one attention in both modes",
+    paper=Paper(
+        title="Improving Generative Data-Free Quantization via Attention Correction",
+        venue="arXiv 2301.07266; Pattern Recognition 2024",
+        authors="Li et al.",
+        confirmed="the four ideas, from two versions of the abstract",
+        ours="every formula and number; GDFQ's student loss, quantizer and schedules",
+    ),
+    generator_terms=[
+        TeacherCrossEntropy(),
+        0.1 * BatchNormStatistics(),
+        CentreMatching(),
+        0.1 * PairDiversity(cap=1.0),
+        0.1 * ModeConsistency(),
+    ],
+    student_terms=gdfq.student_terms,
+    presets=gdfq.presets,
+    targets=OneHot(copies=2),
+    centres=AttentionCentres(margin=0.2, copies=2),
+)
