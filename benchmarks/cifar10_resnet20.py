@@ -1,9 +1,9 @@
 """ResNet-20 on CIFAR-10 without data: min-max ranges, GDFQ and AdaDFQ at W4A4 and W3A3.
 
-    python benchmarks/cifar10_resnet20.py [--data DIR] [--seeds 0 1 2]
+    python benchmarks/cifar10_resnet20.py [--data DIR] [--seeds 0 1 2] [--methods gdfq]
 
 Finished runs are kept in ``docs/results/`` and not repeated, so the script may be stopped and
-started again at any time.
+started again at any time, and several may share the work.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of weights and images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     options = parser.parse_args()
     network, images = cifar(options.data, "cifar10_resnet20")
     grid = Grid("cifar10-resnet20", TITLE)
-    for method, seed, bits in product(METHODS, options.seeds, BITS):
+    for method, seed, bits in product(options.methods, options.seeds, BITS):
         point = Point(method, bits, seed)
         if not grid.has(point):
             grid.add(measure(network, images, point))

@@ -48,9 +48,9 @@ class Grid:
 
     def add(self, run: dict[str, Any]) -> None:
         """Put a run on record at once, so that stopping loses none that is over."""
-        self.runs = sorted([*self.runs, run], key=lambda r: (r["bits"], r["method"], r["seed"]))
+        runs = sorted([*self.runs, run], key=lambda r: (r["bits"], r["method"], r["seed"]))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {"title": self.title, "runs": self.runs})
+        write_json(self.path, {"title": self.title, "runs": runs})
 
     def write_page(self, lines: Iterable[str]) -> None:
         """Write the page beside the runs."""
