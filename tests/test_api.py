@@ -168,6 +168,19 @@ def test_without_images_agreement_is_measured_on_synthetic_ones(method):
     assert result.summary()["student"] == {"top1": None}
 
 
+def test_synthetic_images_never_come_in_more_than_a_batch_at_once(monkeypatch):
+    sizes, draw = [], Training.draw_batch
+
+    def noted(self, size):
+        sizes.append(size)
+        return draw(self, size)
+
+    monkeypatch.setattr(Training, "draw_batch", noted)
+    quantize_tiny(preset="paper")
+    assert max(sizes) == 16
+    assert sum(sizes) == 4 * 16 + 512
+
+
 def test_the_network_given_is_left_as_it_was():
     module = tiny_module().train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -338,7 +351,7 @@ def test_another_run_cannot_be_resumed(option, value, stopped):
 
 
 def test_another_scheme_or_network_cannot_be_resumed(stopped):
-    with pytest.raises(TrainingError, match="with scheme.bits.weight = 4, this run has 5"):
+    with pytest.raises(TrainingError, match=r"with scheme\.bits\.weight = 4, this run has 5"):
         quantize_tiny(out=stopped, resume=True, bits="w5a5")
     other = tiny_module()
     nn.init.zeros_(other[8].bias)

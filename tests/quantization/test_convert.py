@@ -373,6 +373,16 @@ def test_first_and_last_are_those_executed_not_those_declared():
     ]
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_quantizers_are_as_the_scheme_says(placement):
+    options = {"gradient": "clipped", "momentum": 0.75}
+    student, _ = convert(build(Inception), scheme("w4a3", placement, **options))
+    for quantizer in student.activation_quantizers().values():
+        assert (quantizer.bits, quantizer.range.momentum) == (3, 0.75)
+        assert quantizer.clipped_gradient
+        assert not quantizer.scale.requires_grad
+
+
 # ------------------------------------------------------------------------------- gradients
 
 

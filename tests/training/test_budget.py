@@ -29,8 +29,10 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "5", "min", "-5min", "5 parsecs", "5min!", "five minutes", "1:30", ".5h", "1e3s", "5m m"]
-    + ["nan s", "inf s", "5,5min", "0s", "0min", "9" * 400 + "s"],
+    [
+        *("", "5", "min", "-5min", "5 parsecs", "5min!", "five minutes", "1:30", ".5h", "1e3s"),
+        *("5m m", "nan s", "inf s", "5,5min", "0s", "0min", "9" * 400 + "s"),
+    ],
 )
 def test_what_is_no_duration(text):
     with pytest.raises(TrainingError) as e:
@@ -82,7 +84,7 @@ def test_the_schedule_is_cut_to_the_time_there_is(
 @pytest.mark.parametrize("seconds", [1.9, 0.0, -10.0])
 def test_too_little_time_is_refused(seconds, timed, schedule_for):
     schedule = schedule_for(iterations=100, student_warmup=25)
-    with pytest.raises(TrainingError, match="one iteration takes 1.0 s") as e:
+    with pytest.raises(TrainingError, match=r"one iteration takes 1\.0 s") as e:
         fit(schedule, seconds, timed(schedule, 1.0, 1.0))
     assert e.value.where == "--budget"
 

@@ -188,8 +188,6 @@ def test_learning_rates_are_the_schedules(recipe_for, training_for):
     schedule = training.recipe.schedule
     for iteration in range(6):
         training.step()
-        (generator,) = training.generator_optimizer.param_groups
-        assert generator["lr"] == schedule.generator_rate(iteration)
-        (student,) = training.student_optimizer.param_groups
+        assert training.generator_optimizer.rate == schedule.generator_rate(iteration)
         if iteration >= schedule.student_warmup:
-            assert student["lr"] == schedule.student_rate(iteration)
+            assert training.student_optimizer.rate == schedule.student_rate(iteration)

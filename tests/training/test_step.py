@@ -262,7 +262,8 @@ def test_warm_up_leaves_the_student_as_it_was_but_for_its_ranges(method, recipe_
         assert name.endswith("scale") or p.equal(before[name]), name
     quantizers = training.student.activation_quantizers().values()
     assert all(quantizer.scale != 1 for quantizer in quantizers)
-    assert any(not p.equal(old) for p, old in zip(training.generator_parameters, generator))
+    pairs = zip(training.generator_parameters, generator, strict=True)
+    assert any(not p.equal(old) for p, old in pairs)
 
 
 # ----------------------------------------------------- what it touches, and how often

@@ -146,10 +146,10 @@ def test_a_resumed_log_has_everything_once(stop, tmp_path):
     assert scalars(tmp_path) == WHOLE
 
 
-def test_what_a_killed_run_logged_after_its_checkpoint_is_replaced(tmp_path):
-    record = Record()
-    write(tmp_path, record, range(1, 31))
-    write(tmp_path, Record(), range(11, 31), done=10)
+@pytest.mark.parametrize("done", [0, 10])
+def test_what_a_killed_run_logged_after_its_checkpoint_is_replaced(done, tmp_path):
+    write(tmp_path, Record(), range(1, 31))
+    write(tmp_path, Record(), range(done + 1, 31), done=done)
     assert scalars(tmp_path) == WHOLE
 
 

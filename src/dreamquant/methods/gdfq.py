@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dreamquant.methods.method import Method, Paper, Preset
 from dreamquant.methods.quick import QUICK, QUICK_IMAGENET
 from dreamquant.methods.schedule import Schedule
@@ -10,6 +12,14 @@ from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEnt
 from dreamquant.terms.statistics import BatchNormStatistics
 
 EPOCH = 200
+
+# The student's cross-entropy teaches it labels that the generator has yet to learn to draw: with
+# the shared numbers a 3-bit ResNet-20 falls far below its own min-max ranges. So the generator
+# learns alone for longer, and the student more gently.
+_QUICK = replace(
+    QUICK,
+    schedule=replace(QUICK.schedule, student_lr=2e-3, student_warmup=240, range_warmup=240),
+)
 
 gdfq = Method(
     name="gdfq",
@@ -24,7 +34,7 @@ gdfq = Method(
     generator_terms=[TeacherCrossEntropy(), 0.1 * BatchNormStatistics()],
     student_terms=[StudentCrossEntropy(), KnowledgeDistillation(temperature=20)],
     presets={
-        "quick": QUICK,
+        "quick": _QUICK,
         "quick-imagenet": QUICK_IMAGENET,
         "paper": Preset(
             Schedule(

@@ -18,6 +18,7 @@ from dreamquant.quantization.layers import Student
 from dreamquant.synthesis.generators import build_generator
 from dreamquant.synthesis.views import Mixup
 from dreamquant.terms.contract import Weighted
+from dreamquant.training.optimizers import Adam, NesterovSGD
 from dreamquant.training.step import Batch, Chance, Step, Teacher
 
 Losses = dict[str, Tensor]
@@ -65,16 +66,12 @@ class Training:
         schedule = recipe.schedule
         self.student_parameters = [p for p in student.parameters() if p.requires_grad]
         self.generator_parameters = list(self.generator.parameters())
-        self.student_optimizer = torch.optim.SGD(
+        self.student_optimizer = NesterovSGD(
             self.student_parameters,
-            lr=schedule.student_lr,
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
-            nesterov=True,
         )
-        self.generator_optimizer = torch.optim.Adam(
-            self.generator_parameters, lr=schedule.generator_lr, betas=(0.5, 0.999)
-        )
+        self.generator_optimizer = Adam(self.generator_parameters, betas=(0.5, 0.999))
 
     @property
     def student_learns(self) -> bool:
@@ -162,11 +159,9 @@ class Training:
 
     def _update(self) -> None:
         schedule = self.recipe.schedule
-        _set_rate(self.generator_optimizer, schedule.generator_rate(self.iteration))
-        self.generator_optimizer.step()
+        self.generator_optimizer.step(schedule.generator_rate(self.iteration))
         if self.student_learns:
-            _set_rate(self.student_optimizer, schedule.student_rate(self.iteration))
-            self.student_optimizer.step()
+            self.student_optimizer.step(schedule.student_rate(self.iteration))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later process needs to go on bit for bit; tensors and plain values."""
@@ -201,11 +196,6 @@ def _total(terms: Sequence[Weighted], step: Step, losses: Losses, player: str) -
     return torch.stack(
         [weighted.weight * value for weighted, value in zip(terms, values, strict=True)]
     ).sum()
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 def read_losses(losses: Losses, iteration: int) -> dict[str, float]:

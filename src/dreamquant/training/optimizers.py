@@ -1,7 +1,7 @@
-"""SGD and Adam as ``torch.optim`` has them, to the bit, without the compiler that comes with it.
+"""SGD and Adam as ``torch.optim`` has them, to the bit, without the compiler that comes along.
 
 Making an optimizer of ``torch.optim`` imports ``torch._dynamo``, sympy and triton: three seconds
-and 150 MiB for nothing that is used here. The functions below its classes do not.
+and 150 MiB for nothing that is used here. The functions that its classes call do not.
 """
 
 from __future__ import annotations
@@ -19,27 +19,31 @@ class NesterovSGD:
     """Stochastic gradient descent with Nesterov momentum and weight decay.
 
     Args:
-        parameters: to train; those without a gradient stay as they are.
+        parameters: to train; while one has no gradient, it stays as it is.
         momentum: of the running gradient.
         weight_decay: added to the gradient, times the parameter.
+
+    Attributes:
+        rate: of the latest step.
     """
 
     def __init__(
         self, parameters: Sequence[Tensor], *, momentum: float, weight_decay: float
     ) -> None:
-        self.parameters = list(parameters)
+        self.parameters, self.rate = list(parameters), 0.0
         self.momentum, self.weight_decay = momentum, weight_decay
-        self._running: dict[int, Tensor] = {}
+        self._running: list[Tensor | None] = [None] * len(self.parameters)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Descend by one step at a learning rate."""
-        learning = {i: p for i, p in enumerate(self.parameters) if p.grad is not None}
-        running = [self._running.get(i) for i in learning]
+        """Descend once, at a learning rate."""
+        self.rate = rate
+        learning = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        running = [self._running[i] for i in learning]
         sgd(
-            list(learning.values()),
-            _gradients(learning.values()),
-            running,
+            [self.parameters[i] for i in learning],
+            _gradients([self.parameters[i] for i in learning]),
+            running,  # type: ignore[arg-type]
             lr=rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -47,12 +51,67 @@ class NesterovSGD:
             nesterov=True,
             maximize=False,
         )
-        self._running.update(zip(learning, running, strict=True))
+        for i, mean in zip(learning, running, strict=True):
+            self._running[i] = mean
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
+        """All that a later process needs to go on; tensors and plain values."""
         return {"running": self._running}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state from :meth:`state_dict`."""
-        self._running = {i: t.to(self.parameters[i].device) for i, t in state["running"].items()}
+        for i, (parameter, mean) in enumerate(zip(self.parameters, state["running"], strict=True)):
+            self._running[i] = None if mean is None else mean.to(parameter.device)
+
+
+class Adam:
+    """Adam (Kingma and Ba, ICLR 2015).
+
+    Args:
+        parameters: to train; all have a gradient at every step.
+        betas: of the running gradient and of its running square.
+
+    Attributes:
+        rate: of the latest step.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], *, betas: tuple[float, float]) -> None:
+        self.parameters, self.betas, self.rate = list(parameters), betas, 0.0
+        self._running = [torch.zeros_like(p) for p in self.parameters]
+        self._squares = [torch.zeros_like(p) for p in self.parameters]
+        self._steps = [torch.zeros(()) for _ in self.parameters]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Descend once, at a learning rate."""
+        self.rate = rate
+        beta1, beta2 = self.betas
+        adam(
+            self.parameters,
+            _gradients(self.parameters),
+            self._running,
+            self._squares,
+            [],
+            self._steps,
+            lr=rate,
+            beta1=beta1,
+            beta2=beta2,
+            eps=1e-8,
+            weight_decay=0.0,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later process needs to go on; tensors and plain values."""
+        return {"running": self._running, "squares": self._squares, "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        for name, own in self.state_dict().items():
+            for tensor, saved in zip(own, state[name], strict=True):
+                tensor.copy_(saved)
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]

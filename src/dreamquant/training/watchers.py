@@ -106,7 +106,7 @@ class TensorBoardLog:
         from torch.utils.tensorboard import SummaryWriter
 
         # What a killed process wrote after the checkpoint comes again.
-        self.writer = SummaryWriter(folder, purge_step=done + 1 if done else None)
+        self.writer = SummaryWriter(folder, purge_step=done + 1)
         self.record, self.written = record, len(record.accuracy)
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
