@@ -9,7 +9,7 @@ demo: $(VENV)/core
 	$(BIN)/dreamquant demo --out out/demo
 
 test: $(VENV)/all check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/all
 	$(BIN)/ruff check .

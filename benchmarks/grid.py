@@ -39,7 +39,14 @@ class Grid:
 
     def __init__(self, name: str, title: str) -> None:
         self.path, self.title = RESULTS / f"{name}.json", title
-        self.runs: list[dict[str, Any]] = read_json(self.path)["runs"] if self.path.exists() else []
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """All on record, read anew: other processes may be at work on the same grid."""
+        if not self.path.exists():
+            return []
+        runs: list[dict[str, Any]] = read_json(self.path)["runs"]
+        return runs
 
     def has(self, point: Point) -> bool:
         """Whether a run is on record."""

@@ -71,15 +71,11 @@ def test_schedules_are_sane(name):
         assert s.clip is None or s.clip > 0, preset
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_quick_runs_are_the_same_for_all_methods(name):
-    for preset in ("quick", "quick-imagenet"):
-        ours, gdfqs = METHODS[name].presets[preset], METHODS["gdfq"].presets[preset]
-        assert (ours.schedule, ours.ranges, ours.gradient) == (
-            gdfqs.schedule,
-            gdfqs.ranges,
-            gdfqs.gradient,
-        )
+@pytest.mark.parametrize("preset", ["quick", "quick-imagenet"])
+def test_quick_runs_take_as_many_images_whatever_the_method(preset):
+    chosen = [method.presets[preset] for method in METHODS.values()]
+    assert len({(c.schedule.iterations, c.schedule.batch) for c in chosen}) == 1
+    assert {(c.ranges, c.gradient) for c in chosen} == {("learned", "clipped")}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -199,9 +195,17 @@ def test_an_unknown_preset_names_the_nearest_and_all(typed, meant, image):
         assert f"did you mean {meant!r}?" in e.value.remedy
 
 
-def test_taps_are_what_the_generators_terms_read():
-    assert METHODS["gdfq"].recipe("quick", SMALL).taps == {"statistics"}
-    assert METHODS["adadfq"].recipe("quick", SMALL).taps == {"statistics", "student"}
+def test_taps_are_what_the_terms_read():
+    assert METHODS["gdfq"].recipe("quick", SMALL).taps == {"statistics", "student"}
+    assert METHODS["ris"].recipe("quick", SMALL).taps == {"statistics", "student", "activation"}
+
+
+def test_only_some_generators_ask_the_student():
+    asks = {name: m.recipe("quick", SMALL).generator_asks_student for name, m in METHODS.items()}
+    assert asks["adadfq"]
+    assert asks["agm"]
+    assert not asks["gdfq"]
+    assert not asks["acq"]
 
 
 @pytest.mark.parametrize("name", ["gdfq", "adadfq"])

@@ -100,9 +100,6 @@ def test_their_generators_learn_the_same(both):
     assert different(*(rank["generator"] for rank in both)) == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="MovingRange follows the images of its own process, not those of all"
-)
 @pytest.mark.parametrize("iteration", range(4))
 def test_their_students_are_equal_bit_by_bit_after_every_iteration(both, iteration):
     assert different(*(rank["states"][iteration] for rank in both)) == []

@@ -46,7 +46,7 @@ def evaluate(
     images: EvaluationSet,
     *,
     teacher: nn.Module | None = None,
-    batch: int = 250,
+    batch: int = 100,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -97,7 +97,7 @@ def top1_predictions(
     model: nn.Module,
     images: EvaluationSet,
     *,
-    batch: int = 250,
+    batch: int = 100,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """The class with the largest logit, int64 (N,) on the CPU; -1 where logits hold a NaN.

@@ -71,8 +71,14 @@ class Recipe:
 
     @property
     def taps(self) -> frozenset[Tap]:
-        """Everything that the generator's terms read."""
-        return frozenset[Tap]().union(*(weighted.term.taps for weighted in self.generator_terms))
+        """Everything that the terms read."""
+        terms = (*self.generator_terms, *self.student_terms)
+        return frozenset[Tap]().union(*(weighted.term.taps for weighted in terms))
+
+    @property
+    def generator_asks_student(self) -> bool:
+        """Whether the generator's loss goes through the student."""
+        return any("student" in weighted.term.taps for weighted in self.generator_terms)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The quick schedules: minutes on two cores, shared by all methods so that they compare."""
+"""The quick schedules: minutes on two cores; methods share them, or say why they depart."""
 
 from __future__ import annotations
 

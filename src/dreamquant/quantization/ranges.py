@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 
@@ -30,9 +31,14 @@ class MovingRange(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Take the range of one batch into the average."""
+        """Take the range of one batch, over all processes, into the average."""
+        low, high = x.aminmax()
+        outward = torch.stack([-low, high]).to(self.average.dtype)
+        if dist.is_available() and dist.is_initialized():
+            # Else each process would settle on ranges of its own, and train another student.
+            dist.all_reduce(outward, dist.ReduceOp.MAX)
         self.weights.mul_(self.momentum).add_(1)
-        self.average.lerp_(torch.stack(x.aminmax()).to(self.average.dtype), 1 / self.weights)
+        self.average.lerp_(outward * outward.new_tensor([-1.0, 1.0]), 1 / self.weights)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """``(low, high)`` as scalars; zeros before the first update."""

@@ -66,13 +66,16 @@ class LowCorrelation:
 def low_correlation_table(classes: int, lowest: float, per_class: int, tries: int) -> Tensor:
     """The table of :class:`LowCorrelation`, (classes * per_class, classes); rows sum to 1."""
     random = torch.Generator().manual_seed(0)
-    table = torch.zeros(0, classes)
+    chosen: list[Tensor] = []
+    direction = torch.zeros(classes)
     for place in range(classes * per_class):
         candidates = _candidates(place % classes, classes, lowest, tries, random)
-        similarity = F.normalize(candidates) @ F.normalize(table).T
-        likeness = similarity.mean(1) if len(table) else torch.zeros(tries)
-        table = torch.cat([table, candidates[likeness.argmin()][None]])
-    return table
+        # The mean cosine to all rows so far is that to the sum of their directions, up to a factor.
+        likeness = F.normalize(candidates) @ direction
+        best = candidates[likeness.argmin()]
+        direction += F.normalize(best, dim=0)
+        chosen.append(best)
+    return torch.stack(chosen)
 
 
 def _candidates(

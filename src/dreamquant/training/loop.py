@@ -132,7 +132,7 @@ class Training:
             mixed = self._step_on(self._mixed(step, self.recipe.mixup))
             loss = (loss + _total(self.recipe.student_terms, mixed, losses, "mixed")) / 2
         # The generator's loss, where it asks the student, goes back through the same forward pass.
-        shared = "student" in self.recipe.taps
+        shared = self.recipe.generator_asks_student
         gradients = torch.autograd.grad(
             loss, self.student_parameters, retain_graph=shared, allow_unused=True
         )
@@ -210,7 +210,7 @@ def read_losses(losses: Losses, iteration: int) -> dict[str, float]:
         raise TrainingError(
             f"the loss is not finite: {', '.join(broken)}",
             where=f"iteration {iteration}",
-            remedy="the last checkpoint is kept; lower the student's learning rate or use "
+            remedy="a checkpoint made before is kept; lower the student's learning rate or use "
             "another seed",
         )
     return values

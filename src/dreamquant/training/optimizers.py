@@ -43,7 +43,7 @@ class NesterovSGD:
         sgd(
             [self.parameters[i] for i in learning],
             _gradients([self.parameters[i] for i in learning]),
-            running,  # type: ignore[arg-type]
+            running,
             lr=rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,

@@ -50,6 +50,11 @@ class Teacher:
                 "the method reads the last feature map, and no ReLU of the network yields one",
                 remedy="use a method without attention or robustness terms, such as gdfq",
             )
+        if self.norms and not executed:
+            raise NetworkError(
+                "the method reads batch-norm statistics, and none of the batch norms ever runs",
+                remedy="use a network whose forward pass goes through them",
+            )
         if not executed:
             return
         means = [cast(Tensor, norm.running_mean) for norm in executed]

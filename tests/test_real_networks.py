@@ -1,0 +1,39 @@
+"""Real weights and images give the accuracies that their description states."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from dreamquant.evaluation.data import open_images
+from dreamquant.evaluation.metrics import evaluate
+from dreamquant.networks.load import load_network
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.mark.real
+def test_float_resnet20_on_cifar10_is_as_described(real_data):
+    network = load_network(
+        f"{BENCHMARKS / 'networks.py'}:cifar10_resnet20",
+        weights=real_data / "weights" / "cifar10_resnet20.safetensors",
+        shape=(3, 32, 32),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    images = open_images(real_data / "cifar10" / "test_lossless.npz", network.input)
+    found = evaluate(network.module, images)
+    assert found.n == 9874
+    assert found.top1 == pytest.approx(91.68, abs=0.05)
+
+
+@pytest.mark.real
+def test_committed_results_are_of_these_weights(real_data, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    grid = importlib.import_module("grid")
+    network, _ = grid.cifar(real_data, "cifar10_resnet20")
+    runs = grid.Grid("cifar10-resnet20", "").runs
+    assert {run["protocol"]["teacher_sha256"] for run in runs} == {network.weights_sha256}
+    assert all(run["teacher_top1"] == pytest.approx(91.68, abs=0.05) for run in runs)
