@@ -134,7 +134,7 @@ def protocol_lines(run: dict[str, Any]) -> Iterable[str]:
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     yield (
-        f"Hardware: {hardware['cpu']}, {hardware['threads']} threads. Versions: {versions}. The "
+        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: {versions}. The "
         "machine did other work at times: compare CPU seconds rather than wall seconds; both "
         "count from the first line to the saved result, evaluations included."
     )

@@ -99,6 +99,20 @@ Overrides = Annotated[
     ),
 ]
 
+Ranges = Annotated[
+    Literal["ema", "learned"] | None,
+    _value(
+        _SCHEME,
+        "HOW",
+        "Of activations: frozen after a moving average, or learned step sizes (LSQ); as the preset "
+        "has it where not given.",
+    ),
+]
+Gradient = Annotated[
+    Literal["straight-through", "clipped"] | None,
+    _value(_SCHEME, "HOW", "Through the rounding; likewise."),
+]
+
 Method = Annotated[
     str,
     _value(

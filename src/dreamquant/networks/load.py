@@ -156,7 +156,9 @@ def _build(factory: UserFile) -> nn.Module:
 
 def _read_factory(name: str) -> UserFile:
     if not names_user_file(name):
-        raise NetworkError(f"{name!r} names no network", remedy=f"give one of {_FORMS}")
+        raise NetworkError(
+            f"{name!r} names no network", where="NETWORK", remedy=f"give one of {_FORMS}"
+        )
     return read_user_file(name, NetworkError)
 
 

@@ -232,10 +232,13 @@ def _with_weights(origin: Origin, classes: int, weights: Path | None) -> nn.Modu
     path = weights or (Path(origin.weights) if origin.weights else None)
     if path is None:
         return _with_own_weights(origin, classes)
-    if weights is None and not path.is_file():
-        return None
     module = build_module(origin.name, classes, origin.source_sha256)
-    load_weights(module, path)
+    try:
+        load_weights(module, path)
+    except WeightsError:
+        if weights is not None:
+            raise
+        return None  # the file of that time is gone, or another now
     return module
 
 
