@@ -315,7 +315,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows the command's name; by default, what the shell gave.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _run(given)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(given: Sequence[str]) -> None:
     try:
         app(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
