@@ -160,10 +160,11 @@ def _load_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | No
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("images", "labels") if name in archive}
-    # A damaged zip or header ends in a dozen kinds of error, from BadZipFile to MemoryError.
+    # A damaged zip or header ends in a dozen kinds of error, from BadZipFile to MemoryError; and
+    # what NumPy says of one with objects advises to run their code.
     except Exception as error:
         raise DataError(
-            f"the .npz cannot be read: {error}",
+            "the .npz cannot be read: it is damaged, or holds more than numbers",
             where=str(path),
             remedy="save it anew with numpy.savez(file, images=..., labels=...)",
         ) from error
