@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -152,7 +153,7 @@ class Step(Protocol):
         ...
 
 
-class Term:
+class Term(ABC):
     """A loss: a frozen dataclass of the paper's numbers, called on a step.
 
     A subclass lists in ``taps`` what it reads beyond the images, the targets and the teacher's
@@ -161,9 +162,9 @@ class Term:
 
     taps: ClassVar[frozenset[Tap]] = frozenset()
 
+    @abstractmethod
     def __call__(self, step: Step) -> Tensor:
         """The loss, a scalar."""
-        raise NotImplementedError
 
     def __rmul__(self, weight: float) -> Weighted:
         """``0.1 * term``."""
