@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from dreamquant import demo
+from dreamquant.demo.network import digits
 from dreamquant.errors import ResultError
 from dreamquant.methods import METHODS
-from dreamquant.networks.load import wrap_module
+from dreamquant.networks.load import load_network, wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results import manifest as describe
@@ -16,6 +18,7 @@ from dreamquant.results.manifest import (
     MANIFEST,
     SCHEMA,
     Origin,
+    describe_network,
     read_checksum,
     read_input,
     read_manifest,
@@ -264,3 +267,22 @@ def test_damaged_sections(read, section, value):
 def test_checksum_that_is_not_there(value):
     text = refusal(read_checksum, manifest(files=value), "student.safetensors", FOLDER)
     assert text.startswith("the manifest's section 'files' is damaged: ")
+
+
+def test_files_are_on_record_by_their_whole_path(monkeypatch):
+    monkeypatch.chdir(demo.NETWORK.parent)
+    network = load_network(
+        f"{demo.NETWORK.name}:digits",
+        weights=Path(demo.WEIGHTS.name),
+        shape=demo.INPUT.shape,
+        mean=demo.INPUT.mean,
+        std=demo.INPUT.std,
+    )
+    record = describe_network(network)
+    assert record["name"] == f"{demo.NETWORK.resolve()}:digits"
+    assert record["weights"] == str(demo.WEIGHTS.resolve())
+
+
+def test_modules_and_zoos_are_on_record_by_their_name():
+    network = wrap_module(digits(), demo.INPUT)
+    assert describe_network(network)["name"] == "Sequential"

@@ -116,7 +116,7 @@ def _codes(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
 
 class _FakeQuantize(torch.autograd.Function):
     # Written in vectorised elementwise passes: on CPUs PyTorch's fused fake-quantize kernel is a
-    # scalar loop, measured ten times slower (benchmarks/fake_quantize.py).
+    # scalar loop, measured 2 to 8 times slower (benchmarks/fake_quantize.py).
 
     @staticmethod
     def forward(

@@ -28,10 +28,12 @@ _VERSIONED = ("dreamquant", "torch", "numpy", "safetensors", "accelerate")
 
 
 def describe_network(network: Network) -> dict[str, Any]:
-    """Which teacher, with what input."""
+    """Which teacher, with what input; files by their whole path, to be found from any folder."""
+    file, _, factory = network.name.rpartition(":")
+    in_file = network.source_sha256 is not None
     return {
-        "name": network.name,
-        "weights": network.weights,
+        "name": f"{Path(file).resolve()}:{factory}" if in_file else network.name,
+        "weights": network.weights and str(Path(network.weights).resolve()),
         "weights_sha256": network.weights_sha256,
         "source_sha256": network.source_sha256,
         "input": asdict(network.input),
