@@ -15,22 +15,13 @@ import ray
 @ray.remote(num_cpus=1)
 def job(method: str, bits: str, seed: int, iterations: int) -> dict[str, Any]:
     """Quantize the embedded digit network once."""
-    from dataclasses import replace
-
     import torch
 
-    from dreamquant import demo, load_network, quantize
+    from dreamquant import demo, quantize
 
     torch.set_num_threads(1)
-    network = load_network(
-        f"{demo.NETWORK}:digits",
-        weights=demo.WEIGHTS,
-        shape=demo.INPUT.shape,
-        mean=demo.INPUT.mean,
-        std=demo.INPUT.std,
-    )
     result = quantize(
-        replace(network, input=demo.INPUT),
+        demo.teacher(),
         bits,
         method,
         iterations=iterations,

@@ -124,17 +124,14 @@ def quantize(
         "schema": describe.SCHEMA,
         "network": describe.describe_network(teacher),
         "method": describe.describe_method(chosen, preset, job.recipe),
-        "scheme": asdict(scheme),
         "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
         **measured,
+        **job.describe(),
         "timings": {
             "training_seconds": job.record.seconds,
             "seconds": before + time.monotonic() - started,
             "iterations": training.iteration,
         },
-        "coverage": asdict(job.coverage),
-        **describe.describe_machine(accelerator.device),
-        "history": {"losses": job.record.losses, "accuracy": job.record.accuracy},
     }
     samples = job.samples(training)
     result = Result(training.student.cpu(), plain(manifest), samples, teacher.module.cpu())
@@ -153,14 +150,7 @@ def quantize_demo(out: str | Path) -> Result:
     Raises:
         ResultError: the folder holds something else, or cannot be written.
     """
-    network = load_network(
-        f"{demo.NETWORK}:digits",
-        weights=demo.WEIGHTS,
-        shape=demo.INPUT.shape,
-        mean=demo.INPUT.mean,
-        std=demo.INPUT.std,
-    )
-    network = replace(network, input=demo.INPUT)
+    network = demo.teacher()
     remove_result(Path(out), made_from=network.weights_sha256)
     resume = (Path(out) / CHECKPOINT / STATE).exists()
     return quantize(

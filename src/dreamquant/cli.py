@@ -24,9 +24,7 @@ from dreamquant.errors import (
     DataError,
     DreamQuantError,
     MethodError,
-    NetworkError,
     ResultError,
-    SchemeError,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +86,7 @@ def quantize(
             method,
             placement=placement,
             first_last=first_last,
-            overrides=tuple(_pair(text) for text in override),
+            overrides=tuple(options.parse_override(text) for text in override),
             preset=preset,
             ranges=ranges,
             gradient=gradient,
@@ -190,9 +188,9 @@ def _named_network(
     std: str | None,
     classes: int | None,
 ) -> Network:
-    shape = None if input is None else _shape(input)
-    averages = None if mean is None else _numbers(mean, "--mean")
-    deviations = None if std is None else _numbers(std, "--std")
+    shape = None if input is None else options.parse_shape(input)
+    averages = None if mean is None else options.parse_numbers(mean, "--mean")
+    deviations = None if std is None else options.parse_numbers(std, "--std")
     from dreamquant.networks.load import load_network
 
     return load_network(
@@ -239,36 +237,6 @@ def _nothing_to_measure(data: str) -> DataError:
         where=data,
         remedy="give labelled images, or a result whose teacher's weights are at hand",
     )
-
-
-def _shape(text: str) -> tuple[int, int, int]:
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise NetworkError(
-            f"{text!r} is no input shape", where="--input", remedy="give CxHxW, as 3x32x32"
-        )
-    channels, height, width = map(int, parts)
-    return channels, height, width
-
-
-def _numbers(text: str, option: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise NetworkError(
-            f"{text!r} is no list of numbers",
-            where=option,
-            remedy="separate them by commas, as 0.485,0.456,0.406",
-        ) from error
-
-
-def _pair(override: str) -> tuple[str, str]:
-    pattern, equals, bits = override.partition("=")
-    if not equals:
-        raise SchemeError(
-            f"{override!r} names no bits", where="--override", remedy="write PATTERN=w8a8"
-        )
-    return pattern, bits
 
 
 def _present(result: Result, out: Path, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The options of the command line: type, place in ``--help`` and meaning of each."""
+"""The options of the command line: type, place in ``--help``, meaning, and how texts are read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
+
+from dreamquant.errors import NetworkError, SchemeError
 
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
@@ -170,3 +172,48 @@ Resume = Annotated[
 Json = Annotated[
     bool, _flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
 ]
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Channels, height and width of ``3x32x32``.
+
+    Raises:
+        NetworkError: the text is not of that form.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise NetworkError(
+            f"{text!r} is no input shape", where="--input", remedy="give CxHxW, as 3x32x32"
+        )
+    channels, height, width = map(int, parts)
+    return channels, height, width
+
+
+def parse_numbers(text: str, option: str) -> tuple[float, ...]:
+    """The numbers of a list such as ``0.485,0.456,0.406``.
+
+    Raises:
+        NetworkError: it names ``option``, for the text is no such list.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise NetworkError(
+            f"{text!r} is no list of numbers",
+            where=option,
+            remedy="separate them by commas, as 0.485,0.456,0.406",
+        ) from error
+
+
+def parse_override(override: str) -> tuple[str, str]:
+    """Pattern and bits of ``layer1.*=w8a8``.
+
+    Raises:
+        SchemeError: the text names no bits.
+    """
+    pattern, equals, bits = override.partition("=")
+    if not equals:
+        raise SchemeError(
+            f"{override!r} names no bits", where="--override", remedy="write PATTERN=w8a8"
+        )
+    return pattern, bits

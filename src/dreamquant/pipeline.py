@@ -16,13 +16,14 @@ from torch import Tensor
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
-from dreamquant.evaluation.metrics import evaluate
+from dreamquant.evaluation.metrics import evaluate, evaluate_both
 from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Scheme
 from dreamquant.results.files import write_bytes
+from dreamquant.results.manifest import describe_machine
 from dreamquant.results.result import CHECKPOINT, LOG, Samples, claim_folder, require_no_result
 from dreamquant.training import checkpoint
 from dreamquant.training.budget import fit
@@ -202,11 +203,10 @@ class Job:
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
                 "agreement": {"percent": agreement, "on": on},
             }
-        with counting("measuring both networks", 2 * len(self.images), quiet=quiet) as count:
-            student = evaluate(
-                training.student, self.images, teacher=module, device=device, on_batch=count
+        with counting("measuring both networks", len(self.images), quiet=quiet) as count:
+            student, teacher = evaluate_both(
+                training.student, module, self.images, device=device, on_batch=count
             )
-            teacher = evaluate(module, self.images, device=device, on_batch=count)
         return {
             "accuracy": {
                 "teacher": teacher.as_json(),
@@ -241,6 +241,15 @@ class Job:
         batch = self.recipe.schedule.batch
         for start in range(0, _SYNTHETIC, batch):
             yield training.draw_batch(min(batch, _SYNTHETIC - start)).images
+
+    def describe(self) -> dict[str, Any]:
+        """Scheme, coverage, machine and history, for the manifest."""
+        return {
+            "scheme": asdict(self.scheme),
+            "coverage": asdict(self.coverage),
+            **describe_machine(self.accelerator.device),
+            "history": {"losses": self.record.losses, "accuracy": self.record.accuracy},
+        }
 
     @torch.no_grad()
     def samples(self, training: Training) -> Samples:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dreamquant.errors import DataError
 from dreamquant.evaluation.data import EvaluationSet, open_images
-from dreamquant.evaluation.metrics import Evaluation, evaluate, top1_predictions, wilson
+from dreamquant.evaluation.metrics import Evaluation, evaluate, evaluate_both, wilson
 from dreamquant.networks.spec import InputSpec
 
 
@@ -79,7 +79,6 @@ def test_nan_is_wrong_and_agrees_with_nothing(tmp_path: Path) -> None:
     student = Table([[1, nan, nan], [1, 0, 0], [nan, nan, nan]])
     found = evaluate(student, images, teacher=student)
     assert found.top1 == found.top5 == found.agreement == pytest.approx(100 / 3)
-    assert top1_predictions(student, images).tolist() == [-1, 0, -1]
 
 
 def test_equal_logits_give_the_lowest_class(tmp_path: Path) -> None:
@@ -88,11 +87,18 @@ def test_equal_logits_give_the_lowest_class(tmp_path: Path) -> None:
     assert (found.top1, found.top5) == (100.0, 100.0)
 
 
-def test_predictions_are_ordinary_and_in_order(tmp_path: Path) -> None:
-    found = top1_predictions(Table(one_hot([2, 0, 1], 3)), numbered(tmp_path, 3, 3, None), batch=2)
-    assert found.tolist() == [2, 0, 1]
-    assert found.dtype == torch.int64
-    assert not found.is_inference()
+def test_one_pass_evaluates_both_networks(tmp_path: Path) -> None:
+    images = numbered(tmp_path, 3, 3, [2, 0, 1])
+    student, teacher = Table(one_hot([2, 0, 0], 3)), Table(one_hot([2, 1, 0], 3))
+    ours, theirs = evaluate_both(student, teacher, images, batch=2)
+    assert ours == evaluate(student, images, teacher=teacher)
+    assert theirs == evaluate(teacher, images)
+    assert (round(ours.top1), round(theirs.top1), round(ours.agreement)) == (67, 33, 67)
+
+
+def test_without_a_teacher_there_is_nothing_to_say_of_it(tmp_path: Path) -> None:
+    _, theirs = evaluate_both(Table(one_hot([0], 3)), None, numbered(tmp_path, 1, 3, [0]))
+    assert theirs == Evaluation(None, None, 1, None, None)
 
 
 def test_training_flags_are_restored(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_batch_norms_are_listed_once_in_order() -> None:
 
 
 def test_a_network_with_statistics_passes() -> None:
-    require_batch_norm(network(nn.BatchNorm2d(1)), "gdfq")
+    assert require_batch_norm(network(nn.BatchNorm2d(1)), "gdfq") is None
 
 
 def test_a_network_without_statistics_is_refused() -> None:

@@ -107,7 +107,7 @@ CONFIGURATION = {"method": "adadfq", "seed": 0, "iterations": None, "scheme": {"
 
 
 def test_the_same_configuration_may_go_on(tmp_path):
-    require_same_run(CONFIGURATION, dict(CONFIGURATION), tmp_path)
+    assert require_same_run(CONFIGURATION, dict(CONFIGURATION), tmp_path) is None
 
 
 @pytest.mark.parametrize(

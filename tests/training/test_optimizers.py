@@ -96,4 +96,4 @@ def test_no_compiler_is_loaded():
         "NesterovSGD([p], momentum=0.9, weight_decay=0.1).step(0.1)\n"
         "assert 'torch._dynamo' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

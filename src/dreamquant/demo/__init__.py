@@ -8,9 +8,14 @@ https://doi.org/10.24432/C50P49, CC BY 4.0; scaled here from 0 ... 16 to bytes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamquant.networks.spec import InputSpec
+
+if TYPE_CHECKING:
+    from dreamquant.networks.load import Network
 
 NETWORK = Path(__file__).parent / "network.py"
 """The file whose factory ``digits`` builds the network."""
@@ -30,3 +35,17 @@ INPUT = InputSpec(
     class_names=tuple("0123456789"),
 )
 """What the network expects."""
+
+
+def teacher() -> Network:
+    """The trained network, loaded as anybody's would be."""
+    from dreamquant.networks.load import load_network
+
+    network = load_network(
+        f"{NETWORK}:digits",
+        weights=WEIGHTS,
+        shape=INPUT.shape,
+        mean=INPUT.mean,
+        std=INPUT.std,
+    )
+    return replace(network, input=INPUT)

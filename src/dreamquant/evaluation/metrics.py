@@ -66,55 +66,57 @@ def evaluate(
     Raises:
         DataError: an image cannot be read, or ``batch`` is below 1.
     """
-    hits = torch.zeros(3, dtype=torch.int64, device=device)  # top-1, top-5, agreement
-    seen = 0
-    with _evaluating(model), _evaluating(teacher), torch.inference_mode():
-        for chunk in images.batches(batch):
-            pixels = chunk.to(device)
-            best = _best_classes(model(pixels))
-            if images.labels is not None:
-                labels = images.labels[seen : seen + len(chunk)].to(device)
-                hits[0] += (best[:, 0] == labels).sum()
-                hits[1] += (best == labels[:, None]).sum()
-            if teacher is not None:
-                wanted = _best_classes(teacher(pixels))[:, 0]
-                hits[2] += ((best[:, 0] == wanted) & (wanted != NO_CLASS)).sum()
-            seen += len(chunk)
-            if on_batch is not None:
-                on_batch(len(chunk))
-    top1, top5, agreed = hits.tolist()
-    labelled, taught = images.labels is not None, teacher is not None
-    return Evaluation(
-        top1=100 * top1 / seen if labelled else None,
-        top5=100 * top5 / seen if labelled else None,
-        n=seen,
-        ci95=wilson(top1 if labelled else agreed, seen) if labelled or taught else None,
-        agreement=100 * agreed / seen if taught else None,
-    )
+    found, _ = evaluate_both(model, teacher, images, batch=batch, device=device, on_batch=on_batch)
+    return found
 
 
-def top1_predictions(
+def evaluate_both(
     model: nn.Module,
+    teacher: nn.Module | None,
     images: EvaluationSet,
     *,
     batch: int = 100,
     device: torch.device | str = "cpu",
-) -> Tensor:
-    """The class with the largest logit, int64 (N,) on the CPU; -1 where logits hold a NaN.
+    on_batch: Callable[[int], None] | None = None,
+) -> tuple[Evaluation, Evaluation]:
+    """What :func:`evaluate` finds for ``model``, and for ``teacher`` in the same pass.
 
-    Args:
-        model: gives logits (B, C); lies on ``device``. Its training flags are restored.
-        images: what to look at.
-        batch: images per forward.
-        device: where the images are sent.
-
-    Raises:
-        DataError: an image cannot be read, or ``batch`` is below 1.
+    Without a teacher the second holds no more than the number of images. Args and errors as there.
     """
-    with _evaluating(model), torch.inference_mode():
-        found = [_best_classes(model(x.to(device)))[:, 0].cpu() for x in images.batches(batch)]
-    # Joined outside of inference mode, so that the caller gets an ordinary tensor.
-    return torch.cat(found)
+    hits = torch.zeros(3, 2, dtype=torch.int64, device=device)  # top-1, top-5, agreement
+    seen = 0
+    with _evaluating(model), _evaluating(teacher), torch.inference_mode():
+        for chunk in images.batches(batch):
+            pixels = chunk.to(device)
+            best = [_best_classes(net(pixels)) for net in (model, teacher) if net is not None]
+            if images.labels is not None:
+                labels = images.labels[seen : seen + len(chunk), None].to(device)
+                for i, classes in enumerate(best):
+                    hits[0, i] += (classes[:, :1] == labels).sum()
+                    hits[1, i] += (classes == labels).sum()
+            if teacher is not None:
+                ours, wanted = (classes[:, 0] for classes in best)
+                hits[2, 0] += ((ours == wanted) & (wanted != NO_CLASS)).sum()
+            seen += len(chunk)
+            if on_batch is not None:
+                on_batch(len(chunk))
+    (top1, wanted1), (top5, wanted5), (agreed, _) = hits.tolist()
+    labelled, taught = images.labels is not None, teacher is not None
+    return (
+        _evaluation(seen, (top1, top5) if labelled else None, agreed if taught else None),
+        _evaluation(seen, (wanted1, wanted5) if labelled and taught else None, None),
+    )
+
+
+def _evaluation(n: int, right: tuple[int, int] | None, agreed: int | None) -> Evaluation:
+    main = agreed if right is None else right[0]
+    return Evaluation(
+        top1=None if right is None else 100 * right[0] / n,
+        top5=None if right is None else 100 * right[1] / n,
+        n=n,
+        ci95=None if main is None else wilson(main, n),
+        agreement=None if agreed is None else 100 * agreed / n,
+    )
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
