@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -90,6 +90,18 @@ def describe_protocol(
     }
 
 
+def describe_distillation(teacher: Network, *, seed: int, precision: str) -> dict[str, Any]:
+    """Likewise, for a student in full precision."""
+    return {
+        "bits": "float32",
+        "batch_norm": "float, the synthetic images' statistics",
+        "iteration": "last",
+        "teacher_sha256": teacher.weights_sha256,
+        "seed": seed,
+        "training_precision": precision,
+    }
+
+
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Versions and hardware."""
     return {
@@ -152,13 +164,15 @@ def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
         raise _damaged("network.input", error, where) from error
 
 
-def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme:
-    """The scheme on record.
+def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme | None:
+    """The scheme on record; ``None`` of a student in full precision.
 
     Raises:
         ResultError: the record is incomplete, or its values make none.
     """
     try:
+        if manifest["scheme"] is None:
+            return None
         fields = dict(manifest["scheme"])
         fields["bits"] = Bits(**fields["bits"])
         fields["overrides"] = tuple((p, Bits(**bits)) for p, bits in fields["overrides"])
@@ -169,7 +183,7 @@ def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme:
 
 @dataclass(frozen=True)
 class Origin:
-    """The teacher on record.
+    """A network on record.
 
     Attributes:
         name: see :attr:`dreamquant.networks.load.Network.name`, as for the next ones.
@@ -188,17 +202,19 @@ class Origin:
             raise TypeError(f"the name is {self.name!r}")
 
 
-def read_origin(manifest: Mapping[str, Any], where: Path) -> Origin:
-    """The teacher on record.
+def read_origin(
+    manifest: Mapping[str, Any], where: Path, section: Literal["network", "teacher"] = "network"
+) -> Origin:
+    """The network on record, or the teacher where that is another.
 
     Raises:
         ResultError: the record is incomplete.
     """
     try:
-        fields = manifest["network"]
+        fields = manifest.get(section, manifest["network"])
         return Origin(**{field: fields[field] for field in Origin.__dataclass_fields__})
     except _DAMAGE as error:
-        raise _damaged("network", error, where) from error
+        raise _damaged(section, error, where) from error
 
 
 def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:
