@@ -143,7 +143,7 @@ def test_help_names_every_option_of_the_contract(run):
     text = run("quantize", "--help").out
     options = (
         "--weights --input --mean --std --classes --bits --method --placement --first-last "
-        "--preset --budget --seed --data --iterations --device --out --resume --json"
+        "--preset --budget --seed --data --iterations --device --out --diagnostics --resume --json"
     )
     assert all(f"{option} " in text for option in options.split())
     assert "--empty" not in text

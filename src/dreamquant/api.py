@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from dreamquant import demo
+from dreamquant.diagnostics.figure import require_matplotlib
 from dreamquant.errors import NetworkError, TrainingError
 from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
@@ -45,6 +46,7 @@ def quantize(
     device: str = "auto",
     precision: str = "32",
     out: str | Path | None = None,
+    diagnostics: bool = False,
     resume: bool = False,
     quiet: bool = False,
 ) -> Result:
@@ -69,6 +71,8 @@ def quantize(
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
         out: the result folder; needed to resume.
+        diagnostics: record what the papers diagnose, see docs/diagnostics.md; the student is the
+            same with and without.
         resume: go on from the checkpoint in ``out``.
         quiet: show no progress.
 
@@ -81,6 +85,8 @@ def quantize(
     """
     started = time.monotonic()
     _require_possible(iterations, budget, seed)
+    if diagnostics:
+        require_matplotlib()
     accelerator = accelerator_for(device, precision)
     chosen = find_method(method)
     teacher = _open(network, input)
@@ -108,12 +114,21 @@ def quantize(
             "seed": seed,
             "precision": precision,
             "data": None if data is None else str(data),
+            "diagnostics": diagnostics,
             # After the preset, which it depends on: the first that differs is named.
             "scheme": asdict(scheme),
         }
     )
     folder = None if out is None else Path(out)
-    job = Job(teacher, scheme, recipe, images, seed=seed, accelerator=accelerator)
+    job = Job(
+        teacher,
+        scheme,
+        recipe,
+        images,
+        seed=seed,
+        accelerator=accelerator,
+        diagnostics=diagnostics,
+    )
     saved = open_folder(folder, configuration, resume=resume)
     if seconds is not None and saved is None:
         job.fit_budget(seconds - (time.monotonic() - started))
@@ -134,7 +149,10 @@ def quantize(
         },
     }
     samples = job.samples(training)
-    result = Result(training.student.cpu(), plain(manifest), samples, teacher.module.cpu())
+    diagnosed = job.diagnose(training)
+    result = Result(
+        training.student.cpu(), plain(manifest), samples, teacher.module.cpu(), diagnosed
+    )
     if folder is not None and accelerator.is_main_process:
         result.save(folder)
     return result

@@ -13,6 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from dreamquant.diagnostics.dynamics import Dynamics, over_time
+from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
@@ -60,6 +62,10 @@ class Job:
         images: to measure on; ``None`` measures agreement on synthetic images alone.
         seed: of everything random.
         accelerator: device, precision and processes.
+        diagnostics: whether to record what the papers diagnose.
+
+    Raises:
+        NetworkError: the network lacks what the recipe or the diagnostics read.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Job:
         *,
         seed: int,
         accelerator: Accelerator,
+        diagnostics: bool,
     ) -> None:
         self.network, self.scheme, self.recipe = network, scheme, recipe
         self.images, self.seed, self.accelerator = images, seed, accelerator
@@ -80,6 +87,7 @@ class Job:
         module = network.module.to(device)
         self.student, self.coverage = quantize_network(module, scheme, example)
         self.teacher = Teacher(module, example, recipe.taps)
+        self.observed = observed(module, example) if diagnostics else None
 
     def fit_budget(self, seconds: float) -> None:
         """Scale the schedule to the speed of this machine."""
@@ -134,6 +142,8 @@ class Job:
             Evaluations(self.record, display, self._measure_ranges, self._glance),
             display,
         ]
+        if self.observed is not None:
+            watchers.append(Dynamics(self.record, self.observed))
         if folder is None or not self.accelerator.is_main_process:
             run(training, watchers)
             return
@@ -241,6 +251,16 @@ class Job:
         batch = self.recipe.schedule.batch
         for start in range(0, _SYNTHETIC, batch):
             yield training.draw_batch(min(batch, _SYNTHETIC - start)).images
+
+    def diagnose(self, training: Training) -> dict[str, Any] | None:
+        """What ``diagnostics.json`` holds; ``None`` where it was not asked for."""
+        if self.observed is None:
+            return None
+        return {
+            "schema": 1,
+            "dynamics": over_time(self.record, self.recipe.schedule),
+            **diagnose(training, self.observed, self.images),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Scheme, coverage, machine and history, for the manifest."""
