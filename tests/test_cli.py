@@ -210,6 +210,14 @@ def test_without_labels_no_empty_table_is_printed(run, tmp_path):
     assert "of 512 synthetic images" in text
 
 
+def test_diagnostics_are_listed_with_the_other_files(run, tmp_path):
+    out = tmp_path / "out"
+    text = run("quantize", *DIGITS, *SHORT, "--diagnostics", "--out", str(out)).out
+    files = [str(out / name) for name in ("diagnostics.json", "diagnostics.png")]
+    assert text.splitlines()[-2:] == files
+    assert all(Path(file).is_file() for file in files)
+
+
 def test_overrides_reach_the_layers(run, tmp_path):
     out = tmp_path / "out"
     overrides = ("--first-last", "8", "--override", "3.*=w2a2", "--override", "4.0.*=w5a5")

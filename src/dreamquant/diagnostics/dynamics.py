@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamquant.diagnostics.dreams import BATCH, dream
 from dreamquant.methods.schedule import Schedule
@@ -66,8 +66,8 @@ def over_time(record: Record, schedule: Schedule) -> dict[str, Any]:
 
 def gradient_norm(training: Training) -> float:
     """Euclidean norm of the gradient that the generator's last update followed."""
-    norms = [p.grad.norm() for p in training.generator_parameters if p.grad is not None]
-    return torch.stack(norms).norm().item()
+    gradients = [p.grad for p in training.generator_parameters if p.grad is not None]
+    return nn.utils.get_total_norm(gradients).item()
 
 
 def batch_similarity(before: Tensor, now: Tensor) -> float:

@@ -27,6 +27,7 @@ Steps = Callable[[], Iterator[Step]]
 
 _SEED = 0
 _BATCHES = 8
+_HISTOGRAM_BATCHES = 24  # the least H' of a batch moves all others, and this much evens it out
 _CLASSES = 10  # whose attention is looked at, where there are more
 _BINS = 20
 _PERTURBATIONS: dict[str, InputRobustness | WeightRobustness] = {
@@ -67,7 +68,10 @@ def diagnose(training: Training, teacher: Teacher, images: EvaluationSet | None)
     def steps(batches: Callable[[torch.Generator], Iterable[Batch]]) -> Steps:
         return lambda: _steps(training, teacher, batches)
 
-    synthetic = steps(lambda random: (dream(training, random) for _ in range(_BATCHES)))
+    def dreams(count: int) -> Steps:
+        return steps(lambda random: (dream(training, random) for _ in range(count)))
+
+    synthetic = dreams(_BATCHES)
     noise = steps(lambda random: _noise(training, random))
     even = steps(lambda random: _evenly_labelled(training, random))
     real = None if images is None or len(images) < 2 else steps(lambda _: _real(training, images))
@@ -81,7 +85,7 @@ def diagnose(training: Training, teacher: Teacher, images: EvaluationSet | None)
             "synthetic": inconsistencies(synthetic),
             "real": real and inconsistencies(real),
         },
-        "adaptability": adaptability(synthetic(), training.recipe.generator_terms),
+        "adaptability": adaptability(dreams(_HISTOGRAM_BATCHES)(), training.recipe.generator_terms),
     }
 
 
