@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,10 +27,15 @@ SHAPE = demo.INPUT.shape
 
 @dataclass(frozen=True)
 class Run:
-    """What was diagnosed in a run, on the way and at its end."""
+    """What was recorded in a run on the way, and what is found at its end."""
 
     record: Record
-    found: dict[str, Any]
+    look: Callable[[], dict[str, Any]]
+
+    @property
+    def found(self):
+        """Attention, inconsistency and adaptability; looked at anew each time."""
+        return self.look()
 
     def late(self, name):
         """Mean of a series over the second half of the run."""
@@ -102,6 +108,6 @@ def diagnosed(network, begin):
         teacher, record = observed(network, torch.zeros(2, *SHAPE)), Record()
         run(training, [Dynamics(record, teacher)])
         training.student.fix()
-        return Run(record, diagnose(training, teacher, images))
+        return Run(record, lambda: diagnose(training, teacher, images))
 
     return play

@@ -1,12 +1,14 @@
 """Each paper's diagnosis, on real short runs: with its terms on, it moves as the paper says.
 
-Weights are larger than the methods' own, as these runs are a few hundred iterations long and the
-published ones tens of thousands. docs/diagnostics.md says what holds with the methods' own.
+Weights are larger than the methods' own, as these runs are 150 or 200 iterations long and the published
+ones tens of thousands. docs/diagnostics.md says what holds with the methods' own.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+
+import pytest
 
 from dreamquant.methods import find_method
 from dreamquant.terms.adaptability import Band
@@ -32,13 +34,13 @@ def plus(recipe, *weighted):
 
 def test_a_gaussian_margin_keeps_the_generator_moving_and_its_batches_apart(diagnosed):
     recipe = recipe_of("gdfq")
-    off, on = diagnosed(recipe), diagnosed(plus(recipe, 10.0 * GaussianMargin()))
+    off, on = (diagnosed(r, 200) for r in (recipe, plus(recipe, 10.0 * GaussianMargin())))
     assert on.late("gradient_norm") > 1.2 * off.late("gradient_norm")
     assert on.late("batch_similarity") < off.late("batch_similarity") - 0.02
 
 
 def test_acqs_terms_spread_attention_and_bring_the_modes_together(diagnosed):
-    terms = 30.0 * CentreMatching(), 3.0 * ModeConsistency(), 1.0 * PairDiversity()
+    terms = 30.0 * CentreMatching(), 3.0 * ModeConsistency(), 3.0 * PairDiversity()
     # Images are asked for centres in both runs: the condition alone makes them collapse, which is
     # what the paper's pair loss is there to stop.
     recipe = without(recipe_of("acq"), *(type(weighted.term) for weighted in terms))
@@ -66,8 +68,19 @@ def test_robustness_terms_make_answers_to_synthetic_images_hold(diagnosed, digit
 
 def test_a_band_holds_more_images_between_its_bounds(diagnosed):
     recipe = without(recipe_of("adadfq"), Band)
-    runs = (recipe, plus(recipe, 30.0 * Band(lower=0.1, upper=0.8)))
-    off, on = (diagnosed(r, student_learns=False).found["adaptability"] for r in runs)
-    assert (on["lower"], on["upper"]) == (off["lower"], off["upper"]) == (0.1, 0.8)
-    assert on["within"] > off["within"] + 0.02
-    assert on["above"] < off["above"] - 0.02
+    # Half the images lie between these bounds anyway; between the published ones four fifths do,
+    # which leaves a short run little to gain.
+    band = Band(lower=0.1, upper=0.6)
+    off, on = (
+        diagnosed(r, student_learns=False).found["adaptability"]
+        for r in (recipe, plus(recipe, 30.0 * band))
+    )
+    assert on["within"] == pytest.approx(share_within(on, band))
+    assert on["within"] > share_within(off, band) + 0.05
+
+
+def share_within(found, band):
+    edges = found["edges"]
+    bins = zip(edges[:-1], edges[1:], found["counts"], strict=True)
+    inside = sum(n for low, high, n in bins if band.lower <= low and high <= band.upper)
+    return inside / sum(found["counts"])
