@@ -1,7 +1,7 @@
 """Each paper's diagnosis, on real short runs: with its terms on, it moves as the paper says.
 
-Weights are larger than the methods' own, as these runs are 150 or 200 iterations long and the published
-ones tens of thousands. docs/diagnostics.md says what holds with the methods' own.
+Weights are larger than the methods' own, as these runs are 150 or 200 iterations long and the
+published ones tens of thousands. docs/diagnostics.md says what holds with the methods' own.
 """
 
 from __future__ import annotations
