@@ -14,6 +14,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from dreamquant.diagnostics.dynamics import Dynamics, over_time
+from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
@@ -66,6 +68,10 @@ class Job:
         images: to measure on; ``None`` measures agreement on synthetic images alone.
         seed: of everything random.
         accelerator: device, precision and processes.
+        diagnostics: whether to record what the papers diagnose.
+
+    Raises:
+        NetworkError: the network lacks what the recipe or the diagnostics read.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Job:
         *,
         seed: int,
         accelerator: Accelerator,
+        diagnostics: bool = False,
     ) -> None:
         self.network, self.recipe = network, recipe
         self.images, self.seed, self.accelerator = images, seed, accelerator
@@ -85,6 +92,7 @@ class Job:
         example = torch.zeros(2, *network.input.shape, device=device)
         self.student = student.to(device)
         self.teacher = Teacher(network.module.to(device), example, recipe.taps)
+        self.observed = observed(network.module, example) if diagnostics else None
 
     def complete(
         self,
@@ -136,8 +144,9 @@ class Job:
         Raises:
             ResultError: the folder cannot be written.
         """
-        samples = self._samples(training)
-        result = Result(training.student.cpu(), plain(manifest), samples, self.network.module.cpu())
+        samples, diagnosed = self._samples(training), self._diagnose(training)
+        student, teacher = training.student.cpu(), self.network.module.cpu()
+        result = Result(student, plain(manifest), samples, teacher, diagnosed)
         if folder is not None and self.accelerator.is_main_process:
             result.save(folder)
         return result
@@ -183,6 +192,8 @@ class Job:
             Evaluations(self.record, display, self._measure_ranges, self._glance),
             display,
         ]
+        if self.observed is not None:
+            watchers.append(Dynamics(self.record, self.observed))
         if folder is None or not self.accelerator.is_main_process:
             run(training, watchers)
             return
@@ -286,6 +297,16 @@ class Job:
         batch = self.recipe.schedule.batch
         for start in range(0, _SYNTHETIC, batch):
             yield training.draw_batch(min(batch, _SYNTHETIC - start)).images
+
+    def _diagnose(self, training: Training) -> dict[str, Any] | None:
+        """What ``diagnostics.json`` holds; ``None`` where it was not asked for."""
+        if self.observed is None:
+            return None
+        return {
+            "schema": 1,
+            "dynamics": over_time(self.record, self.recipe.schedule),
+            **diagnose(training, self.observed, self.images),
+        }
 
     def _describe(self) -> dict[str, Any]:
         return {

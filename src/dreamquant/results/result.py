@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamquant.diagnostics.figure import picture
 from dreamquant.errors import DreamQuantError, NetworkError, ResultError, WeightsError
 from dreamquant.evaluation.data import open_images
 from dreamquant.evaluation.metrics import Evaluation, evaluate
@@ -21,7 +22,13 @@ from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Scheme
-from dreamquant.results.files import read_tensors, sha256_file, write_json, write_tensors
+from dreamquant.results.files import (
+    read_tensors,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from dreamquant.results.manifest import (
     MANIFEST,
     Origin,
@@ -36,6 +43,7 @@ from dreamquant.results.student import decode, encode
 
 CHECKPOINT, LOG = "checkpoint", "log"
 STUDENT, SAMPLES = "student.safetensors", "samples.png"
+DIAGNOSTICS, DIAGNOSTICS_PICTURE = "diagnostics.json", "diagnostics.png"
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,14 @@ class Result:
         manifest: what was done and measured, as plain JSON values.
         samples: synthetic images, for a result made in this process.
         teacher: the network it came from, likewise.
+        diagnostics: what the papers diagnose, where it was asked for, likewise.
     """
 
     model: Student
     manifest: dict[str, Any]
     samples: Samples | None = None
     teacher: nn.Module | None = None
+    diagnostics: dict[str, Any] | None = None
 
     @property
     def input(self) -> InputSpec:
@@ -111,6 +121,10 @@ class Result:
             s = self.samples
             save_samples(folder / SAMPLES, s.images, self.input, s.targets, s.confidence)
             files.append(SAMPLES)
+        if self.diagnostics is not None:
+            write_json(folder / DIAGNOSTICS, self.diagnostics)
+            write_bytes(folder / DIAGNOSTICS_PICTURE, picture(self.diagnostics, self._title()))
+            files += [DIAGNOSTICS, DIAGNOSTICS_PICTURE]
         self.manifest["files"] = {
             name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
             for name in files
@@ -118,6 +132,13 @@ class Result:
         write_json(folder / MANIFEST, self.manifest)
         # The run is over: what it would have been resumed from only takes space.
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+    def _title(self) -> str:
+        method, protocol = self.manifest["method"], self.manifest["protocol"]
+        return (
+            f"What the papers diagnose, in {method['name']} at {protocol['bits']}, "
+            f"{self.manifest['timings']['iterations']} iterations, seed {protocol['seed']}"
+        )
 
 
 def require_no_result(folder: Path) -> None:
@@ -161,7 +182,7 @@ def remove_result(folder: Path, *, made_from: str) -> None:
     if not (folder / MANIFEST).is_file():
         return
     if read_origin(read_manifest(folder), folder).weights_sha256 == made_from:
-        for name in (MANIFEST, STUDENT, SAMPLES):
+        for name in (MANIFEST, STUDENT, SAMPLES, DIAGNOSTICS, DIAGNOSTICS_PICTURE):
             (folder / name).unlink(missing_ok=True)
         for name in (CHECKPOINT, LOG):
             shutil.rmtree(folder / name, ignore_errors=True)
