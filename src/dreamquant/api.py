@@ -17,6 +17,7 @@ from dreamquant.networks.probe import require_batch_norm
 from dreamquant.networks.spec import InputSpec
 from dreamquant.pipeline import Job, open_folder, plain
 from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
+from dreamquant.report.write import write_after_run
 from dreamquant.results import manifest as describe
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
 from dreamquant.training.budget import parse_duration
@@ -124,6 +125,7 @@ def quantize(
         "schema": describe.SCHEMA,
         "network": describe.describe_network(teacher),
         "method": describe.describe_method(chosen, preset, job.recipe),
+        "request": describe.describe_request(method, data),
         "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
         **measured,
         **job.describe(),
@@ -133,8 +135,15 @@ def quantize(
             "iterations": training.iteration,
         },
     }
-    samples = job.samples(training)
-    result = Result(training.student.cpu(), plain(manifest), samples, teacher.module.cpu())
+    samples, analysis = job.samples(training), job.analyse(training)
+    result = Result(
+        training.student.cpu(),
+        plain(manifest),
+        samples,
+        teacher.module.cpu(),
+        plain(analysis),
+        after_save=write_after_run,
+    )
     if folder is not None and accelerator.is_main_process:
         result.save(folder)
     return result

@@ -14,9 +14,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dreamquant.errors import ResultError
+from dreamquant.evaluation.analysis import affordable_images, analyse, image_count
+from dreamquant.evaluation.answers import Answers
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
-from dreamquant.evaluation.metrics import evaluate, evaluate_both
+from dreamquant.evaluation.metrics import evaluate, evaluate_both, wilson
 from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
 from dreamquant.quantization.convert import quantize_network
@@ -30,7 +32,7 @@ from dreamquant.training.budget import fit
 from dreamquant.training.loop import Training, Watcher, run
 from dreamquant.training.progress import ProgressDisplay, counting
 from dreamquant.training.signals import HeldSignals
-from dreamquant.training.step import Teacher
+from dreamquant.training.step import Chance, Teacher
 from dreamquant.training.watchers import (
     Checkpoints,
     Evaluations,
@@ -42,6 +44,7 @@ from dreamquant.training.watchers import (
 _GLANCE = 1000  # images for accuracies on the way
 _SYNTHETIC = 512  # images for diversity, and for agreement where there are no others
 _SHOWN = 40  # images in samples.png
+_ANALYSIS = 2**31  # added to the seed, for random numbers that no training process draws
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +78,7 @@ class Job:
         self.network, self.scheme, self.recipe = network, scheme, recipe
         self.images, self.seed, self.accelerator = images, seed, accelerator
         self.record = Record()
+        self.answers = Answers(network.input.num_classes)
         device = accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
         module = network.module.to(device)
@@ -169,8 +173,11 @@ class Job:
     def _measure_ranges(self, training: Training) -> dict[str, Any] | None:
         if self.images is None:
             return None
-        device = self.accelerator.device
-        return evaluate(training.student, self.images, device=device).as_json()
+        # Without labels there is nothing to tell but agreement.
+        teacher = self.teacher.network if self.images.labels is None else None
+        return evaluate(
+            training.student, self.images, teacher=teacher, device=self.accelerator.device
+        ).as_json()
 
     def _glance(self, training: Training) -> tuple[float, int] | None:
         if self.images is None or self.images.labels is None:
@@ -190,6 +197,7 @@ class Job:
             ``teacher``, ``ranges_only`` and ``student`` accuracies (``None`` without labelled
             images), ``agreement`` in percent and what it was measured on, and ``diversity`` of
             synthetic images (``None`` where no ReLU of the teacher yields a feature map).
+            Which answers changed is kept for :meth:`analyse`.
         """
         training.student.fix()
         return {**self._measured(training, quiet=quiet), "diversity": self._diversity(training)}
@@ -197,32 +205,39 @@ class Job:
     def _measured(self, training: Training, *, quiet: bool) -> dict[str, Any]:
         device, module = self.accelerator.device, self.teacher.network
         if self.images is None:
-            agreement = self._synthetic_agreement(training)
-            on = f"{_SYNTHETIC} synthetic images"
+            agreed = self._synthetic_agreement(training)
             return {
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
-                "agreement": {"percent": agreement, "on": on},
+                "agreement": _agreement(agreed, _SYNTHETIC, f"{_SYNTHETIC} synthetic images"),
             }
         with counting("measuring both networks", len(self.images), quiet=quiet) as count:
             student, teacher = evaluate_both(
-                training.student, module, self.images, device=device, on_batch=count
+                training.student,
+                module,
+                self.images,
+                device=device,
+                on_batch=count,
+                on_answers=self.answers.add,
             )
+        agreed = round((student.agreement or 0) * student.n / 100)
         return {
             "accuracy": {
                 "teacher": teacher.as_json(),
                 "ranges_only": self.record.ranges_only,
                 "student": student.as_json(),
             },
-            "agreement": {"percent": student.agreement, "on": f"{student.n} images given"},
+            "agreement": _agreement(agreed, student.n, f"{student.n} images given"),
         }
 
     @torch.no_grad()
-    def _synthetic_agreement(self, training: Training) -> float:
+    def _synthetic_agreement(self, training: Training) -> int:
         agreed = 0
         for images in self._synthetic(training):
             wanted = self.teacher.network(images).argmax(1)
-            agreed += int(training.student(images).argmax(1).eq(wanted).sum())
-        return 100 * agreed / _SYNTHETIC
+            given = training.student(images).argmax(1)
+            agreed += int(given.eq(wanted).sum())
+            self.answers.add(given, wanted)
+        return agreed
 
     @torch.no_grad()
     def _diversity(self, training: Training) -> dict[str, Any] | None:
@@ -263,6 +278,31 @@ class Job:
         probability = self.teacher.network(images).softmax(1)
         confidence = probability.gather(1, labels[:, None])[:, 0]
         return Samples(images.cpu(), labels.cpu(), confidence.cpu())
+
+    @torch.no_grad()
+    def analyse(self, training: Training) -> dict[str, Any]:
+        """Where accuracy went: every quantizer looked at on synthetic images, answers compared.
+
+        After :meth:`finish`. It draws its images from random numbers of its own, so that what a
+        run gives does not depend on it.
+        """
+        schedule = self.recipe.schedule
+        affordable = affordable_images(schedule.iterations * schedule.batch)
+        sites = len(self.coverage.layers) + len(training.student.activation_quantizers())
+        count = image_count(sites, affordable)
+        own = copy.copy(training)
+        own.chance = Chance.seeded(self.seed + _ANALYSIS, self.accelerator.device)
+        size = min(schedule.batch, count)
+        batches = [own.draw_batch(size).images for _ in range(0, count, size)]
+        labels = None if self.images is None else self.images.labels
+        return {
+            **analyse(self.teacher.network, training.student, batches, affordable),
+            "answers": self.answers.as_json(labels),
+        }
+
+
+def _agreement(agreed: int, n: int, on: str) -> dict[str, Any]:
+    return {"percent": 100 * agreed / n, "on": on, "ci95": list(wilson(agreed, n))}
 
 
 def open_folder(

@@ -58,6 +58,11 @@ def describe_method(method: Method, preset: str, recipe: Recipe) -> dict[str, An
     }
 
 
+def describe_request(method: str, data: str | Path | None) -> dict[str, Any]:
+    """What was asked for by a name that the rest of the manifest resolves."""
+    return {"method": method, "data": None if data is None else str(data)}
+
+
 def describe_part(part: object) -> dict[str, Any] | None:
     """A part's name and numbers; ``None`` where the method has none."""
     return None if part is None else {"part": type(part).__name__, **vars(part)}
