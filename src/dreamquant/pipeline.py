@@ -293,7 +293,9 @@ class Job:
         own = copy.copy(training)
         own.chance = Chance.seeded(self.seed + _ANALYSIS, self.accelerator.device)
         size = min(schedule.batch, count)
-        batches = [own.draw_batch(size).images for _ in range(0, count, size)]
+        batches = [
+            own.draw_batch(min(size, count - start)).images for start in range(0, count, size)
+        ]
         labels = None if self.images is None else self.images.labels
         return {
             **analyse(self.teacher.network, training.student, batches, affordable),

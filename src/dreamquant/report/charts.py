@@ -11,6 +11,9 @@ from markupsafe import Markup
 from dreamquant.report.svg import Scale, element, line, picture, short, ticks, words
 
 _POINTS = 300  # of a curve; more could not be told apart
+_LONGEST_NAME = 34  # letters beside an interval
+_FULL_BIN = 8  # values that a histogram's bin should have on average, so that its shape is seen
+_LEAST_BINS = 4  # a code
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Column:
 
 def interval_chart(rows: Sequence[Estimate], label: str) -> Markup:
     """Dots with whiskers, one row each, on one axis of percent."""
-    left, width, step = 250.0, 760.0, 34.0
+    left, width, step = 264.0, 760.0, 34.0
     bottom = 14 + step * len(rows)
     least = min(row.low for row in rows)
     scale = Scale(_floor(least), 100.0, left, width - 60)
@@ -55,7 +58,7 @@ def _estimate(row: Estimate, scale: Scale, y: float, left: float, width: float) 
     tip = f"{row.name}\n{row.value:.2f} %\n95 % interval {row.low:.2f} – {row.high:.2f}"
     return element(
         "g",
-        words(row.name, left - 14, y + 4, anchor="end", class_="name"),
+        words(_cut(row.name), left - 14, y + 4, anchor="end", class_="name"),
         line(scale(row.low), y, scale(row.high), y, "whisker"),
         element("circle", cx=scale(row.value), cy=y, r=6, class_="dot"),
         words(f"{row.value:.1f}", width - 50, y + 4, class_="value"),
@@ -63,6 +66,10 @@ def _estimate(row: Estimate, scale: Scale, y: float, left: float, width: float) 
         class_="mark",
         data_tip=tip,
     )
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _floor(least: float) -> float:
@@ -73,6 +80,7 @@ def _floor(least: float) -> float:
 def curve(
     points: Sequence[tuple[float, float]],
     label: str,
+    total: int,
     *,
     unit: str = "",
     reference: Estimate | None = None,
@@ -83,6 +91,7 @@ def curve(
     Args:
         points: iteration and value, in order, at least one.
         label: what it shows.
+        total: iterations of the run.
         unit: of the values.
         reference: a level to compare with, drawn dashed.
         dots: mark every point, where they are few.
@@ -91,7 +100,7 @@ def curve(
     width, height, left, base = 420.0, 210.0, 58.0, 176.0
     values = [y for _, y in points] + ([reference.value] if reference else [])
     low, high = _padded(min(values), max(values))
-    x = Scale(points[0][0], points[-1][0], left, width - 14)
+    x = Scale(0.0, float(total), left, width - 14)
     y = Scale(low, high, base, 12)
     frame = [
         mark
@@ -241,6 +250,7 @@ def histogram(bins: Sequence[int], qmin: int, qmax: int, label: str, series: int
     """
     width, height, base = 300.0, 118.0, 96.0
     x = Scale(qmin - 0.5, qmax + 0.5, 4, width - 4)
+    bins = _merged(bins, qmax - qmin + 1)
     highest = max(bins, default=0) or 1
     # Square roots, so that the tails, where clipping happens, are seen beside the bulk.
     heights = [(count / highest) ** 0.5 for count in bins]
@@ -261,6 +271,13 @@ def histogram(bins: Sequence[int], qmin: int, qmax: int, label: str, series: int
         *_code_names(qmin, qmax, x, base),
         class_="chart histogram",
     )
+
+
+def _merged(bins: Sequence[int], codes: int) -> Sequence[int]:
+    """Neighbouring bins joined until most hold several values."""
+    while sum(bins) < _FULL_BIN * len(bins) and len(bins) >= 2 * _LEAST_BINS * codes:
+        bins = [first + second for first, second in zip(bins[::2], bins[1::2], strict=True)]
+    return bins
 
 
 def _code_lines(qmin: int, qmax: int, x: Scale, base: float) -> str:

@@ -14,6 +14,7 @@ _LOW_AGREEMENT = 80.0  # percent
 _LARGE_LOSS = 5.0  # points
 _SHORT = 300  # batches that the student learns from; the quick schedule has 480
 _UNLEARNED = 0.5  # mean probability of the class that was asked for
+_WELL_REGAINED = 50.0  # percent of what rounding lost
 _NARROW = 0.8  # share of the largest entropy that the classes of the images could have
 _CLIPPED = 0.05  # share of an activation's values
 _SENSITIVE = 10.0  # points of agreement lost by rounding one place alone
@@ -40,7 +41,7 @@ def findings(record: Record, head: Headline) -> list[Finding]:
     found = [
         *_answers(record, head),
         *_schedule(record),
-        *_images(record),
+        *_images(record, head),
         *_layers(record),
         *_protocol(record, head),
     ]
@@ -82,17 +83,16 @@ def _schedule(record: Record) -> Iterator[Finding]:
         )
 
 
-def _images(record: Record) -> Iterator[Finding]:
+def _images(record: Record, head: Headline) -> Iterator[Finding]:
     samples = record.analysis.get("samples") or []
     if samples:
         mean = sum(sample["confidence"] for sample in samples) / len(samples)
         if mean < _UNLEARNED:
             yield Finding(
-                "warning",
-                f"The generator hardly learned the labels: the original network gives the class "
-                f"asked for {100 * mean:.0f} % on average.",
-                "Give it more iterations. Methods with soft labels or a margin ask for less than "
-                "100 % on purpose.",
+                "note" if (head.regained or 0) > _WELL_REGAINED else "warning",
+                f"The images below are not clearly of the classes they were made for: the original "
+                f"network gives those {100 * mean:.0f} % on average.",
+                "Methods that ask for doubt do this on purpose; others need more iterations.",
             )
     diversity = record.manifest.get("diversity")
     if diversity and diversity["label_entropy"] < _NARROW:
@@ -130,16 +130,21 @@ def _clipping(sites: list[dict[str, Any]]) -> Iterator[Finding]:
 
 
 def _sensitivity(sites: list[dict[str, Any]]) -> Iterator[Finding]:
-    found = [(100 - site["alone"]["agreement"], site_name(site), site["layer"]) for site in sites]
-    found = sorted((entry for entry in found if entry[0] > _SENSITIVE), reverse=True)
+    found = [site for site in sites if _changed(site) > _SENSITIVE]
     if found:
-        share, name, layer = found[0]
+        worst = max(found, key=_changed)
         yield Finding(
             "warning",
-            f"Rounding nothing but the {name} changes {share:.0f} % of the answers"
-            f"{_others(found)}.",
-            f"Give it more bits, as in --override '{layer}=w8a8'.",
+            f"Rounding nothing but the {site_name(worst)} changes {_changed(worst):.0f} % of the "
+            f"original's answers on synthetic images{_others(found)}.",
+            "Give activations more bits."
+            if worst["kind"] == "relu"
+            else f"Give it more bits: --override '{worst['layer']}=w8a8'.",
         )
+
+
+def _changed(site: dict[str, Any]) -> float:
+    return 100.0 - float(site["alone"]["agreement"])
 
 
 def _others(found: Sequence[object]) -> str:

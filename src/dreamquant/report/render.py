@@ -66,7 +66,7 @@ def _context(record: Record) -> dict[str, Any]:
         "samples": _samples(record),
         "diversity": manifest.get("diversity"),
         "accuracy_curve": _accuracy_curve(record, head),
-        "losses": _losses(manifest["history"]["losses"]),
+        "losses": _losses(manifest["history"]["losses"], manifest["timings"]["iterations"]),
         "panels": panels(sites, analysis["images"]) if sites else [],
         "weights": rows(weights),
         "activations": rows(activations),
@@ -102,22 +102,28 @@ def _samples(record: Record) -> list[dict[str, Any]]:
 def _accuracy_curve(record: Record, head: Headline) -> Markup | None:
     """Top-1 on the way, from ranges only to the end."""
     manifest = record.manifest
-    points = [(entry["iteration"], entry["top1"]) for entry in manifest["history"]["accuracy"]]
-    if not points:
+    glances = manifest["history"]["accuracy"]
+    if not glances:
         return None
-    schedule = manifest["method"]["schedule"]
+    total, points = manifest["timings"]["iterations"], []
     if head.rounded is not None:
-        points = [(float(schedule["student_warmup"]), head.rounded.value), *points]
-    points.append((float(schedule["iterations"]), head.after.value))
+        points.append((float(manifest["method"]["schedule"]["student_warmup"]), head.rounded.value))
+    # That of all images takes the place of the first glance, which is at the same iteration.
+    points += [
+        (float(glance["iteration"]), float(glance["top1"]))
+        for glance in glances
+        if not points or glance["iteration"] > points[0][0]
+    ]
+    points.append((float(total), head.after.value))
     label = "accuracy over iterations"
-    return curve(points, label, unit=" %", reference=head.before, dots=True)
+    return curve(points, label, total, unit=" %", reference=head.before, dots=True)
 
 
-def _losses(entries: Sequence[dict[str, float]]) -> list[tuple[str, Markup]]:
+def _losses(entries: Sequence[dict[str, float]], total: int) -> list[tuple[str, Markup]]:
     """A curve for every term, named in words."""
     names = dict.fromkeys(name for entry in entries for name in entry if name != "iteration")
     return [
-        (_term(name), curve(_series(entries, name), f"{_term(name)} over iterations"))
+        (_term(name), curve(_series(entries, name), f"{_term(name)} over iterations", total))
         for name in names
     ]
 

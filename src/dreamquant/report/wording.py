@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def class_name(manifest: Mapping[str, Any], label: int) -> str:
@@ -51,7 +51,7 @@ def class_name(manifest: Mapping[str, Any], label: int) -> str:
 
 def site_name(site: Mapping[str, Any]) -> str:
     """Where a quantizer sits, in words."""
-    layer = site["layer"] or "the input"
+    layer = f"layer {site['layer']}" if site["layer"] else "the input"
     if site["kind"] == "weight":
         return f"weights of {layer}"
     return f"input of {layer}" if site["kind"] == "input" else f"ReLU after {layer}"
@@ -61,7 +61,7 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     """All that has to be equal for two results to be compared, a sentence or two each."""
     fields, schedule = manifest["protocol"], manifest["method"]["schedule"]
     method, data = manifest["method"], manifest.get("request", {}).get("data")
-    images = f"{manifest['agreement']['on']}{f' ({data})' if data else ''}"
+    images = f"{manifest['agreement']['on']}{f' ({Path(data).name})' if data else ''}"
     return {
         "Bits": _bits(fields),
         "Where": _PLACEMENTS[fields["placement"]] + _left_in_float(manifest["coverage"]),
@@ -75,8 +75,8 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         f"Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}.",
         "Measured on": f"{images}, which took no part in training. "
         "The last iteration is the result: no other was looked at to choose it.",
-        "Original": f"{manifest['network']['name']}, weights' SHA-256 "
-        f"{fields['teacher_sha256'][:12]}….",
+        "Original": f"{Path(manifest['network']['name']).name}; its weights' SHA-256 begins with "
+        f"{fields['teacher_sha256'][:12]}.",
     }
 
 
