@@ -6,7 +6,9 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dreamquant.errors import ResultError
 from dreamquant.report.read import read_record
@@ -111,12 +113,36 @@ def test_a_result_of_an_older_version_is_shown_as_far_as_it_goes(copied):
 
 
 def test_pictures_of_diagnostics_are_embedded(copied):
-    for name in ("diagnostics.png", "diagnostics-images.png"):
-        (copied / name).write_bytes((copied / "samples.png").read_bytes())
+    (copied / "diagnostics.png").write_bytes((copied / "samples.png").read_bytes())
+    changes = {"views": {"prediction": 0.25}, "weights": {"prediction": 0.5}}
+    found = {
+        "adaptability": {"below": 0.1, "within": 0.7, "above": 0.2},
+        "attention": {"synthetic": {"mode_gap": 0.0125}, "real": None},
+        "inconsistency": {"noise": changes, "synthetic": changes, "real": None},
+    }
+    (copied / "diagnostics.json").write_text(json.dumps(found))
     page = Page(render(read_record(copied)))
     assert "Diagnostics of the method" in page.headings
-    assert "Diagnostics images" in page.text
-    assert sum(address.startswith("data:image/png") for address in page.addresses) == 42
+    assert "70 % are within its band, 10 % too hard and 20 % too easy" in page.text
+    assert "0.0125 for synthetic images" in page.text
+    assert "noise images 0.25 when altered and 0.5 with noise on the weights" in page.text
+    assert sum(address.startswith("data:image/png") for address in page.addresses) == 41
+
+
+def test_large_pictures_of_diagnostics_are_made_smaller(copied):
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (900, 1700, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(copied / "diagnostics.png")
+    assert (copied / "diagnostics.png").stat().st_size > 4_000_000
+    html = render(read_record(copied))
+    assert "data:image/webp;base64," in html
+    assert len(html.encode()) < 5_000_000
+
+
+def test_damaged_diagnostics_are_named(copied):
+    (copied / "diagnostics.png").write_bytes(b"no picture" * 200_000)
+    with pytest.raises(ResultError, match="its record is damaged"):
+        read_record(copied)
 
 
 @pytest.mark.parametrize("section", ["accuracy", "coverage", "protocol", "timings", "network"])
