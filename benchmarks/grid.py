@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamquant import Network, load_network, open_result, quantize
+from dreamquant import Method, Network, load_network, open_result, quantize
 from dreamquant.results.files import read_json, write_bytes, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,15 +78,24 @@ def cifar(data: Path, factory: str) -> tuple[Network, Path]:
     return network, data / kind / tests[kind]
 
 
-def measure(network: Network, images: Path, point: Point) -> dict[str, Any]:
-    """Run a point of the grid: its accuracies, times and protocol."""
+def measure(
+    network: Network, images: Path, point: Point, method: Method | None = None
+) -> dict[str, Any]:
+    """Run a point of the grid: its accuracies, times and protocol.
+
+    Args:
+        network: the teacher.
+        images: to measure on.
+        point: of the grid.
+        method: where it is none that the point's name would find.
+    """
     before = _cpu_seconds()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         quantize(
             network,
             point.bits,
-            point.method,
+            method or point.method,
             iterations=point.iterations,
             seed=point.seed,
             data=images,

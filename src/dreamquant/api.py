@@ -12,6 +12,7 @@ from dreamquant import demo
 from dreamquant.errors import NetworkError, TrainingError
 from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
+from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network, load_network, wrap_module
 from dreamquant.networks.probe import require_batch_norm
 from dreamquant.networks.spec import InputSpec
@@ -30,7 +31,7 @@ _SEEDS = 2**32  # as many as NumPy takes; torch takes more
 def quantize(
     network: nn.Module | str | Network,
     bits: str = "w4a4",
-    method: str = "adadfq",
+    method: str | Method = "adadfq",
     *,
     input: InputSpec | None = None,
     placement: Placement = "relu-output",
@@ -55,7 +56,7 @@ def quantize(
         network: a module; the name of one whose zoo knows its input (``torchvision:resnet18``);
             or a :class:`Network` from :func:`dreamquant.load_network`, which takes the rest.
         bits: of weights and activations, ``w2a2`` to ``w8a8``.
-        method: as ``dreamquant methods`` lists them.
+        method: as ``dreamquant methods`` lists them, or one of your own.
         input: what a module given in memory expects.
         placement: of activation quantizers, see :class:`dreamquant.Scheme`.
         first_last: bits of the first and last layer, where other than ``bits``.

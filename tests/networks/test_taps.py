@@ -68,6 +68,34 @@ def test_statistics_pass_gradients_and_leave_the_norm_as_it_is():
     assert all(tensor.equal(state[name]) for name, tensor in norm.state_dict().items())
 
 
+@pytest.mark.parametrize("shape", [(7, 3), (2, 3, 4), (2, 3, 2, 4), (2, 3, 2, 1, 2)], ids=str)
+def test_gradients_of_statistics_agree_with_finite_differences(shape):
+    torch.manual_seed(0)
+    norm = nn.Identity()
+
+    def statistics(x):
+        with batch_norm_inputs([norm]) as collected:
+            norm(x)
+        return tuple(collected[0])
+
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(statistics, (x,))
+
+
+def test_half_precision_is_summed_in_full_precision():
+    torch.manual_seed(0)
+    x = (torch.randn(8, 2, 16, 16) + 10).bfloat16().requires_grad_()
+    norm = nn.Identity()
+    with batch_norm_inputs([norm]) as collected:
+        norm(x)
+    (found,) = collected
+    mean, var = reference(x)
+    assert found.mean.dtype == found.var.dtype == torch.float32
+    np.testing.assert_allclose(found.mean.detach().numpy(), mean, rtol=1e-5)
+    np.testing.assert_allclose(found.var.detach().numpy(), var, rtol=1e-4)
+    assert torch.autograd.grad(found.var.sum(), x)[0].dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("tap", [batch_norm_inputs, execution_order])
 def test_hooks_are_gone_afterwards_even_after_an_error(tap):
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).eval()

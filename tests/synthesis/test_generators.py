@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dreamquant.synthesis.generators import (
     ConditionalBatchNorm,
     ImageNetGenerator,
     SmallGenerator,
+    UpsampledConv2d,
     build_generator,
 )
 
@@ -110,3 +112,23 @@ def test_conditional_batch_norm_is_the_equation():
             wanted = (x[i, c] - mean) / (var + 0.8).sqrt()  # the released code's epsilon
             wanted = wanted * norm.gain.weight[label, c] + norm.bias.weight[label, c]
             torch.testing.assert_close(found[i, c], wanted.detach())
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 12), (16, 16)], ids=str)
+def test_enlarging_and_convolving_is_the_same_in_one_operation(size):
+    torch.manual_seed(0)
+    layer = UpsampledConv2d(3, 5, size).double()
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(F.interpolate(x, size), layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), plain)
+    weights = torch.randn_like(plain)
+    wanted = torch.autograd.grad((weights * plain).sum(), (x, layer.weight, layer.bias))
+    found = torch.autograd.grad((weights * layer(x)).sum(), (x, layer.weight, layer.bias))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_images_are_laid_out_channels_last():
+    for image in ((3, 8, 8), (3, 96, 96)):
+        images = images_of(generator(image), batch=2)
+        assert images.is_contiguous(memory_format=torch.channels_last)

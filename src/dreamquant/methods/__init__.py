@@ -30,12 +30,16 @@ METHODS: dict[str, Method] = {
 ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm}
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str | Method) -> Method:
     """The method of that name, ``BASE`` or ``BASE+ADDON+…``; BASE may be ``FILE.py:NAME``.
+
+    A method given as an object is the one wanted.
 
     Raises:
         MethodError: there is none, and it names the nearest; or the parts conflict.
     """
+    if isinstance(name, Method):
+        return name
     base, *added = name.split("+")
     method = _own_method(base) if names_user_file(base) else _look_up(base, METHODS, "method")
     for add_on in added:

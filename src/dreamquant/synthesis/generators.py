@@ -57,9 +57,41 @@ class CentreEmbedding(nn.Module):
         return torch.cat([noise, self.embed(centres)], dim=1)
 
 
+class UpsampledConv2d(nn.Conv2d):
+    """A 3×3 convolution of the input enlarged to ``size`` by repeating pixels.
+
+    Where the sides double, it is one transposed convolution of the small input: the nine taps of
+    an output pixel meet only four different pixels, so sums of the weights meet each once (2.25
+    times fewer products, and the enlarged input is never stored).
+
+    Args:
+        features_in: channels of the input.
+        features_out: channels of the output.
+        size: height and width of the output.
+    """
+
+    def __init__(self, features_in: int, features_out: int, size: tuple[int, int]) -> None:
+        super().__init__(features_in, features_out, 3, padding=1)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, features_out, *size) for ``x`` (B, features_in, h, w)."""
+        if self.size != (2 * x.shape[2], 2 * x.shape[3]):
+            return super().forward(F.interpolate(x, self.size))
+        flipped = self.weight.flip(2, 3)
+        summed = F.avg_pool2d(flipped, 2, stride=1, padding=1, divisor_override=1)
+        return F.conv_transpose2d(x, summed.transpose(0, 1), self.bias, stride=2, padding=1)
+
+
 def _stages(height: int, width: int) -> list[tuple[int, int]]:
     """Sizes from the base, a quarter of the image rounded up, to the image itself."""
     return [(-(-height // part), -(-width // part)) for part in (4, 2, 1)]
+
+
+def _unflatten(x: Tensor, size: tuple[int, int]) -> Tensor:
+    # Convolutions keep their input's layout, so this choice reaches the images and from there
+    # both networks: channels-last is the one that convolutions are quickest in.
+    return x.view(-1, _BASE_CHANNELS, *size).contiguous(memory_format=torch.channels_last)
 
 
 class SmallGenerator(nn.Module):
@@ -84,12 +116,10 @@ class SmallGenerator(nn.Module):
         self.project = nn.Linear(latent + self.centre.features, _BASE_CHANNELS * base[0] * base[1])
         self.decode = nn.Sequential(
             nn.BatchNorm2d(_BASE_CHANNELS),
-            nn.Upsample(middle),
-            nn.Conv2d(_BASE_CHANNELS, 128, 3, padding=1),
+            UpsampledConv2d(_BASE_CHANNELS, 128, middle),
             nn.BatchNorm2d(128, eps=INNER_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Upsample(full),
-            nn.Conv2d(128, 64, 3, padding=1),
+            UpsampledConv2d(128, 64, full),
             nn.BatchNorm2d(64, eps=INNER_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(64, channels, 3, padding=1),
@@ -99,9 +129,8 @@ class SmallGenerator(nn.Module):
 
     def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
-        conditioned = look_up(self.embedding, targets) * noise
-        base = self.project(self.centre(conditioned, centres)).view(-1, _BASE_CHANNELS, *self.base)
-        return cast(Tensor, self.decode(base))
+        joined = self.centre(look_up(self.embedding, targets) * noise, centres)
+        return cast(Tensor, self.decode(_unflatten(self.project(joined), self.base)))
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -138,25 +167,23 @@ class ImageNetGenerator(nn.Module):
         channels, height, width = image
         self.latent = latent
         self.centre = CentreEmbedding(centred)
-        self.base_size, self.middle_size, self.full_size = _stages(height, width)
-        self.project = nn.Linear(
-            latent + self.centre.features, _BASE_CHANNELS * self.base_size[0] * self.base_size[1]
-        )
+        base, middle, full = _stages(height, width)
+        self.base = base
+        self.project = nn.Linear(latent + self.centre.features, _BASE_CHANNELS * base[0] * base[1])
         self.norm1 = ConditionalBatchNorm(_BASE_CHANNELS, classes)
-        self.conv1 = nn.Conv2d(_BASE_CHANNELS, 128, 3, padding=1)
+        self.conv1 = UpsampledConv2d(_BASE_CHANNELS, 128, middle)
         self.norm2 = ConditionalBatchNorm(128, classes)
-        self.conv2 = nn.Conv2d(128, 64, 3, padding=1)
+        self.conv2 = UpsampledConv2d(128, 64, full)
         self.norm3 = ConditionalBatchNorm(64, classes)
         self.conv3 = nn.Conv2d(64, channels, 3, padding=1)
         self.norm4 = nn.BatchNorm2d(channels, affine=False)
 
     def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
-        x = self.project(self.centre(noise, centres)).view(-1, _BASE_CHANNELS, *self.base_size)
-        x = F.interpolate(self.norm1(x, targets), self.middle_size)
-        x = F.leaky_relu(self.norm2(self.conv1(x), targets), 0.2)
-        x = F.interpolate(x, self.full_size)
-        x = F.leaky_relu(self.norm3(self.conv2(x), targets), 0.2)
+        x = _unflatten(self.project(self.centre(noise, centres)), self.base)
+        x = self.conv1(self.norm1(x, targets))
+        x = self.conv2(F.leaky_relu(self.norm2(x, targets), 0.2))
+        x = F.leaky_relu(self.norm3(x, targets), 0.2)
         return cast(Tensor, self.norm4(self.conv3(x).tanh()))
 
 
