@@ -54,6 +54,11 @@ def test_a_module_in_memory_is_quantized_again_by_a_python_call(record):
     assert [ast.literal_eval(word) for word in statement.value.args[1:]] == ["w3a3", "adadfq"]
 
 
+def test_a_method_in_memory_too(named):
+    named["request"]["method"] = None
+    assert "method,  # the same adadfq as then" in wording.command(named)
+
+
 @pytest.fixture
 def named(record):
     """The manifest as it would be of a network from a file."""

@@ -100,7 +100,8 @@ def _left_in_float(coverage: Mapping[str, Any]) -> str:
 
 def command(manifest: Mapping[str, Any]) -> str:
     """The shell command that repeats a run, or the Python call for a module given in memory."""
-    if ":" not in manifest["network"]["name"]:
+    request = manifest.get("request", {"method": manifest["method"]["name"]})
+    if ":" not in manifest["network"]["name"] or request["method"] is None:
         return _python_call(manifest)
     options = _options(manifest)
     parts = [shlex.quote(manifest["network"]["name"])]
@@ -161,11 +162,11 @@ def _python_call(manifest: Mapping[str, Any]) -> str:
         "out": "out/again",
     }
     shape = {name: tuple(spec[name]) for name in ("shape", "mean", "std")}
-    method = request.get("method", manifest["method"]["name"])
+    method, name = request.get("method", manifest["method"]["name"]), manifest["method"]["name"]
     call = [
-        f"module,  # the same {manifest['network']['name']} as then",
+        f"network,  # the same {manifest['network']['name']} as then",
         f"{fields['bits']!r},",
-        f"{method!r},",
+        f"{method!r}," if method else f"method,  # the same {name} as then",
         f"input=InputSpec(**{shape}, num_classes={spec['num_classes']}),",
         *(f"{name}={value!r}," for name, value in given.items()),
     ]
