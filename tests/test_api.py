@@ -158,6 +158,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     assert logits(result.model, (3, 8, 8)).isfinite().all()
     result.save(tmp_path / "later")
+    assert (tmp_path / "later" / "report.html").is_file()
     assert_loads_alike(result, tmp_path / "later", network=tiny_module())
 
 

@@ -122,6 +122,7 @@ def quantize(
     before = 0.0 if saved is None else saved["record"]["seconds"]
     training = job.train(folder, configuration, saved, quiet=quiet)
     measured = job.finish(training, quiet=quiet)
+    samples, analysis = job.samples(training), job.analyse(training)
     manifest = {
         "schema": describe.SCHEMA,
         "network": describe.describe_network(teacher),
@@ -136,7 +137,6 @@ def quantize(
             "iterations": training.iteration,
         },
     }
-    samples, analysis = job.samples(training), job.analyse(training)
     result = Result(
         training.student.cpu(),
         plain(manifest),

@@ -139,6 +139,16 @@ def test_large_pictures_of_diagnostics_are_made_smaller(copied):
     assert len(html.encode()) < 5_000_000
 
 
+def test_a_network_of_a_thousand_layers_stays_below_the_limit(copied):
+    analysis = json.loads((copied / "analysis.json").read_text())
+    analysis["sites"] *= 200
+    (copied / "analysis.json").write_text(json.dumps(analysis))
+    html = render(read_record(copied))
+    assert len(analysis["sites"]) == 1000
+    assert len(html.encode()) < 5_000_000
+    assert "Those of the 450 least sensitive places are left out." in Page(html).text
+
+
 def test_damaged_diagnostics_are_named(copied):
     (copied / "diagnostics.png").write_bytes(b"no picture" * 200_000)
     with pytest.raises(ResultError, match="its record is damaged"):

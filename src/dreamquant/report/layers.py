@@ -12,7 +12,7 @@ from dreamquant.report.charts import Column, columns, histogram
 from dreamquant.report.svg import short
 from dreamquant.report.wording import site_name
 
-_FIRST_SHOWN = 6  # histograms; the others can be unfolded
+_FIRST_SHOWN, _MOST_SHOWN = 6, 150  # histograms; those after the first can be unfolded
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def _changed(site: dict[str, Any]) -> float | None:
 
 
 def distributions(sites: Sequence[dict[str, Any]]) -> tuple[list[Distribution], list[Distribution]]:
-    """Histograms: those of the most sensitive sites, and all others in their order."""
-    order = sorted(range(len(sites)), key=lambda index: _quality(sites[index]))
+    """Histograms: those of the most sensitive sites, and the next most in their order."""
+    order = sorted(range(len(sites)), key=lambda index: _quality(sites[index]))[:_MOST_SHOWN]
     first = order[:_FIRST_SHOWN]
     shown = [_distribution(sites[index]) for index in first]
-    rest = [_distribution(site) for index, site in enumerate(sites) if index not in first]
+    rest = [_distribution(sites[index]) for index in sorted(order[_FIRST_SHOWN:])]
     return shown, rest
 
 

@@ -51,7 +51,9 @@ def class_name(manifest: Mapping[str, Any], label: int) -> str:
 
 def site_name(site: Mapping[str, Any]) -> str:
     """Where a quantizer sits, in words."""
-    layer = f"layer {site['layer']}" if site["layer"] else "the input"
+    layer = site["layer"] or "the input"
+    # A name that begins with a number, as in nn.Sequential, would be taken for a figure.
+    layer = f"layer {layer}" if layer[0].isdecimal() else layer
     if site["kind"] == "weight":
         return f"weights of {layer}"
     return f"input of {layer}" if site["kind"] == "input" else f"ReLU after {layer}"
