@@ -155,7 +155,7 @@ def test_damaged_diagnostics_are_named(copied):
         read_record(copied)
 
 
-@pytest.mark.parametrize("section", ["accuracy", "coverage", "protocol", "timings", "network"])
+@pytest.mark.parametrize("section", ["accuracy", "coverage", "protocol", "hardware", "network"])
 def test_a_damaged_manifest_is_named(section, copied):
     manifest = json.loads((copied / "manifest.json").read_text())
     for damaged in ({}, [], None, 7):
@@ -163,6 +163,14 @@ def test_a_damaged_manifest_is_named(section, copied):
         with pytest.raises(ResultError, match="its record is damaged") as e:
             render(read_record(copied))
         assert str(copied) in e.value.where
+
+
+def test_an_absurd_grid_is_damage_and_not_an_endless_drawing(copied):
+    analysis = json.loads((copied / "analysis.json").read_text())
+    analysis["sites"][0]["qmax"] = 10**30
+    (copied / "analysis.json").write_text(json.dumps(analysis))
+    with pytest.raises(ResultError, match="are no grid"):
+        render(read_record(copied))
 
 
 def test_sites_without_figures_are_shown_as_dashes(copied):

@@ -14,6 +14,7 @@ _POINTS = 300  # of a curve; more could not be told apart
 _LONGEST_NAME = 34  # letters beside an interval
 _FULL_BIN = 8  # values that a histogram's bin should have on average, so that its shape is seen
 _LEAST_BINS = 4  # a code
+_MOST_CODES = 256
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,12 @@ def histogram(bins: Sequence[int], qmin: int, qmax: int, label: str, series: int
         qmax: highest code.
         label: what it shows.
         series: colour.
+
+    Raises:
+        ValueError: no grid has so many codes.
     """
+    if not 0 < qmax - qmin < _MOST_CODES:
+        raise ValueError(f"codes {qmin} to {qmax} are no grid")
     width, height, base = 300.0, 118.0, 96.0
     x = Scale(qmin - 0.5, qmax + 0.5, 4, width - 4)
     bins = _merged(bins, qmax - qmin + 1)

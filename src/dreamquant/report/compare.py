@@ -55,15 +55,17 @@ def render_comparison(records: Sequence[Record]) -> str:
             )
             for result in ordered
         ]
-        made = environment()
-        return made.get_template("comparison.html").render(
-            assets=made.globals,
-            results=ordered,
-            differences=differences,
-            given=results,
-            apart=not differences and _apart(ordered),
-            chart=interval_chart(rows, "results with 95 % intervals"),
-            measure=results[0].head.measure,
+        return (
+            environment()
+            .get_template("comparison.html")
+            .render(
+                results=ordered,
+                differences=differences,
+                given=results,
+                apart=not differences and _apart(ordered),
+                chart=interval_chart(rows, "results with 95 % intervals"),
+                measure=results[0].head.measure,
+            )
         )
 
 

@@ -8,11 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from dreamquant.errors import ResultError
 from dreamquant.report.diagnostics import Diagnostics, read_diagnostics
 from dreamquant.results.files import read_json
 from dreamquant.results.manifest import MANIFEST, read_manifest
 from dreamquant.results.result import ANALYSIS
+
+# What a record of other fields, types or values ends in, here or in a template.
+_DAMAGE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    TemplateError,
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ def damage_named(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
+    except _DAMAGE as error:
         raise ResultError(
             f"the result cannot be shown: its record is damaged ({type(error).__name__}: {error})",
             where=str(folder / MANIFEST),

@@ -31,11 +31,10 @@ def environment() -> Environment:
     )
     made.filters |= {"size": size, "duration": duration, "signed": signed}
     # Files of the package itself, put into the page as they are.
-    made.globals |= {name: Markup((_PAGE / name).read_text("utf-8")) for name in _INLINED}
+    made.globals["inlined"] = {
+        name: Markup((_PAGE / name).read_text("utf-8")) for name in ("style.css", "script.js")
+    }
     return made
-
-
-_INLINED = ("style.css", "script.js")
 
 
 def render(record: Record) -> str:
@@ -55,7 +54,6 @@ def _context(record: Record) -> dict[str, Any]:
     weights = [site for site in sites if site["kind"] == "weight"]
     activations = [site for site in sites if site["kind"] != "weight"]
     return {
-        "assets": environment().globals,
         "head": head,
         "change": change(record),
         "chart": interval_chart(head.rows, f"{head.measure} in percent with 95 % intervals"),
