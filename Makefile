@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench docs clean
 
 demo: $(VENV)/core
 	$(BIN)/dreamquant demo --out out/demo
@@ -16,6 +16,10 @@ check: $(VENV)/all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Strict: a dead link, a missing page or name ends the build. The site lies in out/site.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/all
 	$(BIN)/python benchmarks/cifar10_resnet20.py
@@ -30,6 +34,10 @@ $(VENV)/core: pyproject.toml | $(BIN)/python
 
 $(VENV)/all: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $(VENV)/core $@
+
+$(VENV)/docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $(VENV)/core $@
 
 clean:

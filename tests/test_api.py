@@ -93,8 +93,10 @@ def digits(tmp_path_factory):
 def test_the_folder_holds_what_the_contract_says(digits):
     _, folder = digits
     assert sorted(path.name for path in folder.iterdir()) == [
+        "analysis.json",
         "log",
         "manifest.json",
+        "report.html",
         "samples.png",
         "student.safetensors",
     ]
@@ -113,7 +115,7 @@ def test_the_manifest_on_disk_is_the_results(digits):
     assert manifest["protocol"]["bits"] == "w3a3"
     assert manifest["timings"]["iterations"] == 6
     assert manifest["method"]["schedule"]["iterations"] == 6
-    assert sorted(manifest["files"]) == ["samples.png", "student.safetensors"]
+    assert sorted(manifest["files"]) == ["analysis.json", "samples.png", "student.safetensors"]
 
 
 def test_the_summary_is_the_manifests_headline(digits):
@@ -156,6 +158,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     assert logits(result.model, (3, 8, 8)).isfinite().all()
     result.save(tmp_path / "later")
+    assert (tmp_path / "later" / "report.html").is_file()
     assert_loads_alike(result, tmp_path / "later", network=tiny_module())
 
 

@@ -224,13 +224,15 @@ def test_accuracies_are_null_without_labels(run_json, tmp_path, unlabelled, with
 def test_what_quantize_prints_fits_the_terminal(saved, capsys, monkeypatch, width):
     monkeypatch.setattr(printing, "_console", Console(width=width, highlight=False))
     out = Path("/some/where", "far" * 40)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
     printing.result_table(open_result(saved / "result"), out)
     lines = capsys.readouterr().out.splitlines()
-    files = [str(out / name) for name in ("manifest.json", "student.safetensors", "samples.png")]
-    assert lines[-3:] == files
+    names = ("manifest.json", "student.safetensors", "samples.png", "analysis.json")
+    files = [str(out / name) for name in names]
+    assert lines[-7:] == [*files, "", "to read in a browser:", str(out / "report.html")]
     assert lines[0] == NETWORK
     assert lines[1].rstrip() == "at w3a3 by adadfq, preset quick"
-    assert all(len(line) <= width for line in lines[1:-3])
+    assert all(len(line) <= width for line in lines[1:-7])
     for label in ("full precision  ", "quantized, ranges only  ", "after recovery without data  "):
         assert sum(line.startswith(label) for line in lines) == 1
     for label in ("agreement", "protocol", "weights", "activations", "storage", "time"):

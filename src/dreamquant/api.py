@@ -132,19 +132,20 @@ def quantize(
         accelerator=accelerator,
         diagnostics=diagnostics,
     )
-    training, measured = job.complete(
+    outcome = job.complete(
         folder, configuration, started=started, budget=seconds, resume=resume, quiet=quiet
     )
     manifest = {
         "schema": describe.SCHEMA,
         "network": describe.describe_network(teacher),
         "method": describe.describe_method(chosen, preset, job.recipe),
+        "request": describe.describe_request(method, data),
         "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
         "scheme": asdict(scheme),
         "coverage": asdict(coverage),
-        **measured,
+        **outcome.measured,
     }
-    return job.result(training, manifest, folder)
+    return job.result(outcome, manifest, folder)
 
 
 def quantize_demo(out: str | Path) -> Result:

@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
 
 from dreamquant import options
+from dreamquant.cli_report import report
 from dreamquant.errors import (
     DataError,
     DreamQuantError,
@@ -214,7 +215,10 @@ def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False)
     _present(result, out, as_json=json)
 
 
-@app.command(sort_key=5)
+app.command(report, sort_key=5)
+
+
+@app.command(sort_key=6)
 def doctor(*, json: options.Json = False) -> None:
     """Show versions, devices, and which optional parts are present or how to get them."""
     from dreamquant.doctor import examine

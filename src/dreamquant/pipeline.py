@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -17,12 +17,15 @@ from torch import Tensor
 from dreamquant.diagnostics.dynamics import Dynamics, over_time
 from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.errors import ResultError
+from dreamquant.evaluation.analysis import affordable_images, analyse, image_count
+from dreamquant.evaluation.answers import Answers
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
-from dreamquant.evaluation.metrics import evaluate, evaluate_both
+from dreamquant.evaluation.metrics import evaluate, evaluate_both, wilson
 from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
 from dreamquant.quantization.layers import Student
+from dreamquant.report.write import write_after_run
 from dreamquant.results.files import write_bytes
 from dreamquant.results.manifest import describe_machine
 from dreamquant.results.result import (
@@ -38,7 +41,7 @@ from dreamquant.training.budget import fit
 from dreamquant.training.loop import Training, Watcher, run
 from dreamquant.training.progress import ProgressDisplay, counting
 from dreamquant.training.signals import HeldSignals
-from dreamquant.training.step import Teacher
+from dreamquant.training.step import Chance, Teacher
 from dreamquant.training.watchers import (
     Checkpoints,
     Evaluations,
@@ -50,12 +53,31 @@ from dreamquant.training.watchers import (
 _GLANCE = 1000  # images for accuracies on the way
 _SYNTHETIC = 512  # images for diversity, and for agreement where there are no others
 _SHOWN = 40  # images in samples.png
+_ANALYSIS = 2**31  # added to the seed, for random numbers that no training process draws
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping as JSON would give it back: lists for tuples, names for keys."""
     result: dict[str, Any] = json.loads(json.dumps(value))
     return result
+
+
+class Outcome(NamedTuple):
+    """A run that is over.
+
+    Attributes:
+        student: as it ended.
+        measured: for the manifest.
+        samples: synthetic images.
+        analysis: where accuracy went, quantizer by quantizer; ``None`` where there are none.
+        diagnostics: what the papers diagnose; ``None`` where it was not asked for.
+    """
+
+    student: Student
+    measured: dict[str, Any]
+    samples: Samples
+    analysis: dict[str, Any] | None
+    diagnostics: dict[str, Any] | None
 
 
 class Job:
@@ -88,6 +110,7 @@ class Job:
         self.network, self.recipe = network, recipe
         self.images, self.seed, self.accelerator = images, seed, accelerator
         self.record = Record()
+        self.answers = Answers(network.input.num_classes)
         device = accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
         self.student = student.to(device)
@@ -103,7 +126,7 @@ class Job:
         budget: float | None,
         resume: bool,
         quiet: bool,
-    ) -> tuple[Training, dict[str, Any]]:
+    ) -> Outcome:
         """Train and measure.
 
         Args:
@@ -113,9 +136,6 @@ class Job:
             budget: seconds from then to the end of training; ``None`` keeps the schedule.
             resume: go on from the checkpoint in ``folder``.
             quiet: show no progress.
-
-        Returns:
-            The run that is over, and what the manifest says of it.
 
         Raises:
             ResultError: the folder cannot take this run.
@@ -129,24 +149,31 @@ class Job:
         before = 0.0 if saved is None else saved["record"]["seconds"]
         training = self._train(folder, configuration, saved, quiet=quiet)
         measured = self._finish(training, quiet=quiet)
+        samples, analysis = self._samples(training), self._analyse(training)
+        diagnosed = self._diagnose(training)
         timings = {
             "training_seconds": self.record.seconds,
             "seconds": before + time.monotonic() - started,
             "iterations": training.iteration,
         }
-        return training, {**measured, **self._describe(), "timings": timings}
+        measured = {**measured, **self._describe(), "timings": timings}
+        return Outcome(training.student, measured, samples, analysis, diagnosed)
 
-    def result(
-        self, training: Training, manifest: Mapping[str, Any], folder: Path | None
-    ) -> Result:
+    def result(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         """The result of a run that is over; saved where there is a folder.
 
         Raises:
             ResultError: the folder cannot be written.
         """
-        samples, diagnosed = self._samples(training), self._diagnose(training)
-        student, teacher = training.student.cpu(), self.network.module.cpu()
-        result = Result(student, plain(manifest), samples, teacher, diagnosed)
+        result = Result(
+            outcome.student.cpu(),
+            plain(manifest),
+            outcome.samples,
+            self.network.module.cpu(),
+            outcome.diagnostics,
+            outcome.analysis,
+            after_save=None if outcome.analysis is None else write_after_run,
+        )
         if folder is not None and self.accelerator.is_main_process:
             result.save(folder)
         return result
@@ -229,8 +256,11 @@ class Job:
     def _measure_ranges(self, training: Training) -> dict[str, Any] | None:
         if self.images is None or not self.student.quantized_weights():
             return None
-        device = self.accelerator.device
-        return evaluate(training.student, self.images, device=device).as_json()
+        # Without labels there is nothing to tell but agreement.
+        teacher = self.teacher.network if self.images.labels is None else None
+        return evaluate(
+            training.student, self.images, teacher=teacher, device=self.accelerator.device
+        ).as_json()
 
     def _glance(self, training: Training) -> tuple[float, int] | None:
         if self.images is None or self.images.labels is None:
@@ -246,6 +276,7 @@ class Job:
             ``teacher``, ``ranges_only`` and ``student`` accuracies (``None`` without labelled
             images), ``agreement`` in percent and what it was measured on, and ``diversity`` of
             synthetic images (``None`` where no ReLU of the teacher yields a feature map).
+            Which answers changed is kept for :meth:`_analyse`.
         """
         training.student.fix()
         return {**self._measured(training, quiet=quiet), "diversity": self._diversity(training)}
@@ -253,32 +284,39 @@ class Job:
     def _measured(self, training: Training, *, quiet: bool) -> dict[str, Any]:
         device, module = self.accelerator.device, self.teacher.network
         if self.images is None:
-            agreement = self._synthetic_agreement(training)
-            on = f"{_SYNTHETIC} synthetic images"
+            agreed = self._synthetic_agreement(training)
             return {
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
-                "agreement": {"percent": agreement, "on": on},
+                "agreement": _agreement(agreed, _SYNTHETIC, f"{_SYNTHETIC} synthetic images"),
             }
         with counting("measuring both networks", len(self.images), quiet=quiet) as count:
             student, teacher = evaluate_both(
-                training.student, module, self.images, device=device, on_batch=count
+                training.student,
+                module,
+                self.images,
+                device=device,
+                on_batch=count,
+                on_answers=self.answers.add,
             )
+        agreed = round((student.agreement or 0) * student.n / 100)
         return {
             "accuracy": {
                 "teacher": teacher.as_json(),
                 "ranges_only": self.record.ranges_only,
                 "student": student.as_json(),
             },
-            "agreement": {"percent": student.agreement, "on": f"{student.n} images given"},
+            "agreement": _agreement(agreed, student.n, f"{student.n} images given"),
         }
 
     @torch.no_grad()
-    def _synthetic_agreement(self, training: Training) -> float:
+    def _synthetic_agreement(self, training: Training) -> int:
         agreed = 0
         for images in self._synthetic(training):
             wanted = self.teacher.network(images).argmax(1)
-            agreed += int(training.student(images).argmax(1).eq(wanted).sum())
-        return 100 * agreed / _SYNTHETIC
+            given = training.student(images).argmax(1)
+            agreed += int(given.eq(wanted).sum())
+            self.answers.add(given, wanted)
+        return agreed
 
     @torch.no_grad()
     def _diversity(self, training: Training) -> dict[str, Any] | None:
@@ -326,6 +364,36 @@ class Job:
         probability = self.teacher.network(images).softmax(1)
         confidence = probability.gather(1, labels[:, None])[:, 0]
         return Samples(images.cpu(), labels.cpu(), confidence.cpu())
+
+    @torch.no_grad()
+    def _analyse(self, training: Training) -> dict[str, Any] | None:
+        """Where accuracy went: every quantizer looked at on synthetic images, answers compared.
+
+        After :meth:`_finish`. It draws its images from random numbers of its own, so that what a
+        run gives does not depend on it.
+        """
+        schedule = self.recipe.schedule
+        affordable = affordable_images(schedule.iterations * schedule.batch)
+        student = training.student
+        sites = len(student.quantized_weights()) + len(student.activation_quantizers())
+        if not sites:
+            return None
+        count = image_count(sites, affordable)
+        own = copy.copy(training)
+        own.chance = Chance.seeded(self.seed + _ANALYSIS, self.accelerator.device)
+        size = min(schedule.batch, count)
+        batches = [
+            own.draw_batch(min(size, count - start)).images for start in range(0, count, size)
+        ]
+        labels = None if self.images is None else self.images.labels
+        return {
+            **analyse(self.teacher.network, student, batches, affordable),
+            "answers": self.answers.as_json(labels),
+        }
+
+
+def _agreement(agreed: int, n: int, on: str) -> dict[str, Any]:
+    return {"percent": 100 * agreed / n, "on": on, "ci95": list(wilson(agreed, n))}
 
 
 def open_folder(

@@ -17,7 +17,7 @@ from rich.table import Table
 from dreamquant.evaluation.metrics import Evaluation
 from dreamquant.methods.method import Method, Paper, Preset, Terms
 from dreamquant.methods.schedule import Schedule
-from dreamquant.results.result import Result
+from dreamquant.results.result import REPORT, Result
 from dreamquant.synthesis.targets import OneHot
 from dreamquant.terms.contract import Term, Weighted
 
@@ -92,6 +92,9 @@ def result_table(result: Result, out: Path) -> None:
     _print()
     for name in ("manifest.json", *manifest.get("files", {})):
         _print_path(out / name)
+    if (out / REPORT).exists():
+        _print("\nto read in a browser:")
+        _print_path(out / REPORT)
 
 
 def _print_accuracies(accuracy: Mapping[str, Any], names: Mapping[str, str]) -> None:

@@ -78,10 +78,12 @@ def evaluate_both(
     batch: int = 100,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] | None = None,
+    on_answers: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[Evaluation, Evaluation]:
     """What :func:`evaluate` finds for ``model``, and for ``teacher`` in the same pass.
 
-    Without a teacher the second holds no more than the number of images. Args and errors as there.
+    Without a teacher the second holds no more than the number of images. With one, ``on_answers``
+    is called after each batch with the classes (B,) that either predicts. Args and errors as there.
     """
     hits = torch.zeros(3, 2, dtype=torch.int64, device=device)  # top-1, top-5, agreement
     seen = 0
@@ -97,6 +99,8 @@ def evaluate_both(
             if teacher is not None:
                 ours, wanted = (classes[:, 0] for classes in best)
                 hits[2, 0] += ((ours == wanted) & (wanted != NO_CLASS)).sum()
+                if on_answers is not None:
+                    on_answers(ours, wanted)
             seen += len(chunk)
             if on_batch is not None:
                 on_batch(len(chunk))

@@ -58,6 +58,17 @@ def describe_method(method: Method, preset: str, recipe: Recipe) -> dict[str, An
     }
 
 
+def describe_request(method: str | Method, data: str | Path | None) -> dict[str, Any]:
+    """What was asked for by a name that the rest of the manifest resolves.
+
+    A method given in memory has no name that could be asked for again: it is on record as ``None``.
+    """
+    return {
+        "method": method if isinstance(method, str) else None,
+        "data": None if data is None else str(data),
+    }
+
+
 def describe_part(part: object) -> dict[str, Any] | None:
     """A part's name and numbers; ``None`` where the method has none."""
     return None if part is None else {"part": type(part).__name__, **vars(part)}

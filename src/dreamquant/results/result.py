@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,12 @@ from dreamquant.results.manifest import (
     read_origin,
     read_scheme,
 )
-from dreamquant.results.samples import save_samples
+from dreamquant.results.samples import encode_tiles, save_samples
 from dreamquant.results.student import decode, encode
 
 CHECKPOINT, LOG = "checkpoint", "log"
-STUDENT, SAMPLES = "student.safetensors", "samples.png"
+STUDENT, SAMPLES, ANALYSIS = "student.safetensors", "samples.png", "analysis.json"
+REPORT = "report.html"
 DIAGNOSTICS, DIAGNOSTICS_PICTURE = "diagnostics.json", "diagnostics.png"
 
 
@@ -71,6 +73,8 @@ class Result:
         samples: synthetic images, for a result made in this process.
         teacher: the network it came from, likewise.
         diagnostics: what the papers diagnose, where it was asked for, likewise.
+        analysis: where accuracy went, as plain JSON values, likewise.
+        after_save: called with the folder once all of the result is in it.
     """
 
     model: Student
@@ -78,6 +82,8 @@ class Result:
     samples: Samples | None = None
     teacher: nn.Module | None = None
     diagnostics: dict[str, Any] | None = None
+    analysis: dict[str, Any] | None = None
+    after_save: Callable[[Path], None] | None = None
 
     @property
     def input(self) -> InputSpec:
@@ -125,6 +131,9 @@ class Result:
             write_json(folder / DIAGNOSTICS, self.diagnostics)
             write_bytes(folder / DIAGNOSTICS_PICTURE, picture(self.diagnostics, self._title()))
             files += [DIAGNOSTICS, DIAGNOSTICS_PICTURE]
+        if self.analysis is not None:
+            write_json(folder / ANALYSIS, self.analysis | {"samples": self._tiles()})
+            files.append(ANALYSIS)
         self.manifest["files"] = {
             name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
             for name in files
@@ -132,6 +141,14 @@ class Result:
         write_json(folder / MANIFEST, self.manifest)
         # The run is over: what it would have been resumed from only takes space.
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+        if self.after_save is not None:
+            self.after_save(folder)
+
+    def _tiles(self) -> list[dict[str, Any]]:
+        if self.samples is None:
+            return []
+        s = self.samples
+        return encode_tiles(s.images, self.input, s.targets, s.confidence)
 
     def _title(self) -> str:
         method, protocol = self.manifest["method"], self.manifest["protocol"]
@@ -182,7 +199,15 @@ def remove_result(folder: Path, *, made_from: str) -> None:
     if not (folder / MANIFEST).is_file():
         return
     if read_origin(read_manifest(folder), folder).weights_sha256 == made_from:
-        for name in (MANIFEST, STUDENT, SAMPLES, DIAGNOSTICS, DIAGNOSTICS_PICTURE):
+        for name in (
+            MANIFEST,
+            STUDENT,
+            SAMPLES,
+            ANALYSIS,
+            DIAGNOSTICS,
+            DIAGNOSTICS_PICTURE,
+            REPORT,
+        ):
             (folder / name).unlink(missing_ok=True)
         for name in (CHECKPOINT, LOG):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +17,7 @@ from dreamquant.networks.spec import InputSpec
 from dreamquant.results.files import write_bytes
 
 _SMALLEST_TILE, _LARGEST_TILE = 112, 224
+_LARGEST_EXACT, _LARGEST_SCALED = 64, 160
 _MARGIN = 12
 _CAPTION = 22
 _GAP = 6
@@ -47,6 +50,39 @@ def save_samples(
     buffer = io.BytesIO()
     _grid(tiles, captions).save(buffer, "PNG", optimize=True)
     write_bytes(path, buffer.getvalue())
+
+
+def encode_tiles(
+    images: Tensor, spec: InputSpec, targets: Tensor, confidence: Tensor
+) -> list[dict[str, Any]]:
+    """The same images one by one, for pages: class, its name, confidence, and a file as base64.
+
+    Args as :func:`save_samples`. Images of up to 64 pixels are kept as PNG, pixel by pixel; larger
+    ones are scaled down to 160 at most and kept as WebP.
+    """
+    return [
+        {
+            "class": target,
+            "name": spec.class_names[target] if spec.class_names else None,
+            "confidence": probability,
+            **_encoded(Image.fromarray(pixels.numpy())),
+        }
+        for pixels, target, probability in zip(
+            _to_pixels(images, spec), targets.tolist(), confidence.tolist(), strict=True
+        )
+    ]
+
+
+def _encoded(image: Image.Image) -> dict[str, str]:
+    buffer = io.BytesIO()
+    if max(image.size) <= _LARGEST_EXACT:
+        image.save(buffer, "PNG", optimize=True)
+        kind = "image/png"
+    else:
+        image.thumbnail((_LARGEST_SCALED, _LARGEST_SCALED))
+        image.save(buffer, "WEBP", quality=80)
+        kind = "image/webp"
+    return {"type": kind, "base64": base64.b64encode(buffer.getvalue()).decode()}
 
 
 def _to_pixels(images: Tensor, spec: InputSpec) -> Tensor:

@@ -1,0 +1,95 @@
+"""Where accuracy went: a bounded look into a finished student, kept beside the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from dreamquant.evaluation.metrics import wilson
+from dreamquant.evaluation.rounding import Tally, activation_tallies, decibels, weight_tallies
+from dreamquant.evaluation.sites import Site, answer_with, find_sites, quantizer_of
+from dreamquant.quantization.layers import Student
+
+SCHEMA = 1
+_MOST, _FEWEST = 256, 16  # images
+_SHARE = 0.4  # of the images a run trains on: each of those costs about ten such forward passes
+
+
+def analyse(
+    teacher: nn.Module, student: Student, batches: Sequence[Tensor], affordable: int
+) -> dict[str, Any]:
+    """Ranges, clipping, signal to noise and sensitivity of every site, as plain values.
+
+    Sensitivity is measured on the teacher while it rounds at one site alone. Where there are more
+    sites than can be afforded, those with the least signal to noise are looked at.
+
+    Args:
+        teacher: the full-precision network, in eval mode.
+        student: made from it, its training over.
+        batches: images (B, C, H, W) each.
+        affordable: how many images may pass through a network, over all sites.
+    """
+    sites = find_sites(teacher, student, batches[0][:2])
+    weights = weight_tallies(teacher, student)
+    inputs = [site for site in sites if site.kind != "weight"]
+    activations, answers = activation_tallies(student, inputs, batches)
+    tallies = {
+        site: weights[site.layer] if site.kind == "weight" else activations[site] for site in sites
+    }
+    wanted = answer_with(teacher, student, (), batches)
+    looked_at = _worst(tallies, affordable // len(wanted))
+    alone = {
+        site: _compared(answer_with(teacher, student, [site], batches), wanted)
+        for site in looked_at
+    }
+    return {
+        "schema": SCHEMA,
+        "images": len(wanted),
+        "student": _compared(answers, wanted),
+        "rounded": _compared(answer_with(teacher, student, sites, batches), wanted),
+        "sites": [
+            {**_described(site, student), **tallies[site].as_json(), "alone": alone.get(site)}
+            for site in sites
+        ],
+    }
+
+
+def affordable_images(trained_on: int) -> int:
+    """How many images may pass through a network, for a run that trained on so many."""
+    return int(_SHARE * trained_on)
+
+
+def image_count(sites: int, affordable: int) -> int:
+    """How many images to analyse a student of so many sites on."""
+    return max(_FEWEST, min(_MOST, affordable // max(sites, 1)))
+
+
+def _worst(tallies: dict[Site, Tally], count: int) -> set[Site]:
+    def quality(site: Site) -> float:
+        sqnr = tallies[site].sqnr
+        return float("inf") if sqnr is None else sqnr
+
+    return set(sorted(tallies, key=quality)[:count])
+
+
+def _compared(logits: Tensor, wanted: Tensor) -> dict[str, Any]:
+    """How near logits (N, classes) come to the teacher's: agreement in percent, and dB."""
+    agreed = int(logits.argmax(1).eq(wanted.argmax(1)).sum())
+    noise = (logits - wanted).double().square().sum().item()
+    return {
+        "agreement": 100 * agreed / len(wanted),
+        "ci95": list(wilson(agreed, len(wanted))),
+        "sqnr": decibels(wanted.double().square().sum().item(), noise),
+    }
+
+
+def _described(site: Site, student: Student) -> dict[str, Any]:
+    described = {"kind": site.kind, "layer": site.layer, "position": site.position}
+    if site.kind == "weight":
+        quantizer = student.quantized_weights()[site.layer].quantizer
+        return described | {"bits": quantizer.bits, "scale": None, "zero_point": None}
+    activation = quantizer_of(student, site)
+    scale, zero_point = activation.scale.item(), int(activation.zero_point)
+    return described | {"bits": activation.bits, "scale": scale, "zero_point": zero_point}

@@ -1,0 +1,193 @@
+"""What a reader has to know before trusting a result, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dreamquant.report.headline import Headline, change
+from dreamquant.report.read import Record
+from dreamquant.report.wording import class_name, site_name
+
+_LOW_AGREEMENT = 80.0  # percent
+_LARGE_LOSS = 5.0  # points
+_SHORT = 300  # batches that the student learns from; the quick schedule has 480
+_UNLEARNED = 0.5  # mean probability of the class that was asked for
+_WELL_REGAINED = 50.0  # percent of what rounding lost
+_NARROW = 0.8  # share of the largest entropy that the classes of the images could have
+_CLIPPED = 0.05  # share of an activation's values
+_SENSITIVE = 10.0  # points of agreement lost by rounding one place alone
+_FEW = 1000  # images
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know.
+
+    Attributes:
+        level: ``warning`` where the result may be worse than it looks, else ``note``.
+        what: it is.
+        remedy: what to do; empty where there is nothing to do.
+    """
+
+    level: Literal["warning", "note"]
+    what: str
+    remedy: str = ""
+
+
+def findings(record: Record, head: Headline) -> list[Finding]:
+    """Warnings first, then notes."""
+    found = [
+        *_answers(record, head),
+        *_schedule(record),
+        *_images(record, head),
+        *_layers(record),
+        *_protocol(record, head),
+    ]
+    return sorted(found, key=lambda finding: finding.level != "warning")
+
+
+def _answers(record: Record, head: Headline) -> Iterator[Finding]:
+    lost = change(record)
+    if lost is not None and lost.value <= -_LARGE_LOSS:
+        yield Finding(
+            "warning",
+            f"The network lost {-lost.value:.1f} points of accuracy.",
+            "Try more bits, --first-last 8, another method, or a longer schedule.",
+        )
+    if head.agreement.value < _LOW_AGREEMENT:
+        yield Finding(
+            "warning",
+            f"It agrees with the original on only {head.agreement.value:.1f} % of {head.on}.",
+            "Try more bits, --first-last 8, another method, or a longer schedule.",
+        )
+    if head.regained is not None and head.regained < 0:
+        yield Finding(
+            "warning",
+            f"Training made it worse than rounding alone, by "
+            f"{(head.rounded.value - head.after.value) if head.rounded else 0:.1f} points.",
+            "The schedule is too short for this method, or its learning rate too high.",
+        )
+
+
+def _schedule(record: Record) -> Iterator[Finding]:
+    schedule = record.manifest["method"]["schedule"]
+    learning = schedule["iterations"] - schedule["student_warmup"]
+    if learning < _SHORT:
+        yield Finding(
+            "warning",
+            f"The student learned for only {learning} batches.",
+            "Leave --iterations and --budget out, or give more; --preset paper is the schedule "
+            "that was published.",
+        )
+
+
+def _images(record: Record, head: Headline) -> Iterator[Finding]:
+    samples = record.analysis.get("samples") or []
+    if samples:
+        mean = sum(sample["confidence"] for sample in samples) / len(samples)
+        if mean < _UNLEARNED:
+            yield Finding(
+                "note" if (head.regained or 0) > _WELL_REGAINED else "warning",
+                f"The images below are not clearly of the classes they were made for: the original "
+                f"network gives those {100 * mean:.0f} % on average.",
+                "Methods that ask for doubt do this on purpose; others need more iterations.",
+            )
+    diversity = record.manifest.get("diversity")
+    if diversity and diversity["label_entropy"] < _NARROW:
+        yield Finding(
+            "warning",
+            "Some classes hardly occur among the synthetic images: the balance of classes is "
+            f"{100 * diversity['label_entropy']:.0f} % of the best possible.",
+            "Try another seed or a longer schedule.",
+        )
+
+
+def _layers(record: Record) -> Iterator[Finding]:
+    left = record.manifest["coverage"]["left_in_float"]
+    if left:
+        yield Finding(
+            "warning",
+            f"{len(left)} computations stay in float: {', '.join(dict.fromkeys(left))}.",
+            "Write them as nn.Conv or nn.Linear modules if they are to run on integers.",
+        )
+    sites = record.analysis.get("sites", [])
+    yield from _clipping([site for site in sites if site["kind"] != "weight"])
+    yield from _sensitivity([site for site in sites if site["alone"]])
+
+
+def _clipping(sites: list[dict[str, Any]]) -> Iterator[Finding]:
+    found = [(site["below"] + site["above"], site_name(site)) for site in sites]
+    found = sorted((entry for entry in found if entry[0] > _CLIPPED), reverse=True)
+    if found:
+        share, name = found[0]
+        yield Finding(
+            "warning",
+            f"{100 * share:.1f} % of the values at the {name} are clipped{_others(found)}.",
+            "--ranges ema covers what is seen; --ranges learned trades clipping for finer steps.",
+        )
+
+
+def _sensitivity(sites: list[dict[str, Any]]) -> Iterator[Finding]:
+    found = [site for site in sites if _changed(site) > _SENSITIVE]
+    if found:
+        worst = max(found, key=_changed)
+        yield Finding(
+            "warning",
+            f"Rounding nothing but the {site_name(worst)} changes {_changed(worst):.0f} % of the "
+            f"original's answers on synthetic images{_others(found)}.",
+            "Give activations more bits."
+            if worst["kind"] == "relu"
+            else f"Give it more bits: --override '{worst['layer']}=w8a8'.",
+        )
+
+
+def _changed(site: dict[str, Any]) -> float:
+    return 100.0 - float(site["alone"]["agreement"])
+
+
+def _others(found: Sequence[object]) -> str:
+    count = len(found) - 1
+    return f", and likewise at {count} other place{'s' * (count > 1)}" if count else ""
+
+
+def _protocol(record: Record, head: Headline) -> Iterator[Finding]:
+    manifest = record.manifest
+    layers = manifest["coverage"]["layers"]
+    ends = [layer["weight_bits"] for layer in (layers[0], layers[-1])]
+    if min(ends) < 8:
+        yield Finding(
+            "note",
+            f"The first and the last layer have {' and '.join(str(bits) for bits in ends)} bits. "
+            "They are the most sensitive of most networks and hold few of the weights.",
+            "--first-last 8 often costs little and gives much.",
+        )
+    if head.measure == "agreement":
+        yield Finding(
+            "note",
+            "Nothing here is an accuracy: without labels one can only count how often the "
+            "quantized network answers as the original does.",
+            "Give labelled images with --data; they measure and never train.",
+        )
+    n = int(str(manifest["agreement"]["on"]).split()[0])
+    if n < _FEW:
+        yield Finding(
+            "note", f"{n} images are few: mind the intervals.", "Give more images with --data."
+        )
+    if not record.analysis:
+        yield Finding(
+            "note",
+            "This result was made by a version that did not look into its layers.",
+            "Quantize again to see ranges, sensitivity and histograms.",
+        )
+    yield Finding("note", "This is one run with one seed; another seed gives another result.")
+
+
+def worst_classes(record: Record, count: int = 10) -> list[dict[str, Any]]:
+    """The classes that lost most right answers, by name."""
+    classes = (record.analysis.get("answers") or {}).get("classes", [])
+    ordered = sorted(classes, key=lambda entry: entry["student"] - entry["teacher"])
+    return [
+        entry | {"name": class_name(record.manifest, entry["class"])} for entry in ordered[:count]
+    ]

@@ -1,0 +1,184 @@
+"""The protocol in plain words, classes by name, and the command that repeats a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_PLACEMENTS = {
+    "relu-output": "Activations are rounded where they leave a ReLU, as the papers of this field "
+    "measure. The input image and sums before their ReLU stay in float, so integer-only hardware "
+    "would do a little worse.",
+    "layer-input": "Activations are rounded where they enter every layer, the input image "
+    "included, as integer hardware does.",
+}
+_PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def signed(value: float) -> str:
+    """A change, with a minus sign rather than a hyphen."""
+    digits = f"{abs(value)}" if isinstance(value, int) else f"{abs(value):.2f}"
+    return f"{'−' if value < 0 else '+'}{digits}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units that suit them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def class_name(manifest: Mapping[str, Any], label: int) -> str:
+    """The name of a class, the first of ImageNet's synonyms, or "class 3" where it has none."""
+    names = manifest["network"]["input"]["class_names"]
+    name = str(names[label]).split(",")[0] if names else str(label)
+    # A bare number would be taken for a figure.
+    return f"class {name}" if name.isdecimal() else name
+
+
+def site_name(site: Mapping[str, Any]) -> str:
+    """Where a quantizer sits, in words."""
+    layer = site["layer"] or "the input"
+    # A name that begins with a number, as in nn.Sequential, would be taken for a figure.
+    layer = f"layer {layer}" if layer[0].isdecimal() else layer
+    if site["kind"] == "weight":
+        return f"weights of {layer}"
+    return f"input of {layer}" if site["kind"] == "input" else f"ReLU after {layer}"
+
+
+def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """All that has to be equal for two results to be compared, a sentence or two each."""
+    fields, schedule = manifest["protocol"], manifest["method"]["schedule"]
+    method, data = manifest["method"], manifest.get("request", {}).get("data")
+    images = f"{manifest['agreement']['on']}{f' ({Path(data).name})' if data else ''}"
+    return {
+        "Bits": _bits(fields),
+        "Where": _PLACEMENTS[fields["placement"]] + _left_in_float(manifest["coverage"]),
+        "Weights": f"{fields['weights'].capitalize()}.",
+        "Activations": f"{fields['activations'].capitalize()}. "
+        f"Gradient through the rounding: {fields['gradient']}.",
+        "Batch norm": f"{fields['batch_norm'].capitalize()}.",
+        "Learned from": f"{schedule['iterations']} batches of {schedule['batch']} synthetic "
+        f"images by method {method['name']}, preset {method['preset']}; not one real image. "
+        f"For the first {schedule['student_warmup']} batches only the generator learns. "
+        f"Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}.",
+        "Measured on": f"{images}, which took no part in training. "
+        "The last iteration is the result: no other was looked at to choose it.",
+        "Original": f"{Path(manifest['network']['name']).name}; its weights' SHA-256 begins with "
+        f"{fields['teacher_sha256'][:12]}.",
+    }
+
+
+def _bits(fields: Mapping[str, Any]) -> str:
+    weights, activations = fields["bits"].removeprefix("w").split("a")
+    others = "".join(f" Layers {name} have {bits}." for name, bits in fields["overrides"].items())
+    ends = fields["first_last_bits"]
+    exception = "" if ends == fields["bits"] else f" The first and the last layer have {ends} bits."
+    return (
+        f"Weights have {weights} bits ({2 ** int(weights)} levels), activations {activations} bits "
+        f"({2 ** int(activations)} levels).{exception}{others}"
+    )
+
+
+def _left_in_float(coverage: Mapping[str, Any]) -> str:
+    left = Counter(coverage["left_in_float"])
+    if not left:
+        return ""
+    return " Left in float: " + "; ".join(f"{n} × {part}" for part, n in left.items()) + "."
+
+
+def command(manifest: Mapping[str, Any]) -> str:
+    """The shell command that repeats a run, or the Python call for a module given in memory."""
+    request = manifest.get("request", {"method": manifest["method"]["name"]})
+    if ":" not in manifest["network"]["name"] or request["method"] is None:
+        return _python_call(manifest)
+    options = _options(manifest)
+    parts = [shlex.quote(manifest["network"]["name"])]
+    parts += [f"{name} {shlex.quote(value)}" for name, value in options]
+    return "dreamquant quantize " + " \\\n    ".join(parts)
+
+
+def _options(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    network, scheme, fields = manifest["network"], manifest["scheme"], manifest["protocol"]
+    request = manifest.get("request", {})
+    weights, data = network["weights"], request.get("data")
+    return [
+        *([("--weights", weights)] if weights else []),
+        *(_input_options(network["input"]) if "options" in network["input_source"] else []),
+        ("--bits", fields["bits"]),
+        ("--placement", fields["placement"]),
+        *_ends(scheme),
+        *(("--override", f"{name}={bits}") for name, bits in fields["overrides"].items()),
+        ("--ranges", scheme["ranges"]),
+        ("--gradient", scheme["gradient"]),
+        ("--method", request.get("method", manifest["method"]["name"])),
+        ("--preset", manifest["method"]["preset"]),
+        ("--iterations", str(manifest["timings"]["iterations"])),
+        ("--seed", str(fields["seed"])),
+        ("--precision", fields["training_precision"]),
+        *([("--data", data)] if data else []),
+        ("--out", "out/again"),
+    ]
+
+
+def _input_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("--input", "x".join(str(size) for size in spec["shape"])),
+        ("--mean", ",".join(str(value) for value in spec["mean"])),
+        ("--std", ",".join(str(value) for value in spec["std"])),
+    ]
+
+
+def _ends(scheme: Mapping[str, Any]) -> list[tuple[str, str]]:
+    ends = scheme["first_last_bits"]
+    return [] if ends is None else [("--first-last", str(ends))]
+
+
+def _python_call(manifest: Mapping[str, Any]) -> str:
+    spec, scheme, fields = manifest["network"]["input"], manifest["scheme"], manifest["protocol"]
+    request = manifest.get("request", {})
+    given = {
+        "placement": fields["placement"],
+        "first_last": scheme["first_last_bits"],
+        "overrides": tuple(fields["overrides"].items()),
+        "preset": manifest["method"]["preset"],
+        "ranges": scheme["ranges"],
+        "gradient": scheme["gradient"],
+        "iterations": manifest["timings"]["iterations"],
+        "seed": fields["seed"],
+        "precision": fields["training_precision"],
+        "data": request.get("data"),
+        "out": "out/again",
+    }
+    shape = {name: tuple(spec[name]) for name in ("shape", "mean", "std")}
+    method, name = request.get("method", manifest["method"]["name"]), manifest["method"]["name"]
+    call = [
+        f"network,  # the same {manifest['network']['name']} as then",
+        f"{fields['bits']!r},",
+        f"{method!r}," if method else f"method,  # the same {name} as then",
+        f"input=InputSpec(**{shape}, num_classes={spec['num_classes']}),",
+        *(f"{name}={value!r}," for name, value in given.items()),
+    ]
+    body = "\n".join(f"    {line}" for line in call)
+    return f"from dreamquant import InputSpec, quantize\n\nquantize(\n{body}\n)"
+
+
+def files(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Each file of the result with its size and checksum, as far as the manifest lists them."""
+    return {
+        name: f"{size(entry['bytes'])}, SHA-256 {entry['sha256']}"
+        for name, entry in manifest.get("files", {}).items()
+    } | {"folder": str(folder)}

@@ -1,0 +1,95 @@
+"""Protocols in words, numbers in units, and commands that do what they say."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import shlex
+
+import pytest
+
+from dreamquant.report import wording
+
+
+def test_units():
+    assert [wording.size(n) for n in (12, 2048, 3 * 2**20, 5 * 2**30)] == [
+        "12 bytes",
+        "2.0 KiB",
+        "3.0 MiB",
+        "5.0 GiB",
+    ]
+    assert [wording.duration(n) for n in (3, 200, 9000)] == ["3 s", "3.3 min", "2.5 h"]
+    assert [wording.signed(n) for n in (3, -2, -0.5)] == ["+3", "−2", "−0.50"]
+
+
+def test_classes_have_names_that_are_no_figures(record):
+    names = [wording.class_name(record.manifest, label) for label in range(5)]
+    assert names == ["cat", "<b>dog</b>", "tench", "ship", "class 4"]
+    record.manifest["network"]["input"]["class_names"] = []
+    assert wording.class_name(record.manifest, 3) == "class 3"
+
+
+def test_the_protocol_is_in_whole_sentences(record):
+    found = wording.protocol(record.manifest)
+    assert found["Bits"] == "Weights have 3 bits (8 levels), activations 3 bits (8 levels)."
+    assert found["Learned from"].startswith("12 batches of 32 synthetic images by method adadfq")
+    assert found["Measured on"].startswith("60 images given (labelled.npz)")
+    assert all(text.endswith(".") for text in found.values())
+
+
+def test_exceptions_from_the_bits_are_named(record):
+    record.manifest["protocol"] |= {"first_last_bits": 8, "overrides": {"3": "w2a2"}}
+    record.manifest["coverage"]["left_in_float"] = ["matmul of computed tensors"] * 2
+    found = wording.protocol(record.manifest)
+    assert "first and the last layer have 8 bits. Layers 3 have w2a2." in found["Bits"]
+    assert "Left in float: 2 × matmul of computed tensors." in found["Where"]
+
+
+def test_a_module_in_memory_is_quantized_again_by_a_python_call(record):
+    call = wording.command(record.manifest)
+    (_, statement) = ast.parse(call).body
+    given = {word.arg: word.value for word in statement.value.keywords}
+    assert ast.literal_eval(given["iterations"]) == 12
+    assert ast.literal_eval(given["data"]).endswith("labelled.npz")
+    assert [ast.literal_eval(word) for word in statement.value.args[1:]] == ["w3a3", "adadfq"]
+
+
+def test_a_method_in_memory_too(named):
+    named["request"]["method"] = None
+    assert "method,  # the same adadfq as then" in wording.command(named)
+
+
+@pytest.fixture
+def named(record):
+    """The manifest as it would be of a network from a file."""
+    manifest = copy.deepcopy(record.manifest)
+    manifest["network"] |= {
+        "name": "/some where/net.py:build",
+        "weights": "/some where/w.pt",
+        "input_source": "options",
+    }
+    manifest["protocol"]["overrides"] = {"layer1.*": "w8a8"}
+    manifest["scheme"]["first_last_bits"] = 8
+    return manifest
+
+
+def test_the_command_can_be_pasted_into_a_shell(named):
+    words = shlex.split(wording.command(named).replace("\\\n", " "))
+    assert words[:3] == ["dreamquant", "quantize", "/some where/net.py:build"]
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    assert options["--weights"] == "/some where/w.pt"
+    assert options["--input"] == "3x8x8"
+    assert options["--mean"] == "0.5,0.5,0.5"
+    assert options["--override"] == "layer1.*=w8a8"
+    assert options["--first-last"] == "8"
+    assert (options["--bits"], options["--iterations"]) == ("w3a3", "12")
+
+
+def test_the_command_has_only_options_that_exist(named, capsys):
+    from dreamquant import cli
+
+    with pytest.raises(SystemExit):
+        cli.main(["quantize", "--help"])
+    text = capsys.readouterr().out
+    words = shlex.split(wording.command(named).replace("\\\n", " "))
+    assert all(f"{word} " in text for word in words if word.startswith("--"))
