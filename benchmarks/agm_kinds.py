@@ -41,7 +41,7 @@ def main() -> None:
     grid = Grid("agm-kinds-cifar10", TITLE)
     for seed in range(3):
         for name, method in VARIANTS.items():
-            point = Point(name, "w3a3", seed, options.iterations)
+            point = Point(name, "w3a3", seed, options.iterations, "bf16")
             if not grid.has(point):
                 grid.add(measure(network, images, point, method))
                 grid.write_page(_page(grid.runs))

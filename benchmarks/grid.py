@@ -14,6 +14,7 @@ from dreamquant import Method, Network, load_network, open_result, quantize
 from dreamquant.results.files import read_json, write_bytes, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
+_PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
 RESULTS = ROOT / "docs" / "results"
 DATA = Path(os.environ.get("DREAMQUANT_DATA", ROOT / "../shared/data"))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,6 +28,7 @@ class Point:
     bits: str
     seed: int
     iterations: int | None = None
+    precision: str = "32"
 
 
 class Grid:
@@ -97,6 +99,7 @@ def measure(
             point.bits,
             method or point.method,
             iterations=point.iterations,
+            precision=point.precision,
             seed=point.seed,
             data=images,
             out=out,
@@ -136,7 +139,8 @@ def protocol_lines(run: dict[str, Any]) -> Iterable[str]:
         f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
         f"{protocol['activations']}; all layers, first and last too, at the bits named; batch norm "
         f"{protocol['batch_norm']}; {schedule['iterations']} iterations of {schedule['batch']} "
-        "images (preset quick); the last iteration is reported; teacher sha256 "
+        f"images (preset quick) in {_PRECISIONS[protocol['training_precision']]}; the last "
+        "iteration is reported; teacher sha256 "
         f"{protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
         f"{run['n']} lossless test images."
     )

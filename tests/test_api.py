@@ -289,7 +289,7 @@ def test_a_run_stopped_while_it_was_measured_at_the_end_goes_on(tmp_path, monkey
     out = tmp_path / "out"
     quantize_tiny(out=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Job, "finish", stopped)
+        patch.setattr(pipeline.Job, "_finish", stopped)
         with pytest.raises(KeyboardInterrupt):
             quantize_tiny(out=out)
     quantize_tiny(out=out, resume=True)

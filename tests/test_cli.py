@@ -113,6 +113,47 @@ def interrupt_at(monkeypatch, iteration: int, number: int = signal.SIGINT) -> No
     monkeypatch.setattr(Training, "_update", update)
 
 
+# ---------------------------------------------------------------------------- distill
+
+
+@pytest.fixture
+def small(tmp_path) -> str:
+    """A student of the digits, fit for one command."""
+    file = tmp_path / "small.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    parts = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()\n"
+        "    return nn.Sequential(*parts, nn.Linear(144, 10))\n"
+    )
+    return f"{file}:net"
+
+
+def test_distill_prints_one_object_and_evaluate_finds_the_teacher(run_json, data, small, tmp_path):
+    out = str(tmp_path / "out")
+    options = ("--student", small, "--iterations", "3", "--device", "cpu", "--out", out)
+    summary = run_json("distill", *DIGITS, *options, *data)
+    assert list(summary) == SUMMARY
+    assert summary["ranges_only"]["top1"] is None
+    measured = run_json("evaluate", out, *data)
+    assert measured["top1"] == summary["student"]["top1"]
+    assert measured["agreement"] == summary["agreement"]
+
+
+def test_distill_prints_a_table_with_both_sizes(run, data, small, tmp_path):
+    options = ("--student", small, "--iterations", "2", "--device", "cpu")
+    printed = run("distill", *DIGITS, *options, *data, "--out", str(tmp_path / "out")).out
+    assert "student, trained without data" in printed
+    assert "1,498 instead of " in printed
+
+
+def test_a_stopped_distillation_says_how_to_go_on(run, small, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 1)
+    options = ("--student", small, "--iterations", "3", "--device", "cpu", "--bits", "w8a8")
+    said = run("distill", *DIGITS, *options, "--out", str(tmp_path / "out"), code=130).err
+    assert said.splitlines()[-1].startswith("go on with: dreamquant distill --resume ")
+
+
 # ------------------------------------------------------------------------------ speed
 
 

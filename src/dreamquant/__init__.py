@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamquant.api import quantize as quantize
+    from dreamquant.distillation import distill as distill
     from dreamquant.errors import DreamQuantError as DreamQuantError
     from dreamquant.evaluation.metrics import Evaluation as Evaluation
     from dreamquant.methods import METHODS as METHODS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "quantize": "dreamquant.api",
+    "distill": "dreamquant.distillation",
     "load": "dreamquant.results.result",
     "open_result": "dreamquant.results.result",
     "load_network": "dreamquant.networks.load",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from dreamquant import demo
@@ -16,9 +17,9 @@ from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network, load_network, wrap_module
 from dreamquant.networks.probe import require_batch_norm
 from dreamquant.networks.spec import InputSpec
-from dreamquant.pipeline import Job, open_folder, plain
+from dreamquant.pipeline import Job, plain
+from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
-from dreamquant.report.write import write_after_run
 from dreamquant.results import manifest as describe
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
 from dreamquant.training.budget import parse_duration
@@ -82,14 +83,12 @@ def quantize(
         KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
     """
     started = time.monotonic()
-    _require_possible(iterations, budget, seed)
+    require_possible(iterations, budget, seed)
     accelerator = accelerator_for(device, precision)
     chosen = find_method(method)
     teacher = _open(network, input)
     require_batch_norm(teacher, chosen.name)
-    recipe = chosen.recipe(preset, teacher.input.shape)
-    if iterations is not None:
-        recipe = replace(recipe, schedule=recipe.schedule.scaled(iterations))
+    recipe = chosen.recipe(preset, teacher.input.shape).lasting(iterations)
     scheme = Scheme(
         Bits.parse(bits),
         placement,
@@ -115,39 +114,23 @@ def quantize(
         }
     )
     folder = None if out is None else Path(out)
-    job = Job(teacher, scheme, recipe, images, seed=seed, accelerator=accelerator)
-    saved = open_folder(folder, configuration, resume=resume)
-    if seconds is not None and saved is None:
-        job.fit_budget(seconds - (time.monotonic() - started))
-    before = 0.0 if saved is None else saved["record"]["seconds"]
-    training = job.train(folder, configuration, saved, quiet=quiet)
-    measured = job.finish(training, quiet=quiet)
-    samples, analysis = job.samples(training), job.analyse(training)
+    example = torch.zeros(2, *teacher.input.shape)
+    student, coverage = quantize_network(teacher.module, scheme, example)
+    job = Job(teacher, student, recipe, images, seed=seed, accelerator=accelerator)
+    training, measured = job.complete(
+        folder, configuration, started=started, budget=seconds, resume=resume, quiet=quiet
+    )
     manifest = {
         "schema": describe.SCHEMA,
         "network": describe.describe_network(teacher),
         "method": describe.describe_method(chosen, preset, job.recipe),
         "request": describe.describe_request(method, data),
         "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
+        "scheme": asdict(scheme),
+        "coverage": asdict(coverage),
         **measured,
-        **job.describe(),
-        "timings": {
-            "training_seconds": job.record.seconds,
-            "seconds": before + time.monotonic() - started,
-            "iterations": training.iteration,
-        },
     }
-    result = Result(
-        training.student.cpu(),
-        plain(manifest),
-        samples,
-        teacher.module.cpu(),
-        plain(analysis),
-        after_save=write_after_run,
-    )
-    if folder is not None and accelerator.is_main_process:
-        result.save(folder)
-    return result
+    return job.result(training, manifest, folder)
 
 
 def quantize_demo(out: str | Path) -> Result:
@@ -168,7 +151,12 @@ def quantize_demo(out: str | Path) -> Result:
     )
 
 
-def _require_possible(iterations: int | None, budget: str | None, seed: int) -> None:
+def require_possible(iterations: int | None, budget: str | None, seed: int) -> None:
+    """Refuse lengths and seeds that no run can have.
+
+    Raises:
+        TrainingError: it names the option.
+    """
     if iterations is not None and iterations < 1:
         raise TrainingError(
             f"{iterations} iterations are none", where="--iterations", remedy="give 1 or more"

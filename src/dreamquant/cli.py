@@ -45,6 +45,7 @@ app = App(
 # What a stopped run leaves in its folder. Named here too, because those who write it import torch,
 # which may be just what was interrupted.
 _STATE = Path("checkpoint", "state.pt")
+_DISTILLED = Path("distilled")
 _STOPPED, _USAGE = 130, 2
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -104,6 +105,50 @@ def quantize(
 
 
 @app.command(sort_key=1)
+def distill(
+    teacher: options.Network,
+    /,
+    *,
+    student: options.Student,
+    out: options.Out,
+    weights: options.Weights = None,
+    input: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    classes: options.Classes = None,
+    bits: options.BitsAfterwards = None,
+    method: options.Method = "adadfq",
+    budget: options.Budget = None,
+    iterations: options.Iterations = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "32",
+    data: options.Data = None,
+    resume: options.Resume = False,
+    json: options.Json = False,
+) -> None:
+    """Train another, smaller network to do what a trained one does, without data."""
+    with _resumable(out, "--resume"):
+        from dreamquant import distillation
+
+        result = distillation.distill(
+            _named_network(teacher, weights, input, mean, std, classes),
+            student,
+            method,
+            bits=bits,
+            budget=budget,
+            iterations=iterations,
+            seed=seed,
+            data=data,
+            device=device,
+            precision=precision,
+            out=out,
+            resume=resume,
+        )
+    _present(result, out, as_json=json)
+
+
+@app.command(sort_key=2)
 def evaluate(
     target: options.Target,
     /,
@@ -140,7 +185,7 @@ def evaluate(
         evaluation_table(evaluation, target)
 
 
-@app.command(sort_key=2)
+@app.command(sort_key=3)
 def methods(
     name: Annotated[str | None, Parameter(help="Of one method, for its page.")] = None, /
 ) -> None:
@@ -158,7 +203,7 @@ def methods(
     method_page(method)
 
 
-@app.command(sort_key=3)
+@app.command(sort_key=4)
 def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False) -> None:
     """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
     with _resumable(out):
@@ -168,10 +213,10 @@ def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False)
     _present(result, out, as_json=json)
 
 
-app.command(report, sort_key=4)
+app.command(report, sort_key=5)
 
 
-@app.command(sort_key=5)
+@app.command(sort_key=6)
 def doctor(*, json: options.Json = False) -> None:
     """Show versions, devices, and which optional parts are present or how to get them."""
     from dreamquant.doctor import examine
@@ -273,7 +318,7 @@ def _resumable(out: Path, *more: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (out / _STATE).exists():
+        if (out / _STATE).exists() or (out / _DISTILLED).exists():
             raise _StoppedRun(*more) from None
         raise
 

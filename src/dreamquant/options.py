@@ -48,6 +48,14 @@ Target = Annotated[
     str, Parameter(help="A result folder, or a network as `dreamquant quantize` takes it.")
 ]
 
+Student = Annotated[
+    str,
+    Parameter(
+        group=_NETWORK,
+        metavar="NETWORK",
+        help="The architecture to train, named like the teacher; it starts from fresh weights.",
+    ),
+]
 Weights = Annotated[
     Path | None,
     _value(_NETWORK, "FILE", "Its weights, safetensors or torch, where not the pretrained ones."),
@@ -78,6 +86,10 @@ Std = Annotated[str | None, _value(_NETWORK, "R,G,B", "Standard deviation, likew
 Classes = Annotated[int | None, _number(_NETWORK, "Number of classes it must have.")]
 
 Bits = Annotated[str, _value(_SCHEME, "wNaN", "Of weights and activations, 2 to 8 each.")]
+BitsAfterwards = Annotated[
+    str | None,
+    _value(_SCHEME, "wNaN", "Quantize the student afterwards; its float weights are kept too."),
+]
 Placement = Annotated[
     Literal["relu-output", "layer-input"],
     _value(

@@ -1,9 +1,10 @@
-"""The phases of one quantization: convert, train, measure, and what a killed run left behind."""
+"""The phases of one run: train, measure, describe, and what a killed run left behind."""
 
 from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,12 +22,18 @@ from dreamquant.evaluation.diversity import diversity, look_at
 from dreamquant.evaluation.metrics import evaluate, evaluate_both, wilson
 from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
-from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
-from dreamquant.quantization.scheme import Scheme
+from dreamquant.report.write import write_after_run
 from dreamquant.results.files import write_bytes
 from dreamquant.results.manifest import describe_machine
-from dreamquant.results.result import CHECKPOINT, LOG, Samples, claim_folder, require_no_result
+from dreamquant.results.result import (
+    CHECKPOINT,
+    LOG,
+    Result,
+    Samples,
+    claim_folder,
+    require_no_result,
+)
 from dreamquant.training import checkpoint
 from dreamquant.training.budget import fit
 from dreamquant.training.loop import Training, Watcher, run
@@ -54,11 +61,11 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Job:
-    """One quantization: a teacher, the student made from it, and a recipe to train it by.
+    """One run: a teacher, its student, and a recipe to train it by.
 
     Args:
         network: the teacher.
-        scheme: what the student becomes.
+        student: as it starts.
         recipe: how it learns.
         images: to measure on; ``None`` measures agreement on synthetic images alone.
         seed: of everything random.
@@ -68,31 +75,95 @@ class Job:
     def __init__(
         self,
         network: Network,
-        scheme: Scheme,
+        student: Student,
         recipe: Recipe,
         images: EvaluationSet | None,
         *,
         seed: int,
         accelerator: Accelerator,
     ) -> None:
-        self.network, self.scheme, self.recipe = network, scheme, recipe
+        self.network, self.recipe = network, recipe
         self.images, self.seed, self.accelerator = images, seed, accelerator
         self.record = Record()
         self.answers = Answers(network.input.num_classes)
+        self.analysis: dict[str, Any] = {}
         device = accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
-        module = network.module.to(device)
-        self.student, self.coverage = quantize_network(module, scheme, example)
-        self.teacher = Teacher(module, example, recipe.taps)
+        self.student = student.to(device)
+        self.teacher = Teacher(network.module.to(device), example, recipe.taps)
 
-    def fit_budget(self, seconds: float) -> None:
+    def complete(
+        self,
+        folder: Path | None,
+        configuration: Mapping[str, Any],
+        *,
+        started: float,
+        budget: float | None,
+        resume: bool,
+        quiet: bool,
+    ) -> tuple[Training, dict[str, Any]]:
+        """Train and measure.
+
+        Args:
+            folder: for checkpoints and logs.
+            configuration: that a later process must share to resume.
+            started: when this process began, by the monotonic clock.
+            budget: seconds from then to the end of training; ``None`` keeps the schedule.
+            resume: go on from the checkpoint in ``folder``.
+            quiet: show no progress.
+
+        Returns:
+            The run that is over, and what the manifest says of it.
+
+        Raises:
+            ResultError: the folder cannot take this run.
+            TrainingError: there is nothing to resume, or it was another run; or a loss is not
+                finite.
+            KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
+        """
+        saved = open_folder(folder, configuration, resume=resume)
+        if budget is not None and saved is None:
+            self._fit_budget(budget - (time.monotonic() - started))
+        before = 0.0 if saved is None else saved["record"]["seconds"]
+        training = self._train(folder, configuration, saved, quiet=quiet)
+        measured = self._finish(training, quiet=quiet)
+        self.analysis = self._analyse(training)
+        timings = {
+            "training_seconds": self.record.seconds,
+            "seconds": before + time.monotonic() - started,
+            "iterations": training.iteration,
+        }
+        return training, {**measured, **self._describe(), "timings": timings}
+
+    def result(
+        self, training: Training, manifest: Mapping[str, Any], folder: Path | None
+    ) -> Result:
+        """The result of a run that is over; saved where there is a folder.
+
+        Raises:
+            ResultError: the folder cannot be written.
+        """
+        samples = self._samples(training)
+        result = Result(
+            training.student.cpu(),
+            plain(manifest),
+            samples,
+            self.network.module.cpu(),
+            plain(self.analysis),
+            after_save=write_after_run,
+        )
+        if folder is not None and self.accelerator.is_main_process:
+            result.save(folder)
+        return result
+
+    def _fit_budget(self, seconds: float) -> None:
         """Scale the schedule to the speed of this machine."""
         schedule = fit(
             self.recipe.schedule, seconds, lambda: self._training(copy.deepcopy(self.student))
         )
         self.recipe = replace(self.recipe, schedule=schedule)
 
-    def train(
+    def _train(
         self,
         folder: Path | None,
         configuration: Mapping[str, Any],
@@ -100,18 +171,6 @@ class Job:
         *,
         quiet: bool,
     ) -> Training:
-        """Train to the end of the schedule, watching on the way.
-
-        Args:
-            folder: for checkpoints and logs.
-            configuration: that a later process must share to resume.
-            saved: the checkpoint to go on from.
-            quiet: show no progress.
-
-        Raises:
-            TrainingError: a loss is not finite.
-            KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
-        """
         if saved is not None:
             self.record = Record(**saved["record"])
             schedule = self.recipe.schedule.scaled(self.record.iterations)
@@ -171,7 +230,7 @@ class Job:
         )
 
     def _measure_ranges(self, training: Training) -> dict[str, Any] | None:
-        if self.images is None:
+        if self.images is None or not self.student.quantized_weights():
             return None
         # Without labels there is nothing to tell but agreement.
         teacher = self.teacher.network if self.images.labels is None else None
@@ -186,18 +245,13 @@ class Job:
         seen = evaluate(training.student, few, device=self.accelerator.device)
         return (seen.top1 or 0.0), seen.n
 
-    def finish(self, training: Training, *, quiet: bool) -> dict[str, Any]:
+    def _finish(self, training: Training, *, quiet: bool) -> dict[str, Any]:
         """Put the student on its grids for good, and measure it.
-
-        Args:
-            training: over.
-            quiet: show no progress.
 
         Returns:
             ``teacher``, ``ranges_only`` and ``student`` accuracies (``None`` without labelled
             images), ``agreement`` in percent and what it was measured on, and ``diversity`` of
             synthetic images (``None`` where no ReLU of the teacher yields a feature map).
-            Which answers changed is kept for :meth:`analyse`.
         """
         training.student.fix()
         return {**self._measured(training, quiet=quiet), "diversity": self._diversity(training)}
@@ -257,17 +311,14 @@ class Job:
         for start in range(0, _SYNTHETIC, batch):
             yield training.draw_batch(min(batch, _SYNTHETIC - start)).images
 
-    def describe(self) -> dict[str, Any]:
-        """Scheme, coverage, machine and history, for the manifest."""
+    def _describe(self) -> dict[str, Any]:
         return {
-            "scheme": asdict(self.scheme),
-            "coverage": asdict(self.coverage),
             **describe_machine(self.accelerator.device),
             "history": {"losses": self.record.losses, "accuracy": self.record.accuracy},
         }
 
     @torch.no_grad()
-    def samples(self, training: Training) -> Samples:
+    def _samples(self, training: Training) -> Samples:
         """Synthetic images to look at, as many of each class."""
         classes = self.network.input.num_classes
         turns = torch.arange(_SHOWN, device=self.accelerator.device) % classes
@@ -280,15 +331,22 @@ class Job:
         return Samples(images.cpu(), labels.cpu(), confidence.cpu())
 
     @torch.no_grad()
-    def analyse(self, training: Training) -> dict[str, Any]:
+    def _analyse(self, training: Training) -> dict[str, Any]:
         """Where accuracy went: every quantizer looked at on synthetic images, answers compared.
 
-        After :meth:`finish`. It draws its images from random numbers of its own, so that what a
-        run gives does not depend on it.
+        It draws its images from random numbers of its own, so that what a run gives does not
+        depend on it.
         """
+        labels = None if self.images is None else self.images.labels
+        return {**self._analysed_sites(training), "answers": self.answers.as_json(labels)}
+
+    def _analysed_sites(self, training: Training) -> dict[str, Any]:
+        student = training.student
+        sites = len(student.quantized_weights()) + len(student.activation_quantizers())
+        if not sites:
+            return {}
         schedule = self.recipe.schedule
         affordable = affordable_images(schedule.iterations * schedule.batch)
-        sites = len(self.coverage.layers) + len(training.student.activation_quantizers())
         count = image_count(sites, affordable)
         own = copy.copy(training)
         own.chance = Chance.seeded(self.seed + _ANALYSIS, self.accelerator.device)
@@ -296,11 +354,7 @@ class Job:
         batches = [
             own.draw_batch(min(size, count - start)).images for start in range(0, count, size)
         ]
-        labels = None if self.images is None else self.images.labels
-        return {
-            **analyse(self.teacher.network, training.student, batches, affordable),
-            "answers": self.answers.as_json(labels),
-        }
+        return analyse(self.teacher.network, student, batches, affordable)
 
 
 def _agreement(agreed: int, n: int, on: str) -> dict[str, Any]:

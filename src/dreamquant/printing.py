@@ -25,6 +25,13 @@ _console = Console(highlight=False)
 
 _INLINE = re.compile(r"``(.+?)``", re.DOTALL)
 _DISPLAYED = re.compile(r"^``(.+?)``", re.DOTALL | re.MULTILINE)
+# What the table calls each accuracy of the manifest.
+_QUANTIZED = {
+    "teacher": "full precision",
+    "ranges_only": "quantized, ranges only",
+    "student": "after recovery without data",
+}
+_DISTILLED = {"teacher": "teacher", "student": "student, trained without data"}
 _PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
 _SYMBOLS = {
     "z_p": "z_p: the teacher's logits",
@@ -71,16 +78,17 @@ def _print_pairs(pairs: Mapping[str, str]) -> None:
 def result_table(result: Result, out: Path) -> None:
     """Accuracy before and after, what it was measured under, and where the files are."""
     manifest = result.manifest
+    quantized = manifest["scheme"] is not None
     method, protocol = manifest["method"], manifest["protocol"]
     _print_path(manifest["network"]["name"])
     _print(f"at {protocol['bits']} by {method['name']}, preset {method['preset']}\n", "bold")
-    _print_accuracies(manifest["accuracy"])
+    _print_accuracies(manifest["accuracy"], _QUANTIZED if quantized else _DISTILLED)
     agreement = manifest["agreement"]
     _print(
         f"agreement with the full-precision network: {_percent(agreement['percent'])} "
         f"of {agreement['on']}\n"
     )
-    _print_pairs(_protocol(manifest))
+    _print_pairs(_protocol(manifest) if quantized else _distillation(manifest))
     _print()
     for name in ("manifest.json", *manifest.get("files", {})):
         _print_path(out / name)
@@ -89,12 +97,8 @@ def result_table(result: Result, out: Path) -> None:
         _print_path(out / REPORT)
 
 
-def _print_accuracies(accuracy: Mapping[str, Any]) -> None:
-    rows = {
-        "full precision": accuracy["teacher"],
-        "quantized, ranges only": accuracy["ranges_only"],
-        "after recovery without data": accuracy["student"],
-    }
+def _print_accuracies(accuracy: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    rows = {name: accuracy[key] for key, name in names.items()}
     known = {name: row for name, row in rows.items() if row and row["top1"] is not None}
     if not known:
         return
@@ -107,7 +111,6 @@ def _print_accuracies(accuracy: Mapping[str, Any]) -> None:
 
 def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     protocol, timings = manifest["protocol"], manifest["timings"]
-    training, whole = timings["training_seconds"], timings["seconds"]
     others = "".join(f"; {name} {bits}" for name, bits in protocol["overrides"].items())
     left = Counter(manifest["coverage"]["left_in_float"])
     float_parts = "; ".join(f"{count} x {part}" for part, count in left.items())
@@ -119,8 +122,24 @@ def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         "activations": protocol["activations"],
         **({"in float": float_parts} if left else {}),
         "storage": _storage(manifest["coverage"]),
-        "time": f"{whole:.0f} s, of which {training:.0f} s training",
+        "time": _time(timings),
     }
+
+
+def _distillation(manifest: Mapping[str, Any]) -> dict[str, str]:
+    protocol, count = manifest["protocol"], manifest["parameters"]
+    share = 100 * count["student"] / count["teacher"]
+    return {
+        "teacher": manifest["teacher"]["name"],
+        "protocol": f"last of {manifest['timings']['iterations']} iterations; seed "
+        f"{protocol['seed']}; trained in {_PRECISIONS[protocol['training_precision']]}",
+        "parameters": f"{count['student']:,} instead of {count['teacher']:,}, {share:.0f} %",
+        "time": _time(manifest["timings"]),
+    }
+
+
+def _time(timings: Mapping[str, float]) -> str:
+    return f"{timings['seconds']:.0f} s, of which {timings['training_seconds']:.0f} s training"
 
 
 def _storage(coverage: Mapping[str, Any]) -> str:

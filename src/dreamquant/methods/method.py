@@ -69,6 +69,12 @@ class Recipe:
     ranges: Ranges
     gradient: Gradient
 
+    def lasting(self, iterations: int | None) -> Recipe:
+        """The recipe with its schedule stretched or squeezed; ``None`` leaves it."""
+        if iterations is None:
+            return self
+        return replace(self, schedule=self.schedule.scaled(iterations))
+
     @property
     def taps(self) -> frozenset[Tap]:
         """Everything that the terms read."""

@@ -100,6 +100,34 @@ def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
     return _network(name, own, spec, "the InputSpec given", None)
 
 
+def untrained(name: str, teacher: Network, seed: int) -> Network:
+    """An architecture with fresh weights that could do what ``teacher`` does.
+
+    Args:
+        name: as for :func:`load_network`; a zoo's pretrained weights are not fetched.
+        teacher: whose input and classes it is to have.
+        seed: of its initial weights.
+
+    Raises:
+        NetworkError: the network cannot be found, built or run on such an input, or has another
+            number of classes.
+        WeightsError: its weights are not finite.
+    """
+    spec = teacher.input
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        found, source_sha256 = _find(name, pretrained=False, num_classes=spec.num_classes)
+    module = _ready(found.module, name)
+    classes = _measured_classes(module, spec.shape, name)
+    if classes != spec.num_classes:
+        raise NetworkError(
+            f"{name} has {classes} classes, its teacher {spec.num_classes}",
+            where="--student",
+            remedy="give a network of as many classes",
+        )
+    return _network(name, module, spec, f"its teacher, {teacher.name}", source_sha256)
+
+
 def build_module(
     name: str, num_classes: int, source_sha256: str | None = None, *, pretrained: bool = False
 ) -> nn.Module:

@@ -175,6 +175,8 @@ class QuantizedWeight(NamedTuple):
 class Student(nn.Module):
     """A quantized network: the user's own module with quantizers in place.
 
+    One without any quantizer is a student in full precision, of another architecture.
+
     Attributes:
         network: the module, its layers' weights and inputs quantized.
         relu_outputs: quantizers of ReLU outputs in the order executed, for that placement.
@@ -230,7 +232,7 @@ class Student(nn.Module):
         for latent, quantizer in self.quantized_weights().values():
             quantizer.fix(latent)
             latent.copy_(quantizer(latent))
-        self.requires_grad_(False)
+        self.requires_grad_(False).eval()
 
 
 def _quantized_weight(module: nn.Module) -> QuantizedWeight | None:

@@ -8,11 +8,12 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from dreamquant.errors import DreamQuantError, ResultError
+from dreamquant.methods import find_method
 from dreamquant.methods.method import Method, Recipe
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
@@ -61,12 +62,18 @@ def describe_method(method: Method, preset: str, recipe: Recipe) -> dict[str, An
 def describe_request(method: str | Method, data: str | Path | None) -> dict[str, Any]:
     """What was asked for by a name that the rest of the manifest resolves.
 
-    A method given in memory has no name that could be asked for again: it is on record as ``None``.
+    A method given in memory that is none of the package's has no name that could be asked for
+    again: it is on record as ``None``.
     """
-    return {
-        "method": method if isinstance(method, str) else None,
-        "data": None if data is None else str(data),
-    }
+    asked = method if isinstance(method, str) else _name_to_ask_for(method)
+    return {"method": asked, "data": None if data is None else str(data)}
+
+
+def _name_to_ask_for(method: Method) -> str | None:
+    try:
+        return method.name if find_method(method.name) == method else None
+    except DreamQuantError:
+        return None
 
 
 def describe_part(part: object) -> dict[str, Any] | None:
@@ -96,6 +103,18 @@ def describe_protocol(
         "batch_norm": "float, the teacher's statistics",
         "iteration": "last",
         "teacher_sha256": network.weights_sha256,
+        "seed": seed,
+        "training_precision": precision,
+    }
+
+
+def describe_distillation(teacher: Network, *, seed: int, precision: str) -> dict[str, Any]:
+    """Likewise, for a student in full precision."""
+    return {
+        "bits": "float32",
+        "batch_norm": "float, the synthetic images' statistics",
+        "iteration": "last",
+        "teacher_sha256": teacher.weights_sha256,
         "seed": seed,
         "training_precision": precision,
     }
@@ -163,13 +182,15 @@ def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
         raise _damaged("network.input", error, where) from error
 
 
-def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme:
-    """The scheme on record.
+def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme | None:
+    """The scheme on record; ``None`` of a student in full precision.
 
     Raises:
         ResultError: the record is incomplete, or its values make none.
     """
     try:
+        if manifest["scheme"] is None:
+            return None
         fields = dict(manifest["scheme"])
         fields["bits"] = Bits(**fields["bits"])
         fields["overrides"] = tuple((p, Bits(**bits)) for p, bits in fields["overrides"])
@@ -180,7 +201,7 @@ def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme:
 
 @dataclass(frozen=True)
 class Origin:
-    """The teacher on record.
+    """A network on record.
 
     Attributes:
         name: see :attr:`dreamquant.networks.load.Network.name`, as for the next ones.
@@ -199,17 +220,19 @@ class Origin:
             raise TypeError(f"the name is {self.name!r}")
 
 
-def read_origin(manifest: Mapping[str, Any], where: Path) -> Origin:
-    """The teacher on record.
+def read_origin(
+    manifest: Mapping[str, Any], where: Path, section: Literal["network", "teacher"] = "network"
+) -> Origin:
+    """The network on record, or the teacher where that is another.
 
     Raises:
         ResultError: the record is incomplete.
     """
     try:
-        fields = manifest["network"]
+        fields = manifest.get(section, manifest["network"])
         return Origin(**{field: fields[field] for field in Origin.__dataclass_fields__})
     except _DAMAGE as error:
-        raise _damaged("network", error, where) from error
+        raise _damaged(section, error, where) from error
 
 
 def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:

@@ -229,7 +229,8 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
         NetworkError: the architecture cannot be built.
         WeightsError: ``weights`` cannot be read, or are not those of the teacher.
     """
-    origin, classes = read_origin(manifest, Path()), read_input(manifest, Path()).num_classes
+    origin = read_origin(manifest, Path(), "teacher")
+    classes = read_input(manifest, Path()).num_classes
     module = _with_weights(origin, classes, weights)
     if module is None or state_sha256(module) == origin.weights_sha256:
         return module
@@ -295,9 +296,11 @@ def _rebuild(origin: Origin, classes: int, folder: Path) -> nn.Module:
     return build_module(origin.name, classes, origin.source_sha256)
 
 
-def _converted(network: nn.Module, scheme: Scheme, spec: InputSpec, folder: Path) -> Student:
+def _converted(network: nn.Module, scheme: Scheme | None, spec: InputSpec, folder: Path) -> Student:
     try:
         own = copy.deepcopy(network).cpu().float().eval()
+        if scheme is None:
+            return Student(own, nn.ModuleList()).eval()
         return quantize_network(own, scheme, torch.zeros(2, *spec.shape))[0]
     except Exception as error:  # the network's own code may raise anything
         reason = error.what if isinstance(error, DreamQuantError) else one_line(error)

@@ -1,0 +1,211 @@
+"""Data-free knowledge distillation: another, smaller network learns what a trained one does."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dreamquant.api import quantize, require_possible
+from dreamquant.evaluation.data import open_images
+from dreamquant.methods import find_method
+from dreamquant.methods.method import Method
+from dreamquant.methods.quick import DISTILL
+from dreamquant.networks.load import Network, load_network, untrained
+from dreamquant.networks.probe import batch_norms, require_batch_norm
+from dreamquant.networks.weights import state_sha256
+from dreamquant.pipeline import Job, plain
+from dreamquant.quantization.layers import Student
+from dreamquant.quantization.scheme import Bits
+from dreamquant.results import manifest as describe
+from dreamquant.results.manifest import MANIFEST
+from dreamquant.results.result import CHECKPOINT, STUDENT, Result, open_result, require_no_result
+from dreamquant.training.budget import parse_duration
+from dreamquant.training.checkpoint import STATE
+from dreamquant.training.devices import accelerator_for
+
+DISTILLED = "distilled"  # where the float student of a quantized one is kept
+
+
+def distill(
+    teacher: str | Network,
+    student: str,
+    method: str | Method = "adadfq",
+    *,
+    bits: str | None = None,
+    iterations: int | None = None,
+    budget: str | None = None,
+    seed: int = 0,
+    data: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "32",
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Result:
+    """Train another, smaller network to do what a trained one does, without data.
+
+    Generator and student play by the terms of the method; since the student starts from nothing,
+    its schedule is :data:`dreamquant.methods.quick.DISTILL` and not the method's.
+
+    Args:
+        teacher: as :func:`dreamquant.quantize` takes a network.
+        student: an architecture by name, as :func:`dreamquant.load_network` takes it; it starts
+            from fresh weights, or those that a factory of your own gives it.
+        method: as ``dreamquant methods`` lists them, or one of your own.
+        bits: to quantize the student to afterwards, by the same method and its quick preset, as
+            much shorter or longer as the distillation was; the student in float is then the
+            teacher, and kept in ``out/distilled``. ``None`` leaves it in float.
+        iterations: stretch or squeeze the distillation to so many.
+        budget: the same, to a duration such as ``5min`` on this machine.
+        seed: of everything random.
+        data: images to measure on; they take no part in training.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``32`` or ``bf16``, while training.
+        out: the result folder; needed to resume.
+        resume: go on from the checkpoint in ``out``.
+        quiet: show no progress.
+
+    Returns:
+        The result; saved already where ``out`` is given.
+
+    Raises:
+        DreamQuantError: what was given cannot be used; its subclasses say which part.
+        KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
+    """
+    started = time.monotonic()
+    require_possible(iterations, budget, seed)
+    folder = None if out is None else Path(out)
+    if bits is not None:
+        Bits.parse(bits)  # wrong bits are told before the hours of training
+    if folder is not None:
+        require_no_result(folder)
+    chosen = find_method(method)
+    source = teacher if isinstance(teacher, Network) else load_network(teacher)
+    target = untrained(student, source, seed)
+    own = folder if folder is None or bits is None else folder / DISTILLED
+    if resume and own is not None and (own / MANIFEST).exists():
+        distilled = open_result(own)
+    else:
+        distilled = _distilled(
+            source,
+            target,
+            chosen,
+            iterations=iterations,
+            budget=budget,
+            seed=seed,
+            data=data,
+            device=device,
+            precision=precision,
+            folder=own,
+            resume=resume,
+            quiet=quiet,
+            started=started,
+        )
+    if bits is None:
+        return distilled
+    return quantize(
+        _as_teacher(distilled, target, own),
+        bits,
+        chosen,
+        iterations=_in_proportion(chosen, distilled, source),
+        seed=seed,
+        data=data,
+        device=device,
+        precision=precision,
+        out=out,
+        resume=resume and folder is not None and (folder / CHECKPOINT / STATE).exists(),
+        quiet=quiet,
+    )
+
+
+def _distilled(
+    source: Network,
+    target: Network,
+    method: Method,
+    *,
+    iterations: int | None,
+    budget: str | None,
+    seed: int,
+    data: str | Path | None,
+    device: str,
+    precision: str,
+    folder: Path | None,
+    resume: bool,
+    quiet: bool,
+    started: float,
+) -> Result:
+    accelerator = accelerator_for(device, precision)
+    require_batch_norm(source, method.name)
+    recipe = replace(method.recipe("quick", source.input.shape), schedule=DISTILL)
+    images = None if data is None else open_images(data, source.input)
+    configuration = plain(
+        {
+            "network": source.weights_sha256,
+            "student": target.weights_sha256,
+            "method": method.name,
+            "iterations": iterations,
+            "budget": budget,
+            "seed": seed,
+            "precision": precision,
+            "data": None if data is None else str(data),
+        }
+    )
+    student = _beginner(target.module)
+    recipe = recipe.lasting(iterations)
+    job = Job(source, student, recipe, images, seed=seed, accelerator=accelerator)
+    training, measured = job.complete(
+        folder,
+        configuration,
+        started=started,
+        budget=None if budget is None else parse_duration(budget),
+        resume=resume,
+        quiet=quiet,
+    )
+    trained = replace(target, weights_sha256=state_sha256(student.network))
+    manifest: dict[str, Any] = {
+        "schema": describe.SCHEMA,
+        "network": describe.describe_network(trained),
+        "teacher": describe.describe_network(source),
+        "method": describe.describe_method(method, "distill", job.recipe),
+        "request": describe.describe_request(method, data),
+        "protocol": describe.describe_distillation(source, seed=seed, precision=precision),
+        "scheme": None,
+        "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
+        **measured,
+    }
+    return job.result(training, manifest, folder)
+
+
+def _beginner(module: nn.Module) -> Student:
+    """A student that learns all its weights, its batch norms on the batch's own statistics."""
+    own = copy.deepcopy(module).requires_grad_(True)
+    student = Student(own, nn.ModuleList()).eval()
+    for _, norm in batch_norms(own):
+        norm.train()
+    return student
+
+
+def _as_teacher(distilled: Result, target: Network, folder: Path | None) -> Network:
+    module = distilled.model.network
+    return replace(
+        target,
+        module=module,
+        weights_sha256=state_sha256(module),
+        weights=None if folder is None else str(folder / STUDENT),
+    )
+
+
+def _in_proportion(method: Method, distilled: Result, source: Network) -> int:
+    """Iterations of the quick preset, stretched as the distillation was."""
+    taken: int = distilled.manifest["timings"]["iterations"]
+    quick = method.recipe("quick", source.input.shape).schedule
+    return max(1, round(quick.iterations * taken / DISTILL.iterations))
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
