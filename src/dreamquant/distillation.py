@@ -172,6 +172,7 @@ def _distilled(
         "network": describe.describe_network(trained),
         "teacher": describe.describe_network(source),
         "method": describe.describe_method(method, "distill", job.recipe),
+        "request": describe.describe_request(method, data),
         "protocol": describe.describe_distillation(source, seed=seed, precision=precision),
         "scheme": None,
         "parameters": {"teacher": _count(source.module), "student": _count(student.network)},

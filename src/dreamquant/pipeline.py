@@ -69,14 +69,14 @@ class Outcome(NamedTuple):
         student: as it ended.
         measured: for the manifest.
         samples: synthetic images.
-        analysis: where accuracy went, quantizer by quantizer; ``None`` where there are none.
+        analysis: where accuracy went: each quantizer, and the answers that changed.
         diagnostics: what the papers diagnose; ``None`` where it was not asked for.
     """
 
     student: Student
     measured: dict[str, Any]
     samples: Samples
-    analysis: dict[str, Any] | None
+    analysis: dict[str, Any]
     diagnostics: dict[str, Any] | None
 
 
@@ -111,6 +111,7 @@ class Job:
         self.images, self.seed, self.accelerator = images, seed, accelerator
         self.record = Record()
         self.answers = Answers(network.input.num_classes)
+        self.analysis: dict[str, Any] = {}
         device = accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
         self.student = student.to(device)
@@ -171,8 +172,8 @@ class Job:
             outcome.samples,
             self.network.module.cpu(),
             outcome.diagnostics,
-            outcome.analysis,
-            after_save=None if outcome.analysis is None else write_after_run,
+            plain(outcome.analysis),
+            after_save=write_after_run,
         )
         if folder is not None and self.accelerator.is_main_process:
             result.save(folder)
@@ -276,7 +277,6 @@ class Job:
             ``teacher``, ``ranges_only`` and ``student`` accuracies (``None`` without labelled
             images), ``agreement`` in percent and what it was measured on, and ``diversity`` of
             synthetic images (``None`` where no ReLU of the teacher yields a feature map).
-            Which answers changed is kept for :meth:`_analyse`.
         """
         training.student.fix()
         return {**self._measured(training, quiet=quiet), "diversity": self._diversity(training)}
@@ -366,18 +366,22 @@ class Job:
         return Samples(images.cpu(), labels.cpu(), confidence.cpu())
 
     @torch.no_grad()
-    def _analyse(self, training: Training) -> dict[str, Any] | None:
+    def _analyse(self, training: Training) -> dict[str, Any]:
         """Where accuracy went: every quantizer looked at on synthetic images, answers compared.
 
-        After :meth:`_finish`. It draws its images from random numbers of its own, so that what a
-        run gives does not depend on it.
+        It draws its images from random numbers of its own, so that what a run gives does not
+        depend on it.
         """
-        schedule = self.recipe.schedule
-        affordable = affordable_images(schedule.iterations * schedule.batch)
+        labels = None if self.images is None else self.images.labels
+        return {**self._analysed_sites(training), "answers": self.answers.as_json(labels)}
+
+    def _analysed_sites(self, training: Training) -> dict[str, Any]:
         student = training.student
         sites = len(student.quantized_weights()) + len(student.activation_quantizers())
         if not sites:
-            return None
+            return {}
+        schedule = self.recipe.schedule
+        affordable = affordable_images(schedule.iterations * schedule.batch)
         count = image_count(sites, affordable)
         own = copy.copy(training)
         own.chance = Chance.seeded(self.seed + _ANALYSIS, self.accelerator.device)
@@ -385,11 +389,7 @@ class Job:
         batches = [
             own.draw_batch(min(size, count - start)).images for start in range(0, count, size)
         ]
-        labels = None if self.images is None else self.images.labels
-        return {
-            **analyse(self.teacher.network, student, batches, affordable),
-            "answers": self.answers.as_json(labels),
-        }
+        return analyse(self.teacher.network, student, batches, affordable)
 
 
 def _agreement(agreed: int, n: int, on: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import dreamquant
+from dreamquant import demo
 from dreamquant.report.read import read_record
 
 SPEC = dreamquant.InputSpec(
@@ -71,3 +72,24 @@ def record(folder):
 def copied(folder, tmp_path) -> Path:
     """The labelled result, free to be changed."""
     return Path(shutil.copytree(folder, tmp_path / "copied"))
+
+
+SMALLER = """
+from torch import nn
+
+def smaller():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10),
+    )
+"""
+
+
+@pytest.fixture(scope="session")
+def distilled(tmp_path_factory) -> Path:
+    """A network in float that learned from another."""
+    parent = tmp_path_factory.mktemp("distilled")
+    (parent / "small.py").write_text(SMALLER)
+    options = {"iterations": 4, "device": "cpu", "quiet": True, "out": parent / "out"}
+    dreamquant.distill(demo.teacher(), f"{parent / 'small.py'}:smaller", **options)
+    return parent / "out"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dreamquant.errors import ResultError
+from dreamquant.report.compare import render_comparison
 from dreamquant.report.read import read_record
 from dreamquant.report.render import render
 
@@ -100,6 +101,17 @@ def test_without_labels_agreement_is_never_called_accuracy(which, request):
     assert "rounded only, nothing learned" in text
     on = "512 synthetic images" if which == "synthetic" else "60 images"
     assert f"% of {on}" in text
+
+
+def test_a_network_that_was_only_distilled_has_a_report_without_layers(distilled):
+    page = Page(render(read_record(distilled)))
+    assert "Layer by layer" not in page.headings
+    assert "in full precision" in page.text
+    assert "another, trained without data" in page.text
+    assert "dreamquant distill" in page.text
+    assert "--student" in page.text
+    assert "quantized, recovered" not in page.text
+    assert "float32" in render_comparison([read_record(distilled), read_record(distilled)])
 
 
 def test_a_result_of_an_older_version_is_shown_as_far_as_it_goes(copied):

@@ -105,7 +105,7 @@ def _images(record: Record, head: Headline) -> Iterator[Finding]:
 
 
 def _layers(record: Record) -> Iterator[Finding]:
-    left = record.manifest["coverage"]["left_in_float"]
+    left = record.manifest.get("coverage", {}).get("left_in_float")
     if left:
         yield Finding(
             "warning",
@@ -154,9 +154,9 @@ def _others(found: Sequence[object]) -> str:
 
 def _protocol(record: Record, head: Headline) -> Iterator[Finding]:
     manifest = record.manifest
-    layers = manifest["coverage"]["layers"]
-    ends = [layer["weight_bits"] for layer in (layers[0], layers[-1])]
-    if min(ends) < 8:
+    layers = manifest["coverage"]["layers"] if manifest["scheme"] else []
+    ends = [layer["weight_bits"] for layer in (*layers[:1], *layers[-1:])]
+    if min(ends, default=8) < 8:
         yield Finding(
             "note",
             f"The first and the last layer have {' and '.join(str(bits) for bits in ends)} bits. "

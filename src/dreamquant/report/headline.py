@@ -11,6 +11,7 @@ from typing import Any
 from dreamquant.evaluation.metrics import Z95, wilson
 from dreamquant.report.charts import Estimate
 from dreamquant.report.read import Record
+from dreamquant.report.wording import size
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,7 @@ class Sizes:
 
     full: int
     small: int
-    weights: int
-    scales: int
-    floats: int
+    parts: str
 
     @property
     def factor(self) -> float:
@@ -35,7 +34,7 @@ class Headline:
 
     Attributes:
         network: its name, without folders.
-        bits: as in ``w4a4``.
+        bits: as in ``w4a4``; ``float32`` of a network that was only distilled.
         measure: ``accuracy`` or ``agreement``.
         on: what it was measured on.
         before: the original; ``None`` for agreement, which is with the original.
@@ -58,14 +57,15 @@ class Headline:
     sentence: str
 
     @property
-    def weight_bits(self) -> str:
-        """Of most layers."""
-        return self.bits.removeprefix("w").partition("a")[0]
-
-    @property
-    def activation_bits(self) -> str:
-        """Of most layers."""
-        return self.bits.partition("a")[2]
+    def subject(self) -> str:
+        """What was done, in one line."""
+        if self.bits == "float32":
+            return "Trained without data to do what another network does, in full precision"
+        weights, _, activations = self.bits.removeprefix("w").partition("a")
+        return (
+            f"Quantized without training data to {weights}-bit weights and "
+            f"{activations}-bit activations"
+        )
 
     @property
     def rows(self) -> list[Estimate]:
@@ -102,16 +102,25 @@ def headline(record: Record) -> Headline:
         rounded,
         after,
         agreement,
-        sizes(manifest["coverage"]),
+        sizes(manifest),
         sentence,
     )
 
 
-def sizes(coverage: Mapping[str, Any]) -> Sizes:
+def sizes(manifest: Mapping[str, Any]) -> Sizes:
     """Storage of the tensors; the original holds 4 bytes a number."""
-    parts = coverage["weight_bytes"], coverage["scale_bytes"], coverage["float_bytes"]
+    if manifest["scheme"] is None:
+        count = manifest["parameters"]
+        return Sizes(4 * count["teacher"], 4 * count["student"], "all of it float32")
+    coverage = manifest["coverage"]
+    parts = {
+        "weights": coverage["weight_bytes"],
+        "scales": coverage["scale_bytes"],
+        "float": coverage["float_bytes"],
+    }
     full = 4 * sum(layer["weights"] for layer in coverage["layers"]) + coverage["float_bytes"]
-    return Sizes(full, sum(parts), *parts)
+    told = ", ".join(f"{size(count)} {name}" for name, count in parts.items())
+    return Sizes(full, sum(parts.values()), told)
 
 
 def change(record: Record) -> Estimate | None:
@@ -140,14 +149,19 @@ def _accuracies(manifest: Mapping[str, Any]) -> tuple[Estimate | None, Estimate 
     return (
         _estimate("original, full precision", accuracy["teacher"], "top1"),
         rounded and _estimate("rounded only, nothing learned", rounded, "top1"),
-        _estimate("quantized, recovered without data", accuracy["student"], "top1"),
+        _estimate(_result_name(manifest), accuracy["student"], "top1"),
     )
+
+
+def _result_name(manifest: Mapping[str, Any]) -> str:
+    quantized = manifest["scheme"] is not None
+    return "quantized, recovered without data" if quantized else "another, trained without data"
 
 
 def _agreements(record: Record, after: Estimate) -> tuple[None, Estimate | None, Estimate]:
     measured = record.manifest["accuracy"]["ranges_only"] or record.analysis.get("rounded")
     rounded = measured and _estimate("rounded only, nothing learned", measured, "agreement")
-    final = Estimate("quantized, recovered without data", after.value, after.low, after.high)
+    final = Estimate(_result_name(record.manifest), after.value, after.low, after.high)
     return None, rounded, final
 
 

@@ -64,12 +64,9 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     fields, schedule = manifest["protocol"], manifest["method"]["schedule"]
     method, data = manifest["method"], manifest.get("request", {}).get("data")
     images = f"{manifest['agreement']['on']}{f' ({Path(data).name})' if data else ''}"
+    original = manifest.get("teacher", manifest["network"])
     return {
-        "Bits": _bits(fields),
-        "Where": _PLACEMENTS[fields["placement"]] + _left_in_float(manifest["coverage"]),
-        "Weights": f"{fields['weights'].capitalize()}.",
-        "Activations": f"{fields['activations'].capitalize()}. "
-        f"Gradient through the rounding: {fields['gradient']}.",
+        **(_rounding(manifest) if manifest["scheme"] else {"Bits": "Float32 throughout."}),
         "Batch norm": f"{fields['batch_norm'].capitalize()}.",
         "Learned from": f"{schedule['iterations']} batches of {schedule['batch']} synthetic "
         f"images by method {method['name']}, preset {method['preset']}; not one real image. "
@@ -77,8 +74,19 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         f"Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}.",
         "Measured on": f"{images}, which took no part in training. "
         "The last iteration is the result: no other was looked at to choose it.",
-        "Original": f"{Path(manifest['network']['name']).name}; its weights' SHA-256 begins with "
+        "Original": f"{Path(original['name']).name}; its weights' SHA-256 begins with "
         f"{fields['teacher_sha256'][:12]}.",
+    }
+
+
+def _rounding(manifest: Mapping[str, Any]) -> dict[str, str]:
+    fields = manifest["protocol"]
+    return {
+        "Bits": _bits(fields),
+        "Where": _PLACEMENTS[fields["placement"]] + _left_in_float(manifest["coverage"]),
+        "Weights": f"{fields['weights'].capitalize()}.",
+        "Activations": f"{fields['activations'].capitalize()}. "
+        f"Gradient through the rounding: {fields['gradient']}.",
     }
 
 
@@ -103,29 +111,55 @@ def _left_in_float(coverage: Mapping[str, Any]) -> str:
 def command(manifest: Mapping[str, Any]) -> str:
     """The shell command that repeats a run, or the Python call for a module given in memory."""
     request = manifest.get("request", {"method": manifest["method"]["name"]})
+    if manifest["scheme"] is None:
+        return _shell("distill", manifest["teacher"], _distilling(manifest), manifest)
     if ":" not in manifest["network"]["name"] or request["method"] is None:
         return _python_call(manifest)
-    options = _options(manifest)
-    parts = [shlex.quote(manifest["network"]["name"])]
+    return _shell("quantize", manifest["network"], _quantizing(manifest), manifest)
+
+
+def _shell(
+    verb: str,
+    network: Mapping[str, Any],
+    own: list[tuple[str, str]],
+    manifest: Mapping[str, Any],
+) -> str:
+    options = [*_network_options(network), *own, *_common_options(manifest)]
+    parts = [shlex.quote(network["name"])]
     parts += [f"{name} {shlex.quote(value)}" for name, value in options]
-    return "dreamquant quantize " + " \\\n    ".join(parts)
+    return f"dreamquant {verb} " + " \\\n    ".join(parts)
 
 
-def _options(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    network, scheme, fields = manifest["network"], manifest["scheme"], manifest["protocol"]
-    request = manifest.get("request", {})
-    weights, data = network["weights"], request.get("data")
+def _distilling(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [("--student", manifest["network"]["name"])]
+
+
+def _quantizing(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    scheme, fields = manifest["scheme"], manifest["protocol"]
     return [
-        *([("--weights", weights)] if weights else []),
-        *(_input_options(network["input"]) if "options" in network["input_source"] else []),
         ("--bits", fields["bits"]),
         ("--placement", fields["placement"]),
         *_ends(scheme),
         *(("--override", f"{name}={bits}") for name, bits in fields["overrides"].items()),
         ("--ranges", scheme["ranges"]),
         ("--gradient", scheme["gradient"]),
-        ("--method", request.get("method", manifest["method"]["name"])),
         ("--preset", manifest["method"]["preset"]),
+    ]
+
+
+def _network_options(network: Mapping[str, Any]) -> list[tuple[str, str]]:
+    weights = network["weights"]
+    return [
+        *([("--weights", weights)] if weights else []),
+        *(_input_options(network["input"]) if "options" in network["input_source"] else []),
+    ]
+
+
+def _common_options(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    request, fields = manifest.get("request", {}), manifest["protocol"]
+    data = request.get("data")
+    return [
+        ("--method", request.get("method") or manifest["method"]["name"]),
         ("--iterations", str(manifest["timings"]["iterations"])),
         ("--seed", str(fields["seed"])),
         ("--precision", fields["training_precision"]),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from dreamquant.errors import DreamQuantError, ResultError
+from dreamquant.methods import find_method
 from dreamquant.methods.method import Method, Recipe
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
@@ -61,12 +62,18 @@ def describe_method(method: Method, preset: str, recipe: Recipe) -> dict[str, An
 def describe_request(method: str | Method, data: str | Path | None) -> dict[str, Any]:
     """What was asked for by a name that the rest of the manifest resolves.
 
-    A method given in memory has no name that could be asked for again: it is on record as ``None``.
+    A method given in memory that is none of the package's has no name that could be asked for
+    again: it is on record as ``None``.
     """
-    return {
-        "method": method if isinstance(method, str) else None,
-        "data": None if data is None else str(data),
-    }
+    asked = method if isinstance(method, str) else _name_to_ask_for(method)
+    return {"method": asked, "data": None if data is None else str(data)}
+
+
+def _name_to_ask_for(method: Method) -> str | None:
+    try:
+        return method.name if find_method(method.name) == method else None
+    except DreamQuantError:
+        return None
 
 
 def describe_part(part: object) -> dict[str, Any] | None:
