@@ -16,9 +16,14 @@ from dreamquant.quantization.affine import (
     fake_quantize,
     quantize,
     signed_grid,
+    symmetric_grid,
     unsigned_grid,
 )
 from dreamquant.quantization.ranges import MovingRange, per_channel_range
+
+# Integer kernels take 8-bit weights without a zero-point only. Of fewer bits, the differences
+# between code and zero-point still fit into their 8 bits.
+SYMMETRIC_BITS = 8
 
 
 class WeightQuantizer(nn.Module):
@@ -26,7 +31,7 @@ class WeightQuantizer(nn.Module):
 
     While the student trains the ranges follow the latent weight (min-max per channel). Once
     ``fixed``, the stored scale and zero-point hold, and weights that lie on the grid stay there
-    bit for bit.
+    bit for bit. Codes of 8 bits are symmetric about zero, see ``SYMMETRIC_BITS``.
 
     Args:
         bits: 2 to 8.
@@ -39,7 +44,8 @@ class WeightQuantizer(nn.Module):
 
     def __init__(self, bits: int, channels: int, axis: int) -> None:
         super().__init__()
-        self.bits, self.axis, self.grid = bits, axis, signed_grid(bits)
+        self.bits, self.axis = bits, axis
+        self.grid = symmetric_grid(bits) if bits == SYMMETRIC_BITS else signed_grid(bits)
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int32))
         self.is_fixed = False
@@ -49,10 +55,17 @@ class WeightQuantizer(nn.Module):
         if self.is_fixed:
             scale, zero_point = self.scale, self.zero_point
         else:
-            scale, zero_point = affine_parameters(*per_channel_range(weight, self.axis), self.grid)
+            scale, zero_point = affine_parameters(*self._range(weight), self.grid)
         shape = [1] * weight.dim()
         shape[self.axis] = -1
         return scale.view(shape), zero_point.view(shape)
+
+    def _range(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = per_channel_range(weight, self.axis)
+        if self.bits != SYMMETRIC_BITS:
+            return low, high
+        reach = torch.maximum(-low, high)
+        return -reach, reach
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; ranges cover it, so its gradient is never clipped."""
@@ -111,6 +124,11 @@ class ActivationQuantizer(nn.Module):
             # LSQ section 2.2 balances the step size against the weights it stands beside.
             scale_gradient_factor=(x.numel() * self.grid.levels) ** -0.5,
         )
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of ``x``, int32."""
+        return quantize(x, self.scale, self.zero_point, self.grid)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:

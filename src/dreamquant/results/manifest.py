@@ -16,6 +16,7 @@ from dreamquant.errors import DreamQuantError, ResultError
 from dreamquant.methods.method import Method, Recipe
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
+from dreamquant.quantization.layers import SYMMETRIC_BITS
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.files import read_json
 from dreamquant.terms.contract import Weighted
@@ -73,12 +74,14 @@ def describe_protocol(
 ) -> dict[str, Any]:
     """All that must be equal for two accuracies to be compared."""
     ends = scheme.first_last_bits
+    weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
+    symmetric = f", symmetric at {SYMMETRIC_BITS} bits" if SYMMETRIC_BITS in weight_bits else ""
     return {
         "bits": str(scheme.bits),
         "first_last_bits": str(scheme.bits) if ends is None else ends,
         "overrides": {pattern: str(bits) for pattern, bits in scheme.overrides},
         "placement": scheme.placement,
-        "weights": "affine, per output channel, min-max",
+        "weights": f"affine, per output channel, min-max{symmetric}",
         "activations": "affine, per tensor, static, "
         + ("learned step size" if scheme.ranges == "learned" else "moving min-max"),
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
