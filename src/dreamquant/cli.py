@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
 
-from dreamquant import options
+from dreamquant import cli_deploy, options
 from dreamquant.errors import (
     DataError,
     DreamQuantError,
@@ -74,12 +74,15 @@ def quantize(
     precision: options.Precision = "32",
     data: options.Data = None,
     resume: options.Resume = False,
+    export: options.Export = False,
     json: options.Json = False,
 ) -> None:
     """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
     with _resumable(out, "--resume"):
         from dreamquant import api
 
+        if export:
+            cli_deploy.require_export()
         result = api.quantize(
             _named_network(network, weights, input, mean, std, classes),
             bits,
@@ -99,15 +102,16 @@ def quantize(
             out=out,
             resume=resume,
         )
-    _present(result, out, as_json=json)
+    _present(result, out, as_json=json, export=export)
 
 
 @app.command(sort_key=1)
 def evaluate(
     target: options.Target,
+    images: options.MeasuredImages = None,
     /,
     *,
-    data: options.MeasuredData,
+    data: options.MeasuredData = None,
     limit: options.Limit = None,
     weights: options.TeachersWeights = None,
     input: options.Shape = None,
@@ -122,24 +126,32 @@ def evaluate(
     from dreamquant.printing import evaluation_table
     from dreamquant.training.progress import counting
 
-    if ":" in target and not Path(target).is_dir():
+    data = options.one_of(images, data)
+    if target.endswith(".onnx"):
+        _refuse({"--input": input, "--mean": mean, "--std": std, "--classes": classes})
+        model, spec, teacher = *cli_deploy.exported_network(Path(target)), None
+    elif ":" in target and not Path(target).is_dir():
         net = _named_network(target, weights, input, mean, std, classes)
         model, spec, teacher = net.module, net.input, None
     else:
         _refuse({"--input": input, "--mean": mean, "--std": std, "--classes": classes})
         model, spec, teacher = _saved_student(Path(target), weights)
-    images = open_images(data, spec, limit=limit)
-    if images.labels is None and teacher is None:
+    opened = open_images(data, spec, limit=limit)
+    if opened.labels is None and teacher is None:
         raise _nothing_to_measure(data)
-    with counting("measuring", len(images)) as count:
-        evaluation = measure(model, images, teacher=teacher, on_batch=count)
+    with counting("measuring", len(opened)) as count:
+        evaluation = measure(model, opened, teacher=teacher, on_batch=count)
     if json:
         _print_json(evaluation.as_json())
     else:
         evaluation_table(evaluation, target)
 
 
-@app.command(sort_key=2)
+for _command in (cli_deploy.export, cli_deploy.predict, cli_deploy.benchmark):
+    app.command(_command, sort_key=2)
+
+
+@app.command(sort_key=3)
 def methods(
     name: Annotated[str | None, Parameter(help="Of one method, for its page.")] = None, /
 ) -> None:
@@ -157,7 +169,7 @@ def methods(
     method_page(method)
 
 
-@app.command(sort_key=3)
+@app.command(sort_key=4)
 def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False) -> None:
     """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
     with _resumable(out):
@@ -167,7 +179,7 @@ def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False)
     _present(result, out, as_json=json)
 
 
-@app.command(sort_key=4)
+@app.command(sort_key=5)
 def doctor(*, json: options.Json = False) -> None:
     """Show versions, devices, and which optional parts are present or how to get them."""
     from dreamquant.doctor import examine
@@ -239,13 +251,16 @@ def _nothing_to_measure(data: str) -> DataError:
     )
 
 
-def _present(result: Result, out: Path, *, as_json: bool) -> None:
+def _present(result: Result, out: Path, *, as_json: bool, export: bool = False) -> None:
     if as_json:
-        _print_json({"out": str(out), **result.summary()})
+        exported = {"exported": cli_deploy.exported(out)} if export else {}
+        _print_json({"out": str(out), **result.summary(), **exported})
         return
     from dreamquant.printing import result_table
 
     result_table(result, out)
+    if export:
+        cli_deploy.export(out)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -68,6 +68,29 @@ def _print_pairs(pairs: Mapping[str, str]) -> None:
     _console.print(table, markup=False)
 
 
+def print_text(text: str = "", style: str | None = None) -> None:
+    """A line of plain text."""
+    _print(text, style)
+
+
+def print_path(path: object) -> None:
+    """A path in one piece, however narrow the terminal is."""
+    _print_path(path)
+
+
+def print_pairs(pairs: Mapping[str, str]) -> None:
+    """Names and texts in two columns."""
+    _print_pairs(pairs)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table of texts under their headings."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    _console.print(table, markup=False)
+
+
 def result_table(result: Result, out: Path) -> None:
     """Accuracy before and after, what it was measured under, and where the files are."""
     manifest = result.manifest

@@ -6,14 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dreamquant.errors import ExportError, ResultError
 from dreamquant.export.metadata import Layout
-from dreamquant.export.parts import require
+from dreamquant.export.parts import require_export
 from dreamquant.results.files import write_bytes, write_json
 from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
 from dreamquant.results.result import STUDENT, Result, open_result
+
+if TYPE_CHECKING:
+    from dreamquant.export.verify import Verification
 
 FileTarget = Literal["int8box", "int4", "pt2"]
 TARGETS: tuple[FileTarget, ...] = get_args(FileTarget)
@@ -28,16 +31,27 @@ class ExportedFile:
         path: of it.
         target: ``int8box``, ``int4`` or ``pt2``.
         bytes: its size.
-        verification: how it compares with the student, as plain JSON values; ``None`` for
-            programs, whose logits are equal.
+        verification: how it compares with the student; ``None`` for programs, whose logits are
+            equal.
         in_float: computations that stay in float, each with its reason.
     """
 
     path: Path
     target: FileTarget
     bytes: int
-    verification: dict[str, Any] | None
+    verification: Verification | None
     in_float: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The attributes by name, as plain JSON values."""
+        verification = None if self.verification is None else asdict(self.verification)
+        return {
+            "path": str(self.path),
+            "target": self.target,
+            "bytes": self.bytes,
+            "verification": verification,
+            "in_float": list(self.in_float),
+        }
 
 
 def file_name(target: FileTarget) -> str:
@@ -76,7 +90,7 @@ def export_result(
         raise ExportError(
             f"{unknown[0]!r} is no target", where="--target", remedy=f"give {', '.join(TARGETS)}"
         )
-    require("onnx", "onnx_ir", "onnxscript", "onnxruntime")
+    require_export()
     opened = result if isinstance(result, Result) else open_result(result)
     folder = _folder(to, None if isinstance(result, Result) else Path(result), opened)
     return [
@@ -136,7 +150,7 @@ def _write(
             two_bit=two_bit,
         )
         data = file.data
-        done = ExportedFile(path, target, len(data), asdict(file.verification), file.in_float)
+        done = ExportedFile(path, target, len(data), file.verification, file.in_float)
     write_bytes(path, data)
     _put_on_record(folder, done, data, result.manifest)
     return done
@@ -145,11 +159,8 @@ def _write(
 def _put_on_record(folder: Path, file: ExportedFile, data: bytes, manifest: dict[str, Any]) -> None:
     """Name the file in the folder's manifest; beside exports elsewhere goes a copy of it."""
     here = read_manifest(folder) if (folder / MANIFEST).exists() else manifest
-    record = {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": file.bytes,
-        "verification": file.verification,
-        "in_float": list(file.in_float),
-    }
+    described = file.as_json()
+    del described["path"]
+    record = {"sha256": hashlib.sha256(data).hexdigest(), **described}
     files = here["files"] | {file.path.name: record}
     write_json(folder / MANIFEST, here | {"files": files})

@@ -21,6 +21,15 @@ def require(*names: str) -> None:
         part(name)
 
 
+def require_export() -> None:
+    """Make sure that results can be exported.
+
+    Raises:
+        ExportError: a package is missing or does not load.
+    """
+    require("onnx", "onnx_ir", "onnxscript", "onnxruntime")
+
+
 def part(name: str) -> ModuleType:
     """The package ``name``.
 
