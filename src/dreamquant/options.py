@@ -100,6 +100,14 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Joins = Annotated[
+    int | None,
+    _number(
+        _SCHEME,
+        "Bits of what sums, concatenations and poolings read, with --placement layer-input: then "
+        "all but the logits can run on integers. In float where not given.",
+    ),
+]
 
 Ranges = Annotated[
     Literal["ema", "learned"] | None,

@@ -128,13 +128,15 @@ def _print_accuracies(accuracy: Mapping[str, Any]) -> None:
 def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     protocol, timings = manifest["protocol"], manifest["timings"]
     training, whole = timings["training_seconds"], timings["seconds"]
+    joins = f"; joins {protocol['joins']}" if "joins" in protocol else ""
     others = "".join(f"; {name} {bits}" for name, bits in protocol["overrides"].items())
     left = Counter(manifest["coverage"]["left_in_float"])
     float_parts = "; ".join(f"{count} x {part}" for part, count in left.items())
     return {
         "protocol": f"{protocol['placement']}; first and last layer "
-        f"{protocol['first_last_bits']}{others}; last of {timings['iterations']} iterations; "
-        f"seed {protocol['seed']}; trained in {_PRECISIONS[protocol['training_precision']]}",
+        f"{protocol['first_last_bits']}{others}{joins}; last of {timings['iterations']} "
+        f"iterations; seed {protocol['seed']}; "
+        f"trained in {_PRECISIONS[protocol['training_precision']]}",
         "weights": protocol["weights"],
         "activations": protocol["activations"],
         **({"in float": float_parts} if left else {}),

@@ -244,7 +244,8 @@ def _sensitivity(student: Student, images: Tensor, logits: Tensor) -> float:
     def flip(quantizer: nn.Module, _: Any, result: Tensor) -> Tensor:
         chance = torch.rand(result.shape, generator=generator)
         steps = (chance < _FLIPPED / 2).float() - (chance > 1 - _FLIPPED / 2).float()
-        return result + steps * cast(ActivationQuantizer, quantizer).scale
+        # Not with `+`, which the student would take for a sum of its own.
+        return torch.addcmul(result, steps, cast(ActivationQuantizer, quantizer).scale)
 
     with torch.no_grad(), _hooked(student, flip):
         moved = student(images)

@@ -19,7 +19,9 @@ from dreamquant.quantization.affine import (
     symmetric_grid,
     unsigned_grid,
 )
+from dreamquant.quantization.biases import round_biases
 from dreamquant.quantization.ranges import MovingRange, per_channel_range
+from dreamquant.quantization.stored import StoredTensors, Survey
 
 # Integer kernels take 8-bit weights without a zero-point only. Of fewer bits, the differences
 # between code and zero-point still fit into their 8 bits.
@@ -196,15 +198,28 @@ class Student(nn.Module):
     Attributes:
         network: the module, its layers' weights and inputs quantized.
         relu_outputs: quantizers of ReLU outputs in the order executed, for that placement.
+        stored: quantizers of what several operations read, where the scheme has them.
+        survey: where these are read.
     """
 
-    def __init__(self, network: nn.Module, relu_outputs: nn.ModuleList) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        relu_outputs: nn.ModuleList,
+        stored: nn.ModuleList | None = None,
+        survey: Survey | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.relu_outputs = relu_outputs
+        self.stored = nn.ModuleList() if stored is None else stored
+        self.survey = survey
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of normalised images (B, C, H, W)."""
+        if self.survey is not None:
+            with StoredTensors(self.stored, self.survey.reads):
+                return self.network(images)  # type: ignore[no-any-return]
         if not self.relu_outputs:
             return self.network(images)  # type: ignore[no-any-return]
         with ReluOutputs(self.relu_outputs):
@@ -243,12 +258,25 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def fix(self) -> None:
-        """Freeze all ranges and put the latent weights on their grids: training is over."""
+        """Freeze all ranges and put the latent weights on their grids: training is over.
+
+        Where the scheme stores tensors as hardware does, biases become whole as there.
+        """
         self.observe(False)
         for latent, quantizer in self.quantized_weights().values():
             quantizer.fix(latent)
             latent.copy_(quantizer(latent))
+        if self.survey is not None:
+            round_biases(self.network, self._units(), self.survey.norms)
         self.requires_grad_(False)
+
+    def _units(self) -> dict[str, Tensor]:
+        """What one product of codes is worth, by layer and channel; for placement layer-input."""
+        return {
+            name: quantizer.scale.double()
+            * cast(ActivationQuantizer, self.network.get_submodule(name).input_quantizer).scale
+            for name, (_, quantizer) in self.quantized_weights().items()
+        }
 
 
 def _quantized_weight(module: nn.Module) -> QuantizedWeight | None:

@@ -85,12 +85,19 @@ def describe_protocol(
         "activations": "affine, per tensor, static, "
         + ("learned step size" if scheme.ranges == "learned" else "moving min-max"),
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
+        **_stored(scheme),
         "batch_norm": "float, the teacher's statistics",
         "iteration": "last",
         "teacher_sha256": network.weights_sha256,
         "seed": seed,
         "training_precision": precision,
     }
+
+
+def _stored(scheme: Scheme) -> dict[str, Any]:
+    if scheme.joins is None:
+        return {}
+    return {"joins": scheme.joins, "biases": "whole, in units of input scale times weight scale"}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

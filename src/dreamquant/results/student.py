@@ -6,6 +6,7 @@ Keys, for a layer ``L`` of the user's module:
 - ``L.weight.scale``, ``L.weight.zero_point``: float32 and int8, one per output channel;
 - ``L.input.scale``, ``L.input.zero_point``: float32 and uint8 scalars (placement layer-input);
 - ``relu_outputs.N.scale``, ``.zero_point``: likewise, for the N-th ReLU (placement relu-output);
+- ``stored.N.scale``, ``.zero_point``: likewise, for the N-th stored tensor (joins);
 - every other tensor under its own name in the module.
 """
 
