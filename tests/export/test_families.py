@@ -52,12 +52,12 @@ class ShuffleNet(nn.Module):
         super().__init__()
         self.stem = conv(3, 16, stride=2)
         depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
-        self.half = nn.Sequential(conv(8, 8, 1), depthwise, nn.BatchNorm2d(8), conv(8, 8, 1))
+        self.convolved = nn.Sequential(conv(8, 8, 1), depthwise, nn.BatchNorm2d(8), conv(8, 8, 1))
         self.last, self.head = conv(16, 16), head(16)
 
     def forward(self, x):
         passing, x = self.stem(x).chunk(2, 1)
-        x = torch.cat([passing, self.half(x)], 1)
+        x = torch.cat([passing, self.convolved(x)], 1)
         b, c, h, w = x.shape
         x = x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
         return self.head(self.last(x))

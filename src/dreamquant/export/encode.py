@@ -75,13 +75,18 @@ def encode(model: ir.Model, student: Student, target: Target, *, two_bit: bool) 
 
 @dataclass(frozen=True)
 class _Quantizer:
-    """Where an activation quantizer reads, and its numbers; equal ones are one in the file."""
+    """Where an activation quantizer reads, and its numbers; equal ones are one in the file.
+
+    A ReLU or a padding with zeros before it changes places with it, so that it reads what the
+    layer before them gives.
+    """
 
     source: ir.Value
     scale: float
     zero_point: int
     lowest: int
     highest: int
+    padding: ir.Node | None
 
 
 class _Encoder:
@@ -99,16 +104,22 @@ class _Encoder:
     def encode_activations(self) -> None:
         made: dict[_Quantizer, ir.Node] = {}
         for marker in self._markers(ACTIVATION):
-            before = read_by(marker).producer()
             quantizer = _effective(marker, self.activations[attribute(marker, QUANTIZER)])
             if quantizer not in made:
                 made[quantizer] = self._insert(marker, quantizer)
             last = made[quantizer]
             self.encoded.codes[int(attribute(marker, CALL))] = str(read_by(last).name)
             marker.outputs[0].replace_all_uses_with(last.outputs[0])
-            self.graph.remove(marker, safe=True)
-            if before is not None and _clamp(before) and not before.outputs[0].uses():
-                self.graph.remove(before, safe=True)
+            self._remove(marker, up_to=quantizer.source)
+
+    def _remove(self, marker: ir.Node, *, up_to: ir.Value) -> None:
+        """Remove a marker, and what changed places with it once nothing else reads that."""
+        value: ir.Value = marker.outputs[0]
+        while value is not up_to and not value.uses():
+            node = value.producer()
+            assert node is not None  # up_to is an input of one of them
+            value = read_by(node)
+            self.graph.remove(node, safe=True)
 
     def _insert(self, marker: ir.Node, quantizer: _Quantizer) -> ir.Node:
         """Write a quantizer out before its marker; gives its last node."""
@@ -124,6 +135,11 @@ class _Encoder:
             highest = self._code(f"{name}.highest", quantizer.highest)
             inputs = [nodes[0].outputs[0], lowest, highest]
             nodes.append(named_node("Clip", inputs, f"{name}.clip", like, ir.DataType.UINT8))
+        if quantizer.padding is not None:
+            inputs = [nodes[-1].outputs[0], read_by(quantizer.padding, 1), zero_point]
+            nodes.append(named_node("Pad", inputs, f"{name}.pad", like, ir.DataType.UINT8))
+            for node in nodes[:-1]:
+                node.outputs[0].shape = quantizer.source.shape
         inputs = [nodes[-1].outputs[0], scale, zero_point]
         nodes.append(named_node(_DEQUANTIZE, inputs, f"{name}.dequantize", like))
         self.graph.insert_before(marker, nodes)
@@ -252,23 +268,36 @@ def _quantize(readers: Sequence[ir.Node]) -> bool:
 
 
 def _effective(marker: ir.Node, quantizer: ActivationQuantizer) -> _Quantizer:
-    """A marker's quantizer, a ReLU or Clip before it taken into its own ends."""
+    """A marker's quantizer, having changed places with the padding and the ReLU before it."""
     value = read_by(marker)
     low, high = quantizer.grid
+    padding = value.producer() if _only_quantized(value) else None
+    if padding is not None and _pads_with_zeros(padding):
+        value = read_by(padding)
+        movable = len(value.uses()) == 1 and not value.is_graph_output()
+    else:
+        padding, movable = None, _only_quantized(value)
     clamp = value.producer()
-    ends = _clamp(clamp) if clamp is not None and _only_quantized(value) else None
+    ends = _clamp(clamp) if clamp is not None and movable else None
     if clamp is not None and ends:
         value = read_by(clamp)
         floor, ceiling = ends
         low = max(low, _code_of(floor, quantizer)) if floor is not None else low
         high = min(high, _code_of(ceiling, quantizer)) if ceiling is not None else high
-    return _Quantizer(value, float(quantizer.scale), int(quantizer.zero_point), low, high)
+    return _Quantizer(value, float(quantizer.scale), int(quantizer.zero_point), low, high, padding)
 
 
 def _only_quantized(value: ir.Value) -> bool:
-    readers = value.consumers()
-    kinds = {(node.domain, node.op_type) for node in readers}
+    kinds = {(node.domain, node.op_type) for node in value.consumers()}
     return kinds == {(DOMAIN, ACTIVATION)} and not value.is_graph_output()
+
+
+def _pads_with_zeros(node: ir.Node) -> bool:
+    if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "constant":
+        return False
+    value, axes = [*node.inputs, None, None][2:4]
+    zeros = value is None or (value.const_value is not None and not constant(value).any())
+    return zeros and axes is None
 
 
 def _clamp(node: ir.Node) -> tuple[float | None, float | None] | None:
@@ -289,7 +318,8 @@ def _code_of(value: float, quantizer: ActivationQuantizer) -> int:
 def _highest(value: ir.Value) -> int:
     """The largest code that a tensor can have."""
     node = value.producer()
-    clip = read_by(node).producer() if node is not None and node.op_type == _DEQUANTIZE else None
-    if clip is None or clip.op_type != "Clip":
+    while node is not None and node.op_type in (_DEQUANTIZE, "Pad"):
+        node = read_by(node).producer()
+    if node is None or node.op_type != "Clip":
         return _UINT8
-    return int(constant(clip.inputs[2]))
+    return int(constant(node.inputs[2]))

@@ -26,7 +26,7 @@ OPSET = 21  # the first with 4-bit integers, and the last that every common runt
 
 
 class _Calls:
-    """Numbers the calls of activation quantizers in a forward pass."""
+    """Numbers the calls of quantizers, so that the exporter takes no two for the same."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -49,11 +49,11 @@ class _ActivationMarker(nn.Module):
 class _WeightMarker(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.uses = name, _Calls()
 
     def forward(self, weight: Tensor) -> Tensor:
-        """``weight``, by way of a node that names the layer."""
-        return _marked(weight, WEIGHT, {QUANTIZER: self.name})
+        """``weight``, by way of a node that names the layer; each use has a node of its own."""
+        return _marked(weight, WEIGHT, {QUANTIZER: self.name, CALL: self.uses.next()})
 
 
 def _marked(x: Tensor, kind: str, attributes: dict[str, Any]) -> Tensor:
@@ -86,7 +86,8 @@ def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
 
     Each call of an activation quantizer is a node ``dreamquant::Activation`` with attributes
     ``quantizer`` (its name in the student) and ``call`` (counted from 0 in the order executed);
-    each use of a quantized weight a node ``dreamquant::Weight`` with the name of its layer.
+    each use of a quantized weight a node ``dreamquant::Weight`` with the name of its layer and
+    the number of the use.
 
     Args:
         student: its training is over.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 from dreamquant.errors import NetworkError
+from dreamquant.networks.taps import is_relu
 
-# By name, since PyTorch passes the same operation to modes as several functions. `add_` is left
-# out: it writes into its operand, which may be read again.
-_SUMS = frozenset({"add", "__add__", "__iadd__"})
+# By name, since PyTorch passes the same operation to modes as several functions.
+_SUMS = frozenset({"add", "__add__"})
+_SUMS_IN_PLACE = frozenset({"add_", "__iadd__"})
 _CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
 _POOLINGS = frozenset(
     {
@@ -33,6 +35,7 @@ _POOLINGS = frozenset(
         "mean",
     }
 )
+_SPLITS = frozenset({"chunk", "split", "tensor_split"})
 
 
 def layer_input(x: Tensor) -> Tensor:
@@ -44,9 +47,10 @@ def layer_input(x: Tensor) -> Tensor:
 
 
 class _Reads(TorchFunctionMode):
-    """Passes whatever layers, sums, concatenations and poolings read through ``read``."""
+    """Passes whatever layers, batch norms, ReLUs and joins read through ``read``."""
 
-    def read(self, x: Tensor, *, joins: bool) -> Tensor:
+    def read(self, x: Tensor, *, joins: bool, overwritten: bool = False) -> Tensor:
+        """What the operation gets in place of ``x``."""
         raise NotImplementedError
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -54,19 +58,26 @@ class _Reads(TorchFunctionMode):
         if func is layer_input:
             return self.read(args[0], joins=False)
         name = getattr(func, "__name__", "")
-        if name in _SUMS and not kwargs and len(args) == 2 and all(map(_is_map, args)):
-            # Not in place: what is stored may be read again.
-            return torch.add(*(self.read(x, joins=True) for x in args))
-        if name in _CONCATENATIONS and args and all(map(_is_map, args[0])):
+        if name in _SUMS and len(args) == 2 and all(map(_is_map, args)):
+            args = tuple(self.read(x, joins=True) for x in args)
+        elif name in _SUMS_IN_PLACE and len(args) == 2 and all(map(_is_map, args)):
+            total = self.read(args[0], joins=True, overwritten=True)
+            return args[0].copy_(torch.add(total, self.read(args[1], joins=True)))
+        elif name in _CONCATENATIONS and args and all(map(_is_map, args[0])):
             args = ([self.read(x, joins=True) for x in args[0]], *args[1:])
-        elif name in _POOLINGS and args and _is_map(args[0]):
+        elif name in _POOLINGS | _SPLITS and args and _is_map(args[0]):
             args = (self.read(args[0], joins=True), *args[1:])
+        elif (name == "batch_norm" or is_relu(func, args, kwargs)) and _is_map(args[0]):
+            own = self.read(args[0], joins=False)
+            # A ReLU in place must not write into what others read.
+            args = (own if own is args[0] else own.clone(), *args[1:])
         return func(*args, **kwargs)
 
 
 def _is_map(x: Any) -> bool:
-    """Whether something is a computed feature map."""
-    return isinstance(x, Tensor) and not isinstance(x, nn.Parameter) and x.dim() > 2
+    """Whether something is a computed feature map; zero-points, which are integers, are none."""
+    computed = isinstance(x, Tensor) and not isinstance(x, nn.Parameter)
+    return computed and x.dim() > 2 and x.is_floating_point()
 
 
 class Survey(NamedTuple):
@@ -90,20 +101,22 @@ class Survey(NamedTuple):
 class _Survey(_Reads):
     def __init__(self) -> None:
         super().__init__()
-        self.tensors: list[tuple[Tensor, int]] = []  # kept, so that no id is given twice
+        self.kept: list[Tensor] = []  # so that no id is given twice
+        self.keys: list[tuple[int, int]] = []
         self.joined: set[tuple[int, int]] = set()
 
-    def read(self, x: Tensor, *, joins: bool) -> Tensor:
-        self.tensors.append((x, x._version))
+    def read(self, x: Tensor, *, joins: bool, overwritten: bool = False) -> Tensor:
+        self.kept.append(x)
+        self.keys.append(_key(x))
         if joins:
             self.joined.add(_key(x))
         return x
 
-    def reads(self) -> tuple[int | None, ...]:
-        keys = [(id(x), version) for x, version in self.tensors]
-        stored = [key for key in dict.fromkeys(keys) if key in self.joined or keys.count(key) > 1]
-        number = {key: i for i, key in enumerate(stored)}
-        return tuple(number.get(key) for key in keys)
+    def stored(self) -> dict[tuple[int, int], int]:
+        """A number for each tensor that is to be stored."""
+        times = Counter(self.keys)
+        keys = [key for key in times if key in self.joined or times[key] > 1]
+        return {key: number for number, key in enumerate(keys)}
 
 
 def _key(x: Tensor) -> tuple[int, int]:
@@ -121,30 +134,38 @@ def survey(network: nn.Module, layers: Sequence[str], example: Tensor) -> Survey
         example: normalised images (B, C, H, W).
     """
     mode = _Survey()
-    with _following(network, layers) as norms, mode:
+    with _following(network, layers) as (results, norms), mode:
         network(example)
-    return Survey(mode.reads(), norms)
+    stored = mode.stored()
+    followed = {norm: {results.get(key, "") for key in keys} for norm, keys in norms.items()}
+    return Survey(
+        reads=tuple(stored.get(key) for key in mode.keys),
+        norms={
+            norm: "".join(before)
+            for norm, before in followed.items()
+            if len(before) == 1 and "" not in before and not stored.keys() & norms[norm]
+        },
+    )
 
 
 @contextmanager
-def _following(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Note each layer's reads, and which batch norm reads its result alone."""
-    made: dict[tuple[int, int], str] = {}
+def _following(
+    network: nn.Module, layers: Sequence[str]
+) -> Iterator[tuple[dict[tuple[int, int], str], dict[str, set[tuple[int, int]]]]]:
+    """Which layer each tensor is the result of, and what each batch norm reads."""
+    results: dict[tuple[int, int], str] = {}
+    norms: dict[str, set[tuple[int, int]]] = {}
     kept: list[Tensor] = []
-    norms: dict[str, str] = {}
-    several: set[str] = set()
 
     def before(_: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         layer_input(inputs[0] if inputs else keywords["input"])
 
     def after(name: str, result: Tensor) -> None:
-        made[_key(result)] = name
         kept.append(result)
+        results[_key(result)] = name
 
     def normalise(name: str, x: Tensor) -> None:
-        layer = made.get(_key(x), "")
-        if not layer or norms.setdefault(name, layer) != layer:
-            several.add(name)
+        norms.setdefault(name, set()).add(_key(x))
 
     handles = []
     for name in layers:
@@ -157,12 +178,10 @@ def _following(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, 
                 module.register_forward_pre_hook(lambda *a, name=name: normalise(name, a[1][0]))
             )
     try:
-        yield norms
+        yield results, norms
     finally:
         for handle in handles:
             handle.remove()
-    for name in several:
-        norms.pop(name, None)
 
 
 class StoredTensors(_Reads):
@@ -182,7 +201,7 @@ class StoredTensors(_Reads):
         self.count = 0
         self.stored: dict[int, Tensor] = {}
 
-    def read(self, x: Tensor, *, joins: bool) -> Tensor:
+    def read(self, x: Tensor, *, joins: bool, overwritten: bool = False) -> Tensor:
         """What is stored of ``x``, or ``x`` itself."""
         if self.count == len(self.reads):
             raise self._miscounted()
@@ -191,7 +210,8 @@ class StoredTensors(_Reads):
         if index is None:
             return x
         if index not in self.stored:
-            self.stored[index] = self.quantizers[index](x)
+            # Its quantizer may need what it saw for the gradient.
+            self.stored[index] = self.quantizers[index](x.clone() if overwritten else x)
         return self.stored[index]
 
     def __exit__(self, *exception: Any) -> None:
