@@ -212,6 +212,8 @@ class StoredTensors(_Reads):
         if index not in self.stored:
             # Its quantizer may need what it saw for the gradient.
             self.stored[index] = self.quantizers[index](x.clone() if overwritten else x)
+        if self.stored[index].shape != x.shape:
+            raise self._miscounted()
         return self.stored[index]
 
     def __exit__(self, *exception: Any) -> None:
