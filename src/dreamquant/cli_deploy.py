@@ -46,7 +46,7 @@ def predict(
     """Classify image files, JPEG or PNG or others, by a result or an exported file."""
     from dreamquant.export.predict import predict as classify
     from dreamquant.export.predict import read_pictures
-    from dreamquant.printing_deploy import predictions_table
+    from dreamquant.printing_deploy import predictions_list
 
     model, spec = exported_network(target) if target.suffix == ".onnx" else _student(target)
     pictures = read_pictures(images, spec)
@@ -57,7 +57,7 @@ def predict(
     if json:
         print(dumps({"predictions": [prediction.as_json() for prediction in predictions]}))
     else:
-        predictions_table(predictions)
+        predictions_list(predictions)
 
 
 def benchmark(

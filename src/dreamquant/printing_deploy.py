@@ -41,13 +41,11 @@ def _described(file: ExportedFile) -> dict[str, str]:
     return pairs
 
 
-def predictions_table(predictions: Sequence[Prediction]) -> None:
+def predictions_list(predictions: Sequence[Prediction]) -> None:
     """The likeliest classes of each image."""
-    rows = [
-        [str(found.path), *(f"{name} {100 * share:.1f} %" for name, share in found.classes)]
-        for found in predictions
-    ]
-    print_table(["image", *(f"{rank + 1}." for rank in range(len(rows[0]) - 1))], rows)
+    for found in predictions:
+        print_path(found.path)
+        print_text("  " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.classes))
 
 
 def benchmark_table(timed: Benchmark, path: Path) -> None:

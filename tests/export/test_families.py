@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dreamquant.errors import ExportError
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
@@ -198,3 +199,20 @@ def test_what_runs_in_float_is_right_too_and_told(student_of, family, target):
     assert found.verification.float_convolutions > 0
     assert found.in_float
     assert all(": " in reason for reason in found.in_float)
+
+
+def test_an_operation_without_an_onnx_form(student_of):
+    student, spec = student_of("own", Scheme(Bits(4, 4), "layer-input"))
+    head = student.network.head
+    head.register_forward_hook(
+        lambda _, __, logits: logits + torch.linalg.eigvals(logits.T @ logits).real
+    )
+    with pytest.raises(ExportError) as refused:
+        exported(student, spec, "int8box")
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith("the network cannot be exported: ")
+    assert lines[1:] == [
+        "  where:  Own",
+        "  remedy: write that part of its forward pass with operations that `torch.onnx.export` "
+        "knows, for any number of images",
+    ]

@@ -91,8 +91,8 @@ def benchmark(path: Path, *, runtime: str, threads: int | None, batch: int, runs
         ExportError: the file is damaged or was not exported by DreamQuant, or the runtime is
             missing or does not run it; or ``batch`` or ``runs`` is below 1.
     """
-    for value, option in ((batch, "--batch"), (runs, "--runs"), (threads or 1, "--threads")):
-        if value < 1:
+    for value, option in ((batch, "--batch"), (runs, "--runs"), (threads, "--threads")):
+        if value is not None and value < 1:
             raise ExportError(f"{option} is {value}", where=option, remedy="give 1 or more")
     require("onnx", runtime)
     threads = threads or torch.get_num_threads()
@@ -130,7 +130,7 @@ def float_twin(data: bytes) -> bytes:
             values = _dequantized([constants.get(name) for name in node.input], node)
             graph.initializer.append(onnx.numpy_helper.from_array(values, node.output[0]))
         elif node.op_type == "DequantizeLinear":
-            kept.append(_clamp(node, producers, constants))
+            kept.extend(_in_float(node, producers, constants))
         elif not _is_integer(node, producers):
             kept.append(node)
     del graph.node[:]
@@ -144,23 +144,28 @@ def float_twin(data: bytes) -> bytes:
 
 def _is_integer(node: Any, producers: dict[str, Any]) -> bool:
     """Whether a node belongs to a quantizer."""
-    if node.op_type != "Clip":
-        return bool(node.op_type == "QuantizeLinear")
-    before = producers.get(node.input[0])
-    return before is not None and before.op_type == "QuantizeLinear"
+    while node is not None and node.op_type in ("Clip", "Pad"):
+        node = producers.get(node.input[0])
+    return node is not None and node.op_type == "QuantizeLinear"
 
 
-def _clamp(node: Any, producers: dict[str, Any], constants: dict[str, Any]) -> Any:
-    """What a quantizer is in float: a ReLU, or nothing."""
+def _in_float(node: Any, producers: dict[str, Any], constants: dict[str, Any]) -> list[Any]:
+    """What a quantizer that ends in ``node`` is in float: maybe a ReLU, maybe a padding."""
     onnx = part("onnx")
-    before = producers[node.input[0]]
-    lowest = (
-        onnx.numpy_helper.to_array(constants[before.input[1]]) if before.op_type == "Clip" else 0
-    )
-    quantize = producers[before.input[0]] if before.op_type == "Clip" else before
-    zero_point = onnx.numpy_helper.to_array(constants[node.input[2]])
-    kind = "Relu" if zero_point <= lowest else "Identity"
-    return onnx.helper.make_node(kind, [quantize.input[0]], [node.output[0]], name=node.name)
+    before = {"DequantizeLinear": node}
+    while "QuantizeLinear" not in before:
+        node = producers[node.input[0]]
+        before[node.op_type] = node
+    last, clip, pad = before["DequantizeLinear"], before.get("Clip"), before.get("Pad")
+    to_array = onnx.numpy_helper.to_array
+    lowest = to_array(constants[clip.input[1]]) if clip is not None else 0
+    kind = "Relu" if to_array(constants[last.input[2]]) <= lowest else "Identity"
+    result = f"{last.name}.float" if pad is not None else last.output[0]
+    nodes = [onnx.helper.make_node(kind, [node.input[0]], [result], name=last.name)]
+    if pad is not None:
+        inputs = [result, pad.input[1]]
+        nodes.append(onnx.helper.make_node("Pad", inputs, [last.output[0]], name=pad.name))
+    return nodes
 
 
 def _dequantized(tensors: list[Any], node: Any) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
 from dreamquant.networks.taps import is_relu
@@ -40,10 +40,9 @@ _SPLITS = frozenset({"chunk", "split", "tensor_split"})
 
 def layer_input(x: Tensor) -> Tensor:
     """``x``, where a quantized layer reads it; a mode may give what is stored of it instead."""
-    if has_torch_function((x,)):
-        result: Tensor = handle_torch_function(layer_input, (x,), x)
-        return result
-    return x
+    # It changes nothing, but modes see it, under torch.compile too: that passes them PyTorch's
+    # own functions alone.
+    return torch.positive(x)
 
 
 class _Reads(TorchFunctionMode):
@@ -55,7 +54,7 @@ class _Reads(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is layer_input:
+        if func is torch.positive:
             return self.read(args[0], joins=False)
         name = getattr(func, "__name__", "")
         if name in _SUMS and len(args) == 2 and all(map(_is_map, args)):
