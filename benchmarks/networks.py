@@ -63,3 +63,57 @@ def cifar10_resnet56() -> nn.Module:
 def cifar100_resnet20() -> nn.Module:
     """ResNet-20 for CIFAR-100."""
     return CifarResNet(3, 100)
+
+
+class SamePadding(nn.Module):
+    """TensorFlow's padding of a 3x3 convolution of stride 2 on an even size: right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` with one more row and column of zeros."""
+        return F.pad(x, (0, 1, 0, 1))
+
+
+class MobileNetV1(nn.Module):
+    """MobileNetV1 (Howard et al., 2017) as Keras has it, with TensorFlow's padding.
+
+    Args:
+        widths: of the first convolution and of the thirteen pointwise ones.
+        strides: of the thirteen depthwise ones.
+        classes: how many.
+    """
+
+    def __init__(self, widths: tuple[int, ...], strides: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.strides = strides
+        self.pad = SamePadding()
+        self.relu = nn.ReLU6()
+        self.conv1 = nn.Conv2d(3, widths[0], 3, 2, bias=False)
+        self.conv1_bn = nn.BatchNorm2d(widths[0], eps=1e-3)
+        for k, stride in enumerate(strides, 1):
+            inputs, outputs = widths[k - 1], widths[k]
+            depthwise = nn.Conv2d(
+                inputs, inputs, 3, stride, padding=2 - stride, groups=inputs, bias=False
+            )
+            self.add_module(f"conv_dw_{k}", depthwise)
+            self.add_module(f"conv_dw_{k}_bn", nn.BatchNorm2d(inputs, eps=1e-3))
+            self.add_module(f"conv_pw_{k}", nn.Conv2d(inputs, outputs, 1, bias=False))
+            self.add_module(f"conv_pw_{k}_bn", nn.BatchNorm2d(outputs, eps=1e-3))
+        self.conv_preds = nn.Conv2d(widths[-1], classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes)."""
+        x = self._layer("conv1", self.pad(x))
+        for k, stride in enumerate(self.strides, 1):
+            x = self._layer(f"conv_dw_{k}", x if stride == 1 else self.pad(x))
+            x = self._layer(f"conv_pw_{k}", x)
+        return self.conv_preds(F.adaptive_avg_pool2d(x, 1)).flatten(1)
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        norm = self.get_submodule(f"{name}_bn")
+        return self.relu(norm(self.get_submodule(name)(x)))
+
+
+def mobilenet_v1_075() -> nn.Module:
+    """MobileNetV1 of width 0.75 for ImageNet; its input is ``x / 127.5 - 1`` of RGB pixels."""
+    widths = (24, 48, 96, 96, 192, 192, 384, 384, 384, 384, 384, 384, 768, 768)
+    return MobileNetV1(widths, (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1), 1000)

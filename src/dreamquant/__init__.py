@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dreamquant.distillation import distill as distill
     from dreamquant.errors import DreamQuantError as DreamQuantError
     from dreamquant.evaluation.metrics import Evaluation as Evaluation
+    from dreamquant.export.job import export_result as export_result
     from dreamquant.methods import METHODS as METHODS
     from dreamquant.methods.method import Method as Method
     from dreamquant.networks.load import Network as Network
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "quantize": "dreamquant.api",
     "distill": "dreamquant.distillation",
+    "export_result": "dreamquant.export.job",
     "load": "dreamquant.results.result",
     "open_result": "dreamquant.results.result",
     "load_network": "dreamquant.networks.load",

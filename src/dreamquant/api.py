@@ -39,6 +39,7 @@ def quantize(
     placement: Placement = "relu-output",
     first_last: int | None = None,
     overrides: tuple[tuple[str, str], ...] = (),
+    joins: int | None = None,
     preset: str = "quick",
     ranges: Ranges | None = None,
     gradient: Gradient | None = None,
@@ -64,6 +65,7 @@ def quantize(
         placement: of activation quantizers, see :class:`dreamquant.Scheme`.
         first_last: bits of the first and last layer, where other than ``bits``.
         overrides: ``(layer pattern, bits)`` pairs, such as ``("layer1.*", "w8a8")``.
+        joins: bits of what sums, concatenations and poolings read, for integer hardware.
         preset: ``quick``, ``paper``, or another that the method has.
         ranges: of activations, ``ema`` or ``learned``, where other than the preset's.
         gradient: ``straight-through`` or ``clipped``, likewise.
@@ -102,6 +104,7 @@ def quantize(
         ranges or recipe.ranges,
         gradient or recipe.gradient,
         overrides=tuple((pattern, Bits.parse(text)) for pattern, text in overrides),
+        joins=joins,
     )
     images = None if data is None else open_images(data, teacher.input)
     seconds = None if budget is None else parse_duration(budget)

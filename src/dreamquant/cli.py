@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
 
-from dreamquant import options
+from dreamquant import cli_deploy, options
 from dreamquant.cli_report import report
 from dreamquant.errors import (
     DataError,
@@ -65,6 +65,7 @@ def quantize(
     placement: options.Placement = "relu-output",
     first_last: options.FirstLast = None,
     override: options.Overrides = (),
+    joins: options.Joins = None,
     ranges: options.Ranges = None,
     gradient: options.Gradient = None,
     method: options.Method = "adadfq",
@@ -77,12 +78,15 @@ def quantize(
     data: options.Data = None,
     diagnostics: options.Diagnostics = False,
     resume: options.Resume = False,
+    export: options.Export = False,
     json: options.Json = False,
 ) -> None:
     """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
     with _resumable(out, "--resume"):
         from dreamquant import api
 
+        if export:
+            cli_deploy.require_export()
         result = api.quantize(
             _named_network(network, weights, input, mean, std, classes),
             bits,
@@ -90,6 +94,7 @@ def quantize(
             placement=placement,
             first_last=first_last,
             overrides=tuple(options.parse_override(text) for text in override),
+            joins=joins,
             preset=preset,
             ranges=ranges,
             gradient=gradient,
@@ -103,7 +108,7 @@ def quantize(
             diagnostics=diagnostics,
             resume=resume,
         )
-    _present(result, out, as_json=json)
+    _present(result, out, as_json=json, export=export)
 
 
 @app.command(sort_key=1)
@@ -153,9 +158,10 @@ def distill(
 @app.command(sort_key=2)
 def evaluate(
     target: options.Target,
+    images: options.MeasuredImages = None,
     /,
     *,
-    data: options.MeasuredData,
+    data: options.MeasuredData = None,
     limit: options.Limit = None,
     weights: options.TeachersWeights = None,
     input: options.Shape = None,
@@ -170,24 +176,32 @@ def evaluate(
     from dreamquant.printing import evaluation_table
     from dreamquant.training.progress import counting
 
-    if ":" in target and not Path(target).is_dir():
+    data = options.one_of(images, data)
+    if target.endswith(".onnx"):
+        _refuse({"--input": input, "--mean": mean, "--std": std, "--classes": classes})
+        model, spec, teacher = *cli_deploy.exported_network(Path(target)), None
+    elif ":" in target and not Path(target).is_dir():
         net = _named_network(target, weights, input, mean, std, classes)
         model, spec, teacher = net.module, net.input, None
     else:
         _refuse({"--input": input, "--mean": mean, "--std": std, "--classes": classes})
         model, spec, teacher = _saved_student(Path(target), weights)
-    images = open_images(data, spec, limit=limit)
-    if images.labels is None and teacher is None:
+    opened = open_images(data, spec, limit=limit)
+    if opened.labels is None and teacher is None:
         raise _nothing_to_measure(data)
-    with counting("measuring", len(images)) as count:
-        evaluation = measure(model, images, teacher=teacher, on_batch=count)
+    with counting("measuring", len(opened)) as count:
+        evaluation = measure(model, opened, teacher=teacher, on_batch=count)
     if json:
         _print_json(evaluation.as_json())
     else:
         evaluation_table(evaluation, target)
 
 
-@app.command(sort_key=3)
+for _command in (cli_deploy.export, cli_deploy.predict, cli_deploy.benchmark):
+    app.command(_command, sort_key=3)
+
+
+@app.command(sort_key=4)
 def methods(
     name: Annotated[str | None, Parameter(help="Of one method, for its page.")] = None, /
 ) -> None:
@@ -205,7 +219,7 @@ def methods(
     method_page(method)
 
 
-@app.command(sort_key=4)
+@app.command(sort_key=5)
 def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False) -> None:
     """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
     with _resumable(out):
@@ -215,10 +229,10 @@ def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False)
     _present(result, out, as_json=json)
 
 
-app.command(report, sort_key=5)
+app.command(report, sort_key=6)
 
 
-@app.command(sort_key=6)
+@app.command(sort_key=7)
 def doctor(*, json: options.Json = False) -> None:
     """Show versions, devices, and which optional parts are present or how to get them."""
     from dreamquant.doctor import examine
@@ -290,13 +304,16 @@ def _nothing_to_measure(data: str) -> DataError:
     )
 
 
-def _present(result: Result, out: Path, *, as_json: bool) -> None:
+def _present(result: Result, out: Path, *, as_json: bool, export: bool = False) -> None:
     if as_json:
-        _print_json({"out": str(out), **result.summary()})
+        exported = {"exported": cli_deploy.exported(out)} if export else {}
+        _print_json({"out": str(out), **result.summary(), **exported})
         return
     from dreamquant.printing import result_table
 
     result_table(result, out)
+    if export:
+        cli_deploy.export(out)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from dreamquant.networks.zoo import one_line, zoo_versions
 _CORE = ("dreamquant", "torch", "numpy", "safetensors", "accelerate", "tensorboard", "pillow")
 _EXTRAS = {
     "export": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
     "sweep": ("ray",),
     "report": ("matplotlib",),
     "train-demo": ("sklearn",),

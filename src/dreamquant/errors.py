@@ -50,3 +50,7 @@ class ResultError(DreamQuantError):
 
 class TrainingError(DreamQuantError):
     """Training cannot go on: a loss is not finite, or a checkpoint does not fit."""
+
+
+class ExportError(DreamQuantError):
+    """The student cannot be exported, or an exported file is damaged or cannot be run."""

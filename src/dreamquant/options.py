@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from dreamquant.errors import NetworkError, SchemeError
+from dreamquant.errors import DataError, NetworkError, SchemeError
 
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
@@ -112,6 +112,14 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Joins = Annotated[
+    int | None,
+    _number(
+        _SCHEME,
+        "Bits of what sums, concatenations and poolings read, with --placement layer-input: then "
+        "all but the logits can run on integers. In float where not given.",
+    ),
+]
 
 Ranges = Annotated[
     Literal["ema", "learned"] | None,
@@ -168,8 +176,9 @@ Data = Annotated[
         "torchvision:CIFAR10:ROOT.",
     ),
 ]
+MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[
-    str,
+    str | None,
     _value(
         _RESULT,
         "IMAGES",
@@ -192,6 +201,55 @@ Diagnostics = Annotated[
 Json = Annotated[
     bool, _flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
 ]
+
+
+_DEPLOYMENT = Group.create_ordered("Deployment")
+
+Export = Annotated[
+    bool, _flag(_RESULT, "Also export it: the ONNX files of `dreamquant export` with its defaults.")
+]
+ResultFolder = Annotated[Path, Parameter(help="A result folder.")]
+Deployed = Annotated[Path, Parameter(help="A result folder, or an exported ONNX file.")]
+OnnxFile = Annotated[Path, Parameter(help="An ONNX file that `dreamquant export` wrote.")]
+Images = Annotated[Path, Parameter(help="Image files, or folders of them.", negative="")]
+To = Annotated[
+    Path | None, _value(_DEPLOYMENT, "DIR", "Folder for the files, where not the result's.")
+]
+Targets = Annotated[
+    tuple[Literal["int8box", "int4", "pt2"], ...],
+    Parameter(
+        group=_DEPLOYMENT,
+        name="--target",
+        metavar="NAME",
+        help="int8box is the fast one, int4 the small one, pt2 a torch.export program; may be "
+        "repeated.",
+        negative="",
+    ),
+]
+WithPreprocessing = Annotated[
+    Literal["nhwc", "nchw"] | None,
+    _value(
+        _DEPLOYMENT,
+        "LAYOUT",
+        "Let the ONNX files take uint8 images of this layout, nhwc or nchw, and normalise them.",
+    ),
+]
+TwoBit = Annotated[
+    bool,
+    _flag(
+        _DEPLOYMENT,
+        "Store weights of 2 bits in INT2 (opset 25), which few runtimes read; in INT4 otherwise.",
+    ),
+]
+Top = Annotated[int, _number(_DEPLOYMENT, "So many classes an image, the likeliest first.")]
+Runtime = Annotated[
+    Literal["onnxruntime", "openvino"], _value(_DEPLOYMENT, "NAME", "That runs the file.")
+]
+Threads = Annotated[
+    int | None, _number(_DEPLOYMENT, "Of the runtime; as many as PyTorch takes where not given.")
+]
+Batch = Annotated[int, _number(_DEPLOYMENT, "Images a run.")]
+Runs = Annotated[int, _number(_DEPLOYMENT, "So many timed runs of either network.")]
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
@@ -237,3 +295,22 @@ def parse_override(override: str) -> tuple[str, str]:
             f"{override!r} names no bits", where="--override", remedy="write PATTERN=w8a8"
         )
     return pattern, bits
+
+
+def one_of(images: str | None, data: str | None) -> str:
+    """The images to measure on, given in either place.
+
+    Raises:
+        DataError: they are given in neither, or in both.
+    """
+    if images is not None and data is not None:
+        raise DataError(
+            "images are given twice", where=f"{images}, --data {data}", remedy="give them once"
+        )
+    if images is None and data is None:
+        raise DataError(
+            "there are no images to measure on",
+            where="dreamquant evaluate",
+            remedy="give --data IMAGES",
+        )
+    return images or data or ""

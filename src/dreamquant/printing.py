@@ -75,6 +75,29 @@ def _print_pairs(pairs: Mapping[str, str]) -> None:
     _console.print(table, markup=False)
 
 
+def print_text(text: str = "", style: str | None = None) -> None:
+    """A line of plain text."""
+    _print(text, style)
+
+
+def print_path(path: object) -> None:
+    """A path in one piece, however narrow the terminal is."""
+    _print_path(path)
+
+
+def print_pairs(pairs: Mapping[str, str]) -> None:
+    """Names and texts in two columns."""
+    _print_pairs(pairs)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table of texts under their headings."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    _console.print(table, markup=False)
+
+
 def result_table(result: Result, out: Path) -> None:
     """Accuracy before and after, what it was measured under, and where the files are."""
     manifest = result.manifest
@@ -111,13 +134,15 @@ def _print_accuracies(accuracy: Mapping[str, Any], names: Mapping[str, str]) -> 
 
 def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     protocol, timings = manifest["protocol"], manifest["timings"]
+    joins = f"; joins {protocol['joins']}" if "joins" in protocol else ""
     others = "".join(f"; {name} {bits}" for name, bits in protocol["overrides"].items())
     left = Counter(manifest["coverage"]["left_in_float"])
     float_parts = "; ".join(f"{count} x {part}" for part, count in left.items())
     return {
         "protocol": f"{protocol['placement']}; first and last layer "
-        f"{protocol['first_last_bits']}{others}; last of {timings['iterations']} iterations; "
-        f"seed {protocol['seed']}; trained in {_PRECISIONS[protocol['training_precision']]}",
+        f"{protocol['first_last_bits']}{others}{joins}; last of {timings['iterations']} "
+        f"iterations; seed {protocol['seed']}; "
+        f"trained in {_PRECISIONS[protocol['training_precision']]}",
         "weights": protocol["weights"],
         "activations": protocol["activations"],
         **({"in float": float_parts} if left else {}),

@@ -11,7 +11,6 @@ from dreamquant.quantization.layers import (
     Student,
     WeightQuantizer,
 )
-from dreamquant.quantization.ranges import per_channel_range
 
 
 def random(*shape, seed=0):
@@ -35,13 +34,23 @@ def activation(bits=4, **changes):
 def test_weights_lie_on_a_grid_per_channel(shape, axis, bits):
     weight, quantizer = random(*shape), WeightQuantizer(bits, 5, axis)
     out, codes = quantizer(weight), quantizer.codes(weight)
-    low, high = per_channel_range(weight, axis)
-    scale, _ = affine_parameters(low, high, quantizer.grid)
+    scale = quantizer.parameters_of(weight)[0].flatten()
     for channel in range(5):
         assert distinct(out.select(axis, channel)) <= 2**bits
         error = (out - weight).select(axis, channel).abs().max()
         assert error <= 0.5001 * scale[channel]
     assert quantizer.grid.qmin <= codes.min() <= codes.max() <= quantizer.grid.qmax
+
+
+def test_weights_of_eight_bits_are_symmetric():
+    weight = random(5, 3, 3, 3) + 1
+    quantizer = WeightQuantizer(8, 5, 0)
+    scale, zero_point = quantizer.parameters_of(weight)
+    assert not zero_point.any()
+    assert torch.allclose(scale.flatten(), weight.flatten(1).abs().amax(1) / 127)
+    codes = quantizer.codes(weight).flatten(1)
+    assert codes.abs().amax(1).tolist() == [127] * 5
+    assert torch.equal(quantizer(weight), codes.view_as(weight) * scale)
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

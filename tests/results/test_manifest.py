@@ -109,11 +109,14 @@ PROTOCOL = {
 }
 
 
+SYMMETRIC = "affine, per output channel, min-max, symmetric at 8 bits"
+
+
 @pytest.mark.parametrize(
     ("options", "changed"),
     [
         ({}, {}),
-        ({"first_last_bits": 8}, {"first_last_bits": 8}),
+        ({"first_last_bits": 8}, {"first_last_bits": 8, "weights": SYMMETRIC}),
         ({"placement": "layer-input"}, {"placement": "layer-input"}),
         ({"gradient": "clipped"}, {"gradient": "clipped"}),
         (
@@ -123,7 +126,7 @@ PROTOCOL = {
                 "gradient": "clipped",
             },
         ),
-        ({"overrides": (("a*", Bits(8, 8)),)}, {"overrides": {"a*": "w8a8"}}),
+        ({"overrides": (("a*", Bits(8, 8)),)}, {"overrides": {"a*": "w8a8"}, "weights": SYMMETRIC}),
     ],
 )
 def test_protocol(options, changed):

@@ -47,8 +47,6 @@ class EvaluationSet:
         self._chunks = chunks
         self._count = count
         self._spec = spec
-        self._mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
-        self._std = torch.tensor(spec.std).view(1, -1, 1, 1)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -75,9 +73,15 @@ class EvaluationSet:
         """
         _check_positive(size, "batch")
         for chunk in self._chunks(size):
-            # Contiguous, because a network may flatten its input with `view`.
-            pixels = torch.from_numpy(chunk).permute(0, 3, 1, 2).contiguous()
-            yield pixels.float().div_(255).sub_(self._mean).div_(self._std)
+            yield normalised(chunk, self._spec)
+
+
+def normalised(pixels: Pixels, spec: InputSpec) -> Tensor:
+    """uint8 (B, H, W, C) as the network takes them: float32 (B, C, H, W)."""
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
+    # Contiguous, because a network may flatten its input with `view`.
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return images.float().div_(255).sub_(mean).div_(std)
 
 
 def _cut(chunks: Iterator[Pixels], count: int) -> Iterator[Pixels]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dreamquant.errors import DataError
 from dreamquant.networks.spec import InputSpec
@@ -239,6 +239,12 @@ def decode(open_image: Callable[[], Image.Image], spec: InputSpec, place: str) -
     try:
         with open_image() as image:
             return _cropped(image, spec)
+    except UnidentifiedImageError as error:
+        raise DataError(
+            "the image cannot be read: it is of no known format",
+            where=place,
+            remedy=f"replace or remove it; known are {', '.join(FORMATS)}",
+        ) from error
     # Damaged files make Pillow's plugins raise nearly anything, SyntaxError included.
     except Exception as error:
         raise DataError(

@@ -37,6 +37,11 @@ def signed_grid(bits: int) -> Grid:
     return Grid(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
+def symmetric_grid(bits: int) -> Grid:
+    """Codes of weights whose zero-point is zero: ``-(2**(bits-1) - 1) .. 2**(bits-1) - 1``."""
+    return Grid(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+
+
 def unsigned_grid(bits: int) -> Grid:
     """Codes of activations: ``0 .. 2**bits - 1``."""
     return Grid(0, 2**bits - 1)

@@ -22,6 +22,8 @@ from dreamquant.quantization.layers import (
     WeightQuantizer,
 )
 from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.quantization.stored import layer_input
+from dreamquant.quantization.stored import survey as survey_reads
 
 _LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
 # What multiplies two tensors, and the position of the one that could be a quantized weight.
@@ -81,6 +83,7 @@ class Coverage:
         weight_bytes: packed integer weights.
         scale_bytes: scales (4 bytes) and zero-points (1 byte) of weights and activations.
         float_bytes: biases, batch norm and every tensor left as it was.
+        stored: bits of each stored tensor, see :attr:`Scheme.joins`, in the order first read.
     """
 
     layers: tuple[QuantizedLayer, ...]
@@ -89,6 +92,7 @@ class Coverage:
     weight_bytes: int
     scale_bytes: int
     float_bytes: int
+    stored: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,11 @@ def quantize_network(
     relus = nn.ModuleList(
         _activation_quantizer(scheme.bits.activation, scheme) for _ in range(count)
     )
-    result = Student(student, relus).eval()
+    stored, reads = nn.ModuleList(), None
+    if scheme.joins is not None:
+        reads = survey_reads(network, survey.layers, example)
+        stored.extend(_activation_quantizer(scheme.joins, scheme) for _ in range(reads.stored))
+    result = Student(student, relus, stored, reads).eval()
     return result, _coverage(result, layers, survey)
 
 
@@ -231,8 +239,8 @@ def _quantize_input(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     quantizer = cast(ActivationQuantizer, layer.input_quantizer)
     if inputs:
-        return (quantizer(inputs[0]), *inputs[1:]), keywords
-    return inputs, keywords | {"input": quantizer(keywords["input"])}
+        return (quantizer(layer_input(inputs[0])), *inputs[1:]), keywords
+    return inputs, keywords | {"input": quantizer(layer_input(keywords["input"]))}
 
 
 def _activation_quantizer(bits: int, scheme: Scheme) -> ActivationQuantizer:
@@ -254,4 +262,5 @@ def _coverage(student: Student, layers: list[QuantizedLayer], survey: _Survey) -
         weight_bytes=sum((layer.weights * layer.weight_bits + 7) // 8 for layer in layers),
         scale_bytes=5 * (channels + len(quantizers)),
         float_bytes=sum(tensor.nbytes for tensor in student.float_state().values()),
+        stored=tuple(quantizer.bits for quantizer in student.stored),  # type: ignore[misc]
     )

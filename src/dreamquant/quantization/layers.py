@@ -16,9 +16,16 @@ from dreamquant.quantization.affine import (
     fake_quantize,
     quantize,
     signed_grid,
+    symmetric_grid,
     unsigned_grid,
 )
+from dreamquant.quantization.biases import round_biases
 from dreamquant.quantization.ranges import MovingRange, per_channel_range
+from dreamquant.quantization.stored import StoredTensors, Survey
+
+# Integer kernels take 8-bit weights without a zero-point only. Of fewer bits, the differences
+# between code and zero-point still fit into their 8 bits.
+SYMMETRIC_BITS = 8
 
 
 class WeightQuantizer(nn.Module):
@@ -26,7 +33,7 @@ class WeightQuantizer(nn.Module):
 
     While the student trains the ranges follow the latent weight (min-max per channel). Once
     ``fixed``, the stored scale and zero-point hold, and weights that lie on the grid stay there
-    bit for bit.
+    bit for bit. Codes of 8 bits are symmetric about zero, see ``SYMMETRIC_BITS``.
 
     Args:
         bits: 2 to 8.
@@ -39,7 +46,8 @@ class WeightQuantizer(nn.Module):
 
     def __init__(self, bits: int, channels: int, axis: int) -> None:
         super().__init__()
-        self.bits, self.axis, self.grid = bits, axis, signed_grid(bits)
+        self.bits, self.axis = bits, axis
+        self.grid = symmetric_grid(bits) if bits == SYMMETRIC_BITS else signed_grid(bits)
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int32))
         self.is_fixed = False
@@ -49,10 +57,17 @@ class WeightQuantizer(nn.Module):
         if self.is_fixed:
             scale, zero_point = self.scale, self.zero_point
         else:
-            scale, zero_point = affine_parameters(*per_channel_range(weight, self.axis), self.grid)
+            scale, zero_point = affine_parameters(*self._range(weight), self.grid)
         shape = [1] * weight.dim()
         shape[self.axis] = -1
         return scale.view(shape), zero_point.view(shape)
+
+    def _range(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = per_channel_range(weight, self.axis)
+        if self.bits != SYMMETRIC_BITS:
+            return low, high
+        reach = torch.maximum(-low, high)
+        return -reach, reach
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; ranges cover it, so its gradient is never clipped."""
@@ -111,6 +126,11 @@ class ActivationQuantizer(nn.Module):
             # LSQ section 2.2 balances the step size against the weights it stands beside.
             scale_gradient_factor=(x.numel() * self.grid.levels) ** -0.5,
         )
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of ``x``, int32."""
+        return quantize(x, self.scale, self.zero_point, self.grid)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
@@ -180,15 +200,28 @@ class Student(nn.Module):
     Attributes:
         network: the module, its layers' weights and inputs quantized.
         relu_outputs: quantizers of ReLU outputs in the order executed, for that placement.
+        stored: quantizers of what several operations read, where the scheme has them.
+        survey: where these are read.
     """
 
-    def __init__(self, network: nn.Module, relu_outputs: nn.ModuleList) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        relu_outputs: nn.ModuleList,
+        stored: nn.ModuleList | None = None,
+        survey: Survey | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.relu_outputs = relu_outputs
+        self.stored = nn.ModuleList() if stored is None else stored
+        self.survey = survey
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of normalised images (B, C, H, W)."""
+        if self.survey is not None:
+            with StoredTensors(self.stored, self.survey.reads):
+                return self.network(images)  # type: ignore[no-any-return]
         if not self.relu_outputs:
             return self.network(images)  # type: ignore[no-any-return]
         with ReluOutputs(self.relu_outputs):
@@ -227,12 +260,25 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def fix(self) -> None:
-        """Freeze all ranges and put the latent weights on their grids: training is over."""
+        """Freeze all ranges and put the latent weights on their grids: training is over.
+
+        Where the scheme stores tensors as hardware does, biases become whole as there.
+        """
         self.observe(False)
         for latent, quantizer in self.quantized_weights().values():
             quantizer.fix(latent)
             latent.copy_(quantizer(latent))
+        if self.survey is not None:
+            round_biases(self.network, self._units(), self.survey.norms)
         self.requires_grad_(False).eval()
+
+    def _units(self) -> dict[str, Tensor]:
+        """What one product of codes is worth, by layer and channel; for placement layer-input."""
+        return {
+            name: quantizer.scale.double()
+            * cast(ActivationQuantizer, self.network.get_submodule(name).input_quantizer).scale
+            for name, (_, quantizer) in self.quantized_weights().items()
+        }
 
 
 def _quantized_weight(module: nn.Module) -> QuantizedWeight | None:

@@ -70,6 +70,10 @@ class Scheme:
             where a value was clamped. Learned ranges imply ``clipped``.
         momentum: of the moving range.
         overrides: ``(pattern, bits)`` pairs; the last pattern that matches a layer's name wins.
+        joins: bits of tensors that sums, concatenations, poolings or several layers read; such a
+            tensor is quantized once, and its readers see that. Biases then become whole numbers
+            of integer kernels too, so that nothing but the logits need be computed in float.
+            ``None`` leaves both in float. It takes placement ``layer-input``.
 
     Weights are per output channel and their ranges follow the weights (min-max); activations are
     static and per tensor. Biases and batch norm stay in float32.
@@ -82,6 +86,7 @@ class Scheme:
     gradient: Gradient = "straight-through"
     momentum: float = 0.9
     overrides: tuple[tuple[str, Bits], ...] = ()
+    joins: int | None = None
 
     def __post_init__(self) -> None:
         for option, value, choices in (
@@ -93,15 +98,14 @@ class Scheme:
                 raise SchemeError(
                     f"{value!r} is no choice", where=option, remedy=f"choose {' or '.join(choices)}"
                 )
-        self._require_first_last()
-
-    def _require_first_last(self) -> None:
-        bits = self.first_last_bits
-        if bits is not None and not _LEAST <= bits <= _MOST:
+        _require_bits(self.first_last_bits, "--first-last")
+        _require_bits(self.joins, "--joins")
+        if self.joins is not None and self.placement != "layer-input":
             raise SchemeError(
-                f"{bits} bits cannot be had",
-                where="--first-last",
-                remedy=f"choose {_LEAST} to {_MOST} bits",
+                "what sums, concatenations and poolings read is stored between layers whose "
+                "inputs are quantized",
+                where="--joins",
+                remedy="add --placement layer-input",
             )
 
     def bits_of(self, layer: str, *, first_or_last: bool) -> Bits:
@@ -117,3 +121,10 @@ class Scheme:
     def clips_gradient(self) -> bool:
         """Whether clamped values pass no gradient."""
         return self.gradient == "clipped" or self.ranges == "learned"
+
+
+def _require_bits(bits: int | None, option: str) -> None:
+    if bits is not None and not _LEAST <= bits <= _MOST:
+        raise SchemeError(
+            f"{bits} bits cannot be had", where=option, remedy=f"choose {_LEAST} to {_MOST} bits"
+        )

@@ -17,6 +17,7 @@ from dreamquant.methods import find_method
 from dreamquant.methods.method import Method, Recipe
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
+from dreamquant.quantization.layers import SYMMETRIC_BITS
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.files import read_json
 from dreamquant.terms.contract import Weighted
@@ -91,15 +92,18 @@ def describe_protocol(
 ) -> dict[str, Any]:
     """All that must be equal for two accuracies to be compared."""
     ends = scheme.first_last_bits
+    weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
+    symmetric = f", symmetric at {SYMMETRIC_BITS} bits" if SYMMETRIC_BITS in weight_bits else ""
     return {
         "bits": str(scheme.bits),
         "first_last_bits": str(scheme.bits) if ends is None else ends,
         "overrides": {pattern: str(bits) for pattern, bits in scheme.overrides},
         "placement": scheme.placement,
-        "weights": "affine, per output channel, min-max",
+        "weights": f"affine, per output channel, min-max{symmetric}",
         "activations": "affine, per tensor, static, "
         + ("learned step size" if scheme.ranges == "learned" else "moving min-max"),
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
+        **_stored(scheme),
         "batch_norm": "float, the teacher's statistics",
         "iteration": "last",
         "teacher_sha256": network.weights_sha256,
@@ -118,6 +122,12 @@ def describe_distillation(teacher: Network, *, seed: int, precision: str) -> dic
         "seed": seed,
         "training_precision": precision,
     }
+
+
+def _stored(scheme: Scheme) -> dict[str, Any]:
+    if scheme.joins is None:
+        return {}
+    return {"joins": scheme.joins, "biases": "whole, in units of input scale times weight scale"}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

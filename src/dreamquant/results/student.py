@@ -2,10 +2,11 @@
 
 Keys, for a layer ``L`` of the user's module:
 
-- ``L.weight.codes``: uint8 bit stream of ``code - qmin``, dense, little-endian;
+- ``L.weight.codes``: uint8 bit stream of ``code + 2**(bits - 1)``, dense, little-endian;
 - ``L.weight.scale``, ``L.weight.zero_point``: float32 and int8, one per output channel;
 - ``L.input.scale``, ``L.input.zero_point``: float32 and uint8 scalars (placement layer-input);
 - ``relu_outputs.N.scale``, ``.zero_point``: likewise, for the N-th ReLU (placement relu-output);
+- ``stored.N.scale``, ``.zero_point``: likewise, for the N-th stored tensor (joins);
 - every other tensor under its own name in the module.
 """
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dreamquant.errors import ResultError
-from dreamquant.quantization.affine import dequantize
+from dreamquant.quantization.affine import dequantize, signed_grid
 from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.results.packing import pack, unpack
 
@@ -26,7 +27,7 @@ def encode(student: Student) -> dict[str, Tensor]:
     """The tensors of a student whose training is over."""
     tensors = student.float_state()
     for name, (latent, quantizer) in student.quantized_weights().items():
-        codes = quantizer.codes(latent) - quantizer.grid.qmin
+        codes = quantizer.codes(latent) - signed_grid(quantizer.bits).qmin
         tensors[f"{name}.weight.codes"] = pack(codes, quantizer.bits)
         tensors[f"{name}.weight.scale"] = quantizer.scale
         tensors[f"{name}.weight.zero_point"] = quantizer.zero_point.to(torch.int8)
@@ -54,7 +55,7 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
         quantizer.zero_point.copy_(tensors[f"{name}.weight.zero_point"])
         quantizer.is_fixed = True
         codes = unpack(tensors[f"{name}.weight.codes"], quantizer.bits, tuple(latent.shape))
-        codes = codes.to(torch.int32) + quantizer.grid.qmin
+        codes = codes.to(torch.int32) + signed_grid(quantizer.bits).qmin
         latent.copy_(dequantize(codes, *quantizer.parameters_of(latent)))
     for name, activation in _activations(student).items():
         activation.scale.copy_(tensors[f"{name}.scale"])

@@ -1,0 +1,325 @@
+"""Markers into integers: quantizers as standard ONNX operations, and what integer kernels need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from dreamquant.export.fold import FACTOR
+from dreamquant.export.graph import ACTIVATION, CALL, DOMAIN, QUANTIZER, WEIGHT, attribute
+from dreamquant.export.nodes import (
+    LAYERS,
+    Floats,
+    bias_of,
+    constant,
+    initializer,
+    named_node,
+    read_by,
+    set_bias,
+    weight_marker,
+)
+from dreamquant.export.weights import Codes, boxed, least_type, small
+from dreamquant.quantization.layers import ActivationQuantizer, Student
+
+Target = Literal["int8box", "int4"]
+
+_UINT8 = 255
+# A bias is rounded to the integers of its kernel where that moves fewer codes than this share.
+_MOVED = 0.001
+_LARGEST_BIAS = 2**30
+_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+@dataclass
+class Encoded:
+    """What became of a graph.
+
+    Attributes:
+        codes: of each call of an activation quantizer, the name of the tensor that holds its
+            codes (uint8).
+        in_float: layers that no integer kernel can run, each with the reason.
+    """
+
+    codes: dict[int, str] = field(default_factory=dict)
+    in_float: list[str] = field(default_factory=list)
+
+
+def encode(model: ir.Model, student: Student, target: Target, *, two_bit: bool) -> Encoded:
+    """Replace every marker of a graph whose batch norms are folded.
+
+    Activations become ``QuantizeLinear → Clip → DequantizeLinear`` on uint8, the Clip on integers
+    and only where it clips. A ReLU whose results are all quantized moves into that Clip, which is
+    the same, since rounding is monotone. Weights become integer initialisers and
+    ``DequantizeLinear``: for ``int8box`` int8 with zero-point zero, for ``int4`` as few bits as
+    ONNX has for them. Biases of integer kernels become int32 in units of their products.
+
+    Args:
+        model: from :func:`dreamquant.export.graph.draw`; changed in place.
+        student: that the graph was drawn from.
+        target: ``int8box`` for speed, ``int4`` for size.
+        two_bit: store weights of 2 bits in INT2, which needs opset 25 (``int4`` only).
+
+    Raises:
+        ExportError: weights of 8 bits have a zero-point, as earlier versions gave them.
+    """
+    encoder = _Encoder(model.graph, student, target, two_bit)
+    encoder.encode_activations()
+    encoder.encode_biases()
+    encoder.encode_weights()
+    return encoder.encoded
+
+
+@dataclass(frozen=True)
+class _Quantizer:
+    """Where an activation quantizer reads, and its numbers; equal ones are one in the file.
+
+    A ReLU or a padding with zeros before it changes places with it, so that it reads what the
+    layer before them gives.
+    """
+
+    source: ir.Value
+    scale: float
+    zero_point: int
+    lowest: int
+    highest: int
+    padding: ir.Node | None
+
+
+class _Encoder:
+    def __init__(self, graph: ir.Graph, student: Student, target: Target, two_bit: bool) -> None:
+        self.graph, self.target, self.two_bit = graph, target, two_bit
+        self.activations = student.activation_quantizers()
+        self.weights = student.quantized_weights()
+        self.encoded = Encoded()
+
+    def _markers(self, kind: str) -> list[ir.Node]:
+        return [node for node in self.graph if (node.domain, node.op_type) == (DOMAIN, kind)]
+
+    # ------------------------------------------------------------------------- activations
+
+    def encode_activations(self) -> None:
+        made: dict[_Quantizer, ir.Node] = {}
+        for marker in self._markers(ACTIVATION):
+            quantizer = _effective(marker, self.activations[attribute(marker, QUANTIZER)])
+            if quantizer not in made:
+                made[quantizer] = self._insert(marker, quantizer)
+            last = made[quantizer]
+            self.encoded.codes[int(attribute(marker, CALL))] = str(read_by(last).name)
+            marker.outputs[0].replace_all_uses_with(last.outputs[0])
+            self._remove(marker, up_to=quantizer.source)
+
+    def _remove(self, marker: ir.Node, *, up_to: ir.Value) -> None:
+        """Remove a marker, and what changed places with it once nothing else reads that."""
+        value: ir.Value = marker.outputs[0]
+        while value is not up_to and not value.uses():
+            node = value.producer()
+            assert node is not None  # up_to is an input of one of them
+            value = read_by(node)
+            self.graph.remove(node, safe=True)
+
+    def _insert(self, marker: ir.Node, quantizer: _Quantizer) -> ir.Node:
+        """Write a quantizer out before its marker; gives its last node."""
+        name, like = f"{attribute(marker, QUANTIZER)}.{attribute(marker, CALL)}", marker.outputs[0]
+        scale = initializer(
+            self.graph, f"{name}.scale", np.float32(quantizer.scale), ir.DataType.FLOAT
+        )
+        zero_point = self._code(f"{name}.zero_point", quantizer.zero_point)
+        inputs = [quantizer.source, scale, zero_point]
+        nodes = [named_node(_QUANTIZE, inputs, f"{name}.quantize", like, ir.DataType.UINT8)]
+        if (quantizer.lowest, quantizer.highest) != (0, _UINT8):
+            lowest = self._code(f"{name}.lowest", quantizer.lowest)
+            highest = self._code(f"{name}.highest", quantizer.highest)
+            inputs = [nodes[0].outputs[0], lowest, highest]
+            nodes.append(named_node("Clip", inputs, f"{name}.clip", like, ir.DataType.UINT8))
+        if quantizer.padding is not None:
+            inputs = [nodes[-1].outputs[0], read_by(quantizer.padding, 1), zero_point]
+            nodes.append(named_node("Pad", inputs, f"{name}.pad", like, ir.DataType.UINT8))
+            for node in nodes[:-1]:
+                node.outputs[0].shape = quantizer.source.shape
+        inputs = [nodes[-1].outputs[0], scale, zero_point]
+        nodes.append(named_node(_DEQUANTIZE, inputs, f"{name}.dequantize", like))
+        self.graph.insert_before(marker, nodes)
+        return nodes[-1]
+
+    def _code(self, name: str, value: int) -> ir.Value:
+        return initializer(self.graph, name, np.uint8(value), ir.DataType.UINT8)
+
+    # ------------------------------------------------------------------------------ biases
+
+    def encode_biases(self) -> None:
+        for layer in [node for node in self.graph if node.op_type in LAYERS]:
+            marker = weight_marker(layer)
+            name = attribute(marker, QUANTIZER) if marker else str(layer.name)
+            reason = _obstacle(layer, marker)
+            if marker is not None and not reason:
+                reason = self._encode_bias(layer, marker)
+            if reason:
+                self.encoded.in_float.append(f"{name}: {reason}")
+
+    def _encode_bias(self, layer: ir.Node, marker: ir.Node) -> str:
+        """Why the layer stays in float, or nothing."""
+        readers = list(layer.outputs[0].consumers())
+        if not self._is_boxed(marker):
+            self._keep_bias(layer, marker, readers)
+            return f"its weight is stored in {self._least_type(marker)}"
+        scale = constant(read_by(layer).producer().inputs[1])  # type: ignore[union-attr]
+        unit = _unit(scale, self._codes(marker))
+        bias = bias_of(layer)
+        exact = constant(bias) if bias is not None else np.zeros_like(unit)
+        rounded = np.round(exact / unit)
+        step = float(constant(readers[0].inputs[1])) if _quantize(readers) else np.inf
+        moved = float(np.abs(rounded * unit - exact).mean()) / step
+        if moved > _MOVED or np.abs(rounded).max() > _LARGEST_BIAS:
+            self._keep_bias(layer, marker, readers)
+            return f"rounding its bias to 32-bit integers would move {moved:.2%} of its codes"
+        self._round_bias(layer, attribute(marker, QUANTIZER), rounded, unit)
+        return ""
+
+    def _round_bias(self, layer: ir.Node, name: str, rounded: Floats, unit: Floats) -> None:
+        name = f"{name}.bias.{layer.name}"
+        integers = rounded.astype(np.int32)
+        codes = initializer(self.graph, f"{name}.codes", integers, ir.DataType.INT32)
+        values = unit.astype(np.float32)
+        scale = initializer(self.graph, f"{name}.scale", values, ir.DataType.FLOAT)
+        node = named_node(_DEQUANTIZE, [codes, scale], f"{name}.dequantize", codes, axis=0)
+        self.graph.insert_before(layer, node)
+        set_bias(layer, node.outputs[0])
+
+    def _keep_bias(self, layer: ir.Node, marker: ir.Node, readers: Sequence[ir.Node]) -> None:
+        """Add the bias in float after the layer: ONNX Runtime would round it inside."""
+        bias, out = bias_of(layer), layer.outputs[0]
+        if bias is None or not _quantize(readers):
+            return
+        assert out.shape is not None  # torch.export knows every rank
+        wide = constant(bias).reshape([-1] + [1] * (len(out.shape) - 2)).astype(np.float32)
+        name = f"{attribute(marker, QUANTIZER)}.bias.{layer.name}.added"
+        added = initializer(self.graph, name, wide, ir.DataType.FLOAT)
+        layer.resize_inputs(2)
+        node = named_node("Add", [out, added], f"{name}.sum", out)
+        out.replace_all_uses_with(node.outputs[0])
+        node.replace_input_with(0, out)
+        self.graph.insert_after(layer, node)
+
+    # ----------------------------------------------------------------------------- weights
+
+    def encode_weights(self) -> None:
+        for marker in self._markers(WEIGHT):
+            codes = self._codes(marker)
+            name = f"{attribute(marker, QUANTIZER)}.weight"
+            if FACTOR in marker.meta:
+                name = f"{name}.{marker.name}"
+            values, zero_point = codes.arrays()
+            scale = codes.scale.astype(np.float32)
+            inputs = [
+                initializer(self.graph, f"{name}.codes", values, codes.dtype),
+                initializer(self.graph, f"{name}.scale", scale, ir.DataType.FLOAT),
+                initializer(self.graph, f"{name}.zero_point", zero_point, codes.dtype),
+            ]
+            own = f"{name}.{marker.name}.dequantize"
+            node = named_node(_DEQUANTIZE, inputs, own, marker.outputs[0], axis=codes.axis)
+            self.graph.insert_before(marker, node)
+            marker.outputs[0].replace_all_uses_with(node.outputs[0])
+            self.graph.remove(marker, safe=True)
+
+    def _codes(self, marker: ir.Node) -> Codes:
+        name = attribute(marker, QUANTIZER)
+        weight, factor = self.weights[name], marker.meta.get(FACTOR)
+        if not self._is_boxed(marker):
+            return small(weight, factor, self._least_type(marker))
+        highest = max(
+            (_highest(read_by(node)) for node in marker.outputs[0].consumers()), default=1
+        )
+        return boxed(weight, factor, highest, name)
+
+    def _is_boxed(self, marker: ir.Node) -> bool:
+        return self.target == "int8box" or self._least_type(marker) == ir.DataType.INT8
+
+    def _least_type(self, marker: ir.Node) -> ir.DataType:
+        bits = self.weights[attribute(marker, QUANTIZER)].quantizer.bits
+        return least_type(bits, two_bit=self.two_bit)
+
+
+def _obstacle(layer: ir.Node, marker: ir.Node | None) -> str:
+    """Why no integer kernel can run the layer, or nothing."""
+    if marker is None:
+        return "its weight is not quantized"
+    source = read_by(layer).producer()
+    if source is None or source.op_type != _DEQUANTIZE:
+        return "its input is not quantized"
+    readers = [node.op_type for node in layer.outputs[0].consumers()]
+    if layer.op_type != "Gemm" and readers != [_QUANTIZE]:
+        read = " and ".join(sorted(set(readers))) or "nothing"
+        return f"its result is read by {read} before it is quantized"
+    return ""
+
+
+def _unit(input_scale: Floats, codes: Codes) -> Floats:
+    """What one integer of a kernel's sums is worth, as float32 has it."""
+    product = codes.scale.astype(np.float32) * input_scale.astype(np.float32)
+    return product.astype(np.float64)
+
+
+def _quantize(readers: Sequence[ir.Node]) -> bool:
+    return {node.op_type for node in readers} == {_QUANTIZE}
+
+
+def _effective(marker: ir.Node, quantizer: ActivationQuantizer) -> _Quantizer:
+    """A marker's quantizer, having changed places with the padding and the ReLU before it."""
+    value = read_by(marker)
+    low, high = quantizer.grid
+    padding = value.producer() if _only_quantized(value) else None
+    if padding is not None and _pads_with_zeros(padding):
+        value = read_by(padding)
+        movable = len(value.uses()) == 1 and not value.is_graph_output()
+    else:
+        padding, movable = None, _only_quantized(value)
+    clamp = value.producer()
+    ends = _clamp(clamp) if clamp is not None and movable else None
+    if clamp is not None and ends:
+        value = read_by(clamp)
+        floor, ceiling = ends
+        low = max(low, _code_of(floor, quantizer)) if floor is not None else low
+        high = min(high, _code_of(ceiling, quantizer)) if ceiling is not None else high
+    return _Quantizer(value, float(quantizer.scale), int(quantizer.zero_point), low, high, padding)
+
+
+def _only_quantized(value: ir.Value) -> bool:
+    kinds = {(node.domain, node.op_type) for node in value.consumers()}
+    return kinds == {(DOMAIN, ACTIVATION)} and not value.is_graph_output()
+
+
+def _pads_with_zeros(node: ir.Node) -> bool:
+    if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "constant":
+        return False
+    value, axes = [*node.inputs, None, None][2:4]
+    zeros = value is None or (value.const_value is not None and not constant(value).any())
+    return zeros and axes is None
+
+
+def _clamp(node: ir.Node) -> tuple[float | None, float | None] | None:
+    """The ends of a ReLU or Clip; ``None`` for anything else."""
+    if node.op_type == "Relu":
+        return 0.0, None
+    if node.op_type != "Clip" or any(end and end.const_value is None for end in node.inputs[1:]):
+        return None
+    low, high = (float(constant(end)) if end else None for end in [*node.inputs, None, None][1:3])
+    return low, high
+
+
+def _code_of(value: float, quantizer: ActivationQuantizer) -> int:
+    steps = np.round(np.float32(value) / np.float32(float(quantizer.scale)))
+    return int(np.clip(steps + int(quantizer.zero_point), *quantizer.grid))
+
+
+def _highest(value: ir.Value) -> int:
+    """The largest code that a tensor can have."""
+    node = value.producer()
+    while node is not None and node.op_type in (_DEQUANTIZE, "Pad"):
+        node = read_by(node).producer()
+    if node is None or node.op_type != "Clip":
+        return _UINT8
+    return int(constant(node.inputs[2]))

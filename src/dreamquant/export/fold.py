@@ -1,0 +1,71 @@
+"""Batch norm into the layer before it, on the graph: what is folded is seen, not guessed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from dreamquant.export.graph import QUANTIZER, attribute
+from dreamquant.export.nodes import (
+    LAYERS,
+    bias_of,
+    constant,
+    initializer,
+    read_by,
+    set_bias,
+    weight_marker,
+)
+
+FACTOR = "dreamquant.factor"  # in a weight marker's ``meta``: float64, one per output channel
+
+
+def fold_batch_norms(graph: ir.Graph) -> list[str]:
+    """Fold each batch norm into the layer whose result it alone reads.
+
+    With ``f = weight / sqrt(var + eps)`` the layer's weights are to be multiplied by ``f`` per
+    output channel, which is left to whoever encodes them (``FACTOR``); its bias becomes
+    ``(bias - mean) * f + shift``. Both are computed in float64.
+
+    Args:
+        graph: from :func:`dreamquant.export.graph.draw`; changed in place.
+
+    Returns:
+        What could not be folded and stays a float operation, with the reason.
+    """
+    left = []
+    for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
+        layer = read_by(norm).producer()
+        reason = _obstacle(layer)
+        if layer is None or reason:
+            left.append(f"batch norm {norm.name}: {reason}")
+        else:
+            _fold(graph, layer, norm)
+    return left
+
+
+def _obstacle(layer: ir.Node | None) -> str:
+    if layer is None or layer.op_type not in LAYERS:
+        return "no layer comes right before it"
+    if len(layer.outputs[0].uses()) > 1:
+        return f"another operation reads the result of {layer.name} too"
+    marker = weight_marker(layer)
+    if marker is None or len(marker.outputs[0].uses()) > 1:
+        return f"the weight of {layer.name} is not its own"
+    if layer.op_type == "ConvTranspose" and layer.attributes["group"].as_int() > 1:
+        return f"{layer.name} is transposed, and its groups share the scales of their weights"
+    return ""
+
+
+def _fold(graph: ir.Graph, layer: ir.Node, norm: ir.Node) -> None:
+    weight, shift, mean, variance = (constant(value) for value in norm.inputs[1:])
+    factor = weight / np.sqrt(variance + norm.attributes["epsilon"].as_float())
+    marker = weight_marker(layer)
+    assert marker is not None  # else there would have been an obstacle
+    marker.meta[FACTOR] = factor
+    bias = bias_of(layer)
+    before = constant(bias) if bias is not None else np.zeros_like(mean)
+    after = ((before - mean) * factor + shift).astype(np.float32)
+    name = f"{attribute(marker, QUANTIZER)}.bias.{layer.name}"
+    set_bias(layer, initializer(graph, name, after, ir.DataType.FLOAT))
+    norm.outputs[0].replace_all_uses_with(layer.outputs[0], replace_graph_outputs=True)
+    graph.remove(norm, safe=True)

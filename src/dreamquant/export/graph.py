@@ -1,0 +1,145 @@
+"""A student as an ONNX graph of float operations, with a marker where each quantizer stands."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import ExportError
+from dreamquant.export.metadata import IMAGES, LOGITS
+from dreamquant.networks.zoo import one_line
+from dreamquant.quantization.layers import Student
+
+DOMAIN = "dreamquant"
+ACTIVATION, WEIGHT = "Activation", "Weight"
+QUANTIZER, CALL = "quantizer", "call"
+BATCH = "batch"
+OPSET = 21  # the first with 4-bit integers, and the last that every common runtime takes
+
+
+class _Calls:
+    """Numbers the calls of quantizers, so that the exporter takes no two for the same."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def next(self) -> int:
+        self.made += 1
+        return self.made - 1
+
+
+class _ActivationMarker(nn.Module):
+    def __init__(self, name: str, calls: _Calls) -> None:
+        super().__init__()
+        self.name, self.calls = name, calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``, by way of a node that names the quantizer and numbers the call."""
+        return _marked(x, ACTIVATION, {QUANTIZER: self.name, CALL: self.calls.next()})
+
+
+class _WeightMarker(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.uses = name, _Calls()
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """``weight``, by way of a node that names the layer; each use has a node of its own."""
+        return _marked(weight, WEIGHT, {QUANTIZER: self.name, CALL: self.uses.next()})
+
+
+def _marked(x: Tensor, kind: str, attributes: dict[str, Any]) -> Tensor:
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{kind}", (x,), attributes, dtype=x.dtype, shape=x.shape, version=1
+    )
+
+
+class _MarkedStudent(nn.Module):
+    """A copy of a student that computes nothing itself, but whose graph can be drawn."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student, self.calls = copy.deepcopy(student), _Calls()
+        for name in student.activation_quantizers():
+            parent, _, own = name.rpartition(".")
+            setattr(self.student.get_submodule(parent), own, _ActivationMarker(name, self.calls))
+        for name in student.quantized_weights():
+            layer = self.student.network.get_submodule(name)
+            parametrizations = cast(nn.ModuleDict, layer.parametrizations)
+            cast(nn.ModuleList, parametrizations["weight"])[0] = _WeightMarker(name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls.made = 0
+        return self.student(images)  # type: ignore[no-any-return]
+
+
+def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
+    """The float graph of a student, from ``images`` (batch, C, H, W) to ``logits``.
+
+    Each call of an activation quantizer is a node ``dreamquant::Activation`` with attributes
+    ``quantizer`` (its name in the student) and ``call`` (counted from 0 in the order executed);
+    each use of a quantized weight a node ``dreamquant::Weight`` with the name of its layer and
+    the number of the use.
+
+    Args:
+        student: its training is over.
+        shape: channels, height, width of an image.
+
+    Raises:
+        ExportError: the network's code cannot be traced, or an operation has no ONNX form.
+    """
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _MarkedStudent(student).eval(),
+                (torch.zeros(2, *shape),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[IMAGES],
+                output_names=[LOGITS],
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                verbose=False,
+            )
+    except Exception as error:  # the network's own code, and any operation of it, may fail
+        raise ExportError(
+            f"the network cannot be exported: {_cause(error)}",
+            where=type(student.network).__name__,
+            remedy="write that part of its forward pass with operations that `torch.onnx.export` "
+            "knows, for any number of images",
+        ) from error
+    assert program is not None  # None only for the exporter before dynamo
+    return program.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _cause(error: BaseException) -> str:
+    """The first failure of a chain, which is the network's own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
+def attribute(node: ir.Node, name: str) -> str:
+    """A marker's attribute as text."""
+    return str(node.attributes[name].value)

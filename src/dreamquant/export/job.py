@@ -1,0 +1,166 @@
+"""A result's student into files: each is verified, then written whole, then on record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from dreamquant.errors import ExportError, ResultError
+from dreamquant.export.metadata import Layout
+from dreamquant.export.parts import require_export
+from dreamquant.results.files import write_bytes, write_json
+from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
+from dreamquant.results.result import STUDENT, Result, open_result
+
+if TYPE_CHECKING:
+    from dreamquant.export.verify import Verification
+
+FileTarget = Literal["int8box", "int4", "pt2"]
+TARGETS: tuple[FileTarget, ...] = get_args(FileTarget)
+DEFAULT_TARGETS: tuple[FileTarget, ...] = ("int8box", "int4")
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file that was exported.
+
+    Attributes:
+        path: of it.
+        target: ``int8box``, ``int4`` or ``pt2``.
+        bytes: its size.
+        verification: how it compares with the student; ``None`` for programs, whose logits are
+            equal.
+        in_float: computations that stay in float, each with its reason.
+    """
+
+    path: Path
+    target: FileTarget
+    bytes: int
+    verification: Verification | None
+    in_float: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The attributes by name, as plain JSON values."""
+        verification = None if self.verification is None else asdict(self.verification)
+        return {
+            "path": str(self.path),
+            "target": self.target,
+            "bytes": self.bytes,
+            "verification": verification,
+            "in_float": list(self.in_float),
+        }
+
+
+def file_name(target: FileTarget) -> str:
+    """What the file of a target is called."""
+    return "model.pt2" if target == "pt2" else f"model.{target}.onnx"
+
+
+def export_result(
+    result: str | Path | Result,
+    targets: Sequence[FileTarget] = DEFAULT_TARGETS,
+    *,
+    to: str | Path | None = None,
+    preprocessing: Layout | None = None,
+    two_bit: bool = False,
+) -> list[ExportedFile]:
+    """Export the quantized network of a result folder to files that other runtimes run.
+
+    Args:
+        result: a result folder, or a result that lies in ``to``.
+        targets: ``int8box``, the fast one; ``int4``, the small one; ``pt2``, a ``torch.export``
+            program.
+        to: folder for the files, where not the result folder.
+        preprocessing: let ONNX files take uint8 images of this layout, ``nhwc`` or ``nchw``.
+        two_bit: store weights of 2 bits in INT2 in the small file, which few runtimes read yet.
+
+    Returns:
+        The files, in the order of ``targets``. Their checksums are in the manifest beside them.
+
+    Raises:
+        ExportError: the network cannot be exported, a file fails its verification, or an optional
+            package is missing. What was exported before stays.
+        ResultError: the folder holds no result, or a file cannot be written.
+    """
+    unknown = [target for target in targets if target not in TARGETS]
+    if unknown:
+        raise ExportError(
+            f"{unknown[0]!r} is no target", where="--target", remedy=f"give {', '.join(TARGETS)}"
+        )
+    require_export()
+    opened = result if isinstance(result, Result) else open_result(result)
+    folder = _folder(to, None if isinstance(result, Result) else Path(result), opened)
+    return [
+        _write(folder, target, opened, preprocessing=preprocessing, two_bit=two_bit)
+        for target in targets
+    ]
+
+
+def _folder(to: str | Path | None, own: Path | None, result: Result) -> Path:
+    """Where the files go: a folder whose manifest is of this result, or that has none."""
+    folder = Path(to) if to is not None else own
+    if folder is None:
+        raise ExportError("nothing tells where to export to", where="export_result(to=…)")
+    if own is not None and folder.resolve() == own.resolve():
+        return folder
+    if (folder / MANIFEST).exists() and _identity(read_manifest(folder)) != _identity(
+        result.manifest
+    ):
+        raise ResultError(
+            f"{folder} holds another result",
+            where="--to",
+            remedy="give another folder",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"cannot make the folder: {error.strerror}",
+            where=str(folder),
+            remedy="choose a folder that you may write to",
+        ) from error
+    return folder
+
+
+def _identity(manifest: dict[str, Any]) -> str:
+    return read_checksum(manifest, STUDENT, Path())
+
+
+def _write(
+    folder: Path, target: FileTarget, result: Result, *, preprocessing: Layout | None, two_bit: bool
+) -> ExportedFile:
+    # Late, since they import what may be missing.
+    from dreamquant.export.onnx_file import onnx_file
+    from dreamquant.export.program import program
+
+    path = folder / file_name(target)
+    if target == "pt2":
+        data = program(result.model, result.manifest, result.input)
+        done = ExportedFile(path, target, len(data), None, ())
+    else:
+        file = onnx_file(
+            result.model,
+            result.manifest,
+            result.input,
+            target,
+            layout=preprocessing,
+            two_bit=two_bit,
+        )
+        data = file.data
+        done = ExportedFile(path, target, len(data), file.verification, file.in_float)
+    write_bytes(path, data)
+    _put_on_record(folder, done, data, result.manifest)
+    return done
+
+
+def _put_on_record(folder: Path, file: ExportedFile, data: bytes, manifest: dict[str, Any]) -> None:
+    """Name the file in the folder's manifest; beside exports elsewhere goes a copy of it."""
+    here = read_manifest(folder) if (folder / MANIFEST).exists() else manifest
+    described = file.as_json()
+    del described["path"]
+    record = {"sha256": hashlib.sha256(data).hexdigest(), **described}
+    files = here["files"] | {file.path.name: record}
+    write_json(folder / MANIFEST, here | {"files": files})

@@ -1,0 +1,86 @@
+"""What an exported file says of itself, and how it is read again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from dreamquant.errors import DreamQuantError, ExportError
+from dreamquant.networks.spec import InputSpec
+
+Layout = Literal["nhwc", "nchw"]
+
+IMAGES, LOGITS = "images", "logits"  # the input and the output of every file
+_PREFIX = "dreamquant."
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an exported file says of itself.
+
+    Attributes:
+        target: ``int8box`` or ``int4``.
+        input: what the network expects, its class names with it.
+        layout: of the uint8 images that the file takes; ``None`` where it takes normalised ones.
+    """
+
+    target: str
+    input: InputSpec
+    layout: Layout | None
+
+
+def describe(
+    manifest: Mapping[str, Any], spec: InputSpec, target: str, layout: Layout | None
+) -> dict[str, str]:
+    """The ``metadata_props`` of a file; every value is JSON."""
+    bits = {
+        layer["name"]: {"weight": layer["weight_bits"], "input": layer["input_bits"]}
+        for layer in manifest["coverage"]["layers"]
+    }
+    values = {
+        "version": importlib.metadata.version("dreamquant"),
+        "target": target,
+        "preprocessing": layout,
+        "input": asdict(spec),
+        "class_names": spec.class_names,
+        "bits": bits,
+        "method": manifest["method"]["name"],
+        "seed": manifest["protocol"]["seed"],
+        "protocol": manifest["protocol"],
+    }
+    return {f"{_PREFIX}{name}": json.dumps(value) for name, value in values.items()}
+
+
+def encoded(name: str, value: object) -> tuple[str, str]:
+    """One more entry for ``metadata_props``."""
+    return f"{_PREFIX}{name}", json.dumps(value)
+
+
+def read(properties: Mapping[str, str], where: str) -> Description:
+    """What a file says of itself.
+
+    Raises:
+        ExportError: it was not exported by DreamQuant, or its metadata are damaged.
+    """
+    if f"{_PREFIX}input" not in properties:
+        raise ExportError(
+            "nothing tells the input of this network",
+            where=where,
+            remedy="give a file that `dreamquant export` wrote",
+        )
+    try:
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in json.loads(properties[f"{_PREFIX}input"]).items()
+        }
+        target, layout = (
+            json.loads(properties[f"{_PREFIX}{name}"]) for name in ("target", "preprocessing")
+        )
+        return Description(target, InputSpec(**fields), layout)
+    except (KeyError, TypeError, ValueError, AttributeError, DreamQuantError) as error:
+        raise ExportError(
+            "the file's metadata are damaged", where=where, remedy="export it again"
+        ) from error

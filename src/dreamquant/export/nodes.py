@@ -1,0 +1,75 @@
+"""Small things on ONNX graphs: constants, nodes, and who feeds whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from dreamquant.export.graph import DOMAIN, WEIGHT
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm")
+
+Floats = NDArray[np.float64]
+
+
+def initializer(graph: ir.Graph, name: str, values: Any, dtype: ir.DataType) -> ir.Value:
+    """The graph's constant ``name``, made from ``values`` where there is none yet."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    tensor = ir.tensor(values, dtype=dtype, name=name)
+    shape = ir.Shape(np.shape(values))
+    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def constant(value: ir.Value | None) -> Floats:
+    """The numbers of a constant."""
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy().astype(np.float64)
+
+
+def named_node(
+    kind: str,
+    inputs: Iterable[ir.Value],
+    name: str,
+    like: ir.Value,
+    dtype: ir.DataType = ir.DataType.FLOAT,
+    **attributes: int,
+) -> ir.Node:
+    """A node whose one result is called as the node, and has the shape of ``like``."""
+    node = ir.node(kind, list(inputs), attributes, name=name)
+    out = node.outputs[0]
+    out.name, out.dtype, out.shape = name, dtype, like.shape
+    return node
+
+
+def read_by(node: ir.Node, index: int = 0) -> ir.Value:
+    """One input of a node, which must be there."""
+    value = node.inputs[index]
+    assert value is not None
+    return value
+
+
+def bias_of(layer: ir.Node) -> ir.Value | None:
+    """A layer's bias, where it has one."""
+    return layer.inputs[2] if len(layer.inputs) > 2 else None
+
+
+def set_bias(layer: ir.Node, bias: ir.Value) -> None:
+    """Give a layer a bias, or another one."""
+    layer.resize_inputs(3)
+    layer.replace_input_with(2, bias)
+
+
+def weight_marker(layer: ir.Node) -> ir.Node | None:
+    """The marker of a layer's quantized weight; ``None`` where that is not quantized."""
+    marker = read_by(layer, 1).producer()
+    if marker is None or (marker.domain, marker.op_type) != (DOMAIN, WEIGHT):
+        return None
+    return marker

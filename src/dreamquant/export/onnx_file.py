@@ -1,0 +1,140 @@
+"""A student as one verified ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from numpy.typing import NDArray
+
+from dreamquant.export import metadata
+from dreamquant.export.encode import Target, encode
+from dreamquant.export.fold import fold_batch_norms
+from dreamquant.export.graph import BATCH, DOMAIN, draw
+from dreamquant.export.metadata import IMAGES, LOGITS, Layout
+from dreamquant.export.nodes import initializer
+from dreamquant.export.verify import Verification, verify, verify_preprocessing
+from dreamquant.networks.spec import InputSpec
+from dreamquant.quantization.layers import Student
+
+_TWO_BIT_OPSET = 25
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A student's ONNX file, not yet written.
+
+    Attributes:
+        data: its bytes.
+        verification: how it compares with the student.
+        in_float: computations that stay in float, each with its reason.
+    """
+
+    data: bytes
+    verification: Verification
+    in_float: tuple[str, ...]
+
+
+def onnx_file(
+    student: Student,
+    manifest: Mapping[str, Any],
+    spec: InputSpec,
+    target: Target,
+    *,
+    layout: Layout | None,
+    two_bit: bool,
+) -> OnnxFile:
+    """Draw, encode and verify a student.
+
+    Args:
+        student: its training is over.
+        manifest: of its result, for the file's metadata.
+        spec: what it expects.
+        target: see :func:`dreamquant.export.encode.encode`, as for ``two_bit``.
+        layout: of the uint8 images that the file shall take; ``None`` for normalised ones.
+        two_bit: store weights of 2 bits in INT2.
+
+    Raises:
+        ExportError: the network cannot be exported, or the file fails its verification.
+    """
+    model = draw(student, spec.shape)
+    unfolded = fold_batch_norms(model.graph)
+    encoded = encode(model, student, target, two_bit=two_bit)
+    two_bit = _holds(model, ir.DataType.INT2)
+    _tidy(model, opset=_TWO_BIT_OPSET if two_bit else None)
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata.describe(manifest, spec, target, layout))
+    plain = _serialized(model)
+    # OpenVINO knows no integers of 2 bits.
+    runtimes = ("onnxruntime",) if two_bit else ("onnxruntime", "openvino")
+    verification = verify(plain, encoded.codes, student, spec.shape, runtimes)
+    in_float = (*unfolded, *encoded.in_float)
+    record = asdict(verification) | {"in_float": in_float}
+    model.metadata_props.update([metadata.encoded("verification", record)])
+    if layout is not None:
+        _prepend_preprocessing(model, spec, layout)
+    finished = _serialized(model)
+    if layout is not None:
+        verify_preprocessing(finished, plain, spec, layout)
+    return OnnxFile(finished.SerializeToString(), verification, in_float)
+
+
+def _holds(model: ir.Model, dtype: ir.DataType) -> bool:
+    return any(value.dtype == dtype for value in model.graph.initializers.values())
+
+
+def _tidy(model: ir.Model, *, opset: int | None) -> None:
+    """Drop what the markers left behind, and give input and output their names."""
+    passes.RemoveUnusedNodesPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+    model.opset_imports.pop(DOMAIN, None)
+    model.producer_name = "dreamquant"
+    (images,), (logits,) = model.graph.inputs, model.graph.outputs
+    images.name, logits.name = IMAGES, LOGITS
+    for value in (images, logits):
+        assert value.shape is not None  # torch.export knows every shape
+        value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
+    if opset is not None:
+        model.opset_imports[""] = opset
+        model.ir_version = onnx.helper.OP_SET_ID_VERSION_MAP[("ai.onnx", opset)]
+
+
+def _serialized(model: ir.Model) -> onnx.ModelProto:
+    proto: onnx.ModelProto = ir.to_proto(model)
+    return proto
+
+
+def _prepend_preprocessing(model: ir.Model, spec: InputSpec, layout: Layout) -> None:
+    """Let the network take uint8 images, and normalise them as evaluation does."""
+    graph = model.graph
+    (normalised,) = graph.inputs
+    channels, height, width = spec.shape
+    size = (height, width, channels) if layout == "nhwc" else spec.shape
+    pixels = ir.Value(
+        name=IMAGES, type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape([BATCH, *size])
+    )
+    nodes = [ir.node("Cast", [pixels], {"to": ir.DataType.FLOAT}, name="pixels.float")]
+    if layout == "nhwc":
+        last = nodes[-1].outputs[0]
+        nodes.append(ir.node("Transpose", [last], {"perm": [0, 3, 1, 2]}, name="pixels.nchw"))
+    for kind, name, values in (
+        ("Div", "pixels.levels", np.float32(255)),
+        ("Sub", "pixels.mean", _per_channel(spec.mean)),
+        ("Div", "pixels.std", _per_channel(spec.std)),
+    ):
+        number = initializer(graph, name, values, ir.DataType.FLOAT)
+        nodes.append(ir.node(kind, [nodes[-1].outputs[0], number], name=f"{name}.apply"))
+    for node in nodes:
+        node.outputs[0].name = f"{node.name}.out"
+    normalised.replace_all_uses_with(nodes[-1].outputs[0])
+    graph.inputs[0] = pixels
+    graph.insert_before(graph.node(0), nodes)
+
+
+def _per_channel(values: tuple[float, ...]) -> NDArray[np.float32]:
+    return np.array(values, np.float32).reshape(1, -1, 1, 1)

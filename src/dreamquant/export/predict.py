@@ -1,0 +1,138 @@
+"""Classes of image files, by a student or an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from dreamquant.errors import DataError
+from dreamquant.evaluation.data import normalised
+from dreamquant.evaluation.files import FORMATS, SUFFIXES, Extent, Pixels, decode_file
+from dreamquant.networks.spec import InputSpec
+
+_BATCH = 32
+_CONVERTED = {
+    "CMYK": "converted from CMYK to RGB without a colour profile",
+    "RGBA": "its transparency is ignored",
+    "LA": "its transparency is ignored",
+    "PA": "its transparency is ignored",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file as the network sees it.
+
+    Attributes:
+        path: of the file.
+        pixels: uint8 (H, W, C) of the network's size.
+        notes: what had to be done to it that may change its class.
+    """
+
+    path: Path
+    pixels: Pixels
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an image shows.
+
+    Attributes:
+        path: of the file.
+        classes: names, or numbers where there are none, with their probability in [0, 1]; the
+            likeliest first.
+    """
+
+    path: Path
+    classes: tuple[tuple[str, float], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The attributes as plain JSON values."""
+        classes = [{"class": name, "probability": share} for name, share in self.classes]
+        return {"image": str(self.path), "classes": classes}
+
+
+def read_pictures(paths: Sequence[Path], spec: InputSpec) -> list[Picture]:
+    """The image files at ``paths``, scaled and cropped as evaluation does.
+
+    Args:
+        paths: image files, or folders of them.
+        spec: what the network expects.
+
+    Raises:
+        DataError: there are none, or one cannot be read.
+    """
+    files = [file for path in paths for file in _files(path)]
+    if not files:
+        raise DataError(
+            "there are no images", where="IMAGES", remedy="give image files, or folders of them"
+        )
+    return [_read(file, spec) for file in files]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+
+
+def _read(path: Path, spec: InputSpec) -> Picture:
+    if spec.shape[0] not in (1, 3):
+        raise DataError(
+            f"image files have 1 or 3 channels, but the network takes {spec.shape[0]}",
+            where=str(path),
+            remedy="give an .npz to `dreamquant evaluate`",
+        )
+    if not path.is_file():
+        raise DataError("there is no such image", where=str(path), remedy="check the path")
+    pixels = decode_file(Extent(path, 0, -1, str(path)), spec)
+    return Picture(path, pixels, _notes(path, spec))
+
+
+def _notes(path: Path, spec: InputSpec) -> tuple[str, ...]:
+    with Image.open(path, formats=FORMATS) as image:
+        frames, mode = getattr(image, "n_frames", 1), image.mode
+    notes = [_CONVERTED[mode]] if mode in _CONVERTED else []
+    if mode.startswith("I"):
+        notes.append("its 16 bits a pixel are cut to 8")
+    if mode in ("1", "L", "LA", "I", "I;16") and spec.shape[0] == 3:
+        notes.append("it is grey, the network takes colours")
+    if frames > 1:
+        notes.append(f"the first of its {frames} frames is taken")
+    return tuple(notes)
+
+
+def predict(
+    model: nn.Module, pictures: Sequence[Picture], spec: InputSpec, *, top: int
+) -> list[Prediction]:
+    """The likeliest classes of each picture.
+
+    Args:
+        model: logits (B, classes) of normalised images (B, C, H, W).
+        pictures: from :func:`read_pictures`.
+        spec: what the network expects.
+        top: so many classes, or all where there are fewer.
+
+    Raises:
+        DataError: ``top`` is below 1.
+    """
+    if top < 1:
+        raise DataError(f"{top} classes are none", where="--top", remedy="give 1 or more")
+    found = []
+    for start in range(0, len(pictures), _BATCH):
+        few = pictures[start : start + _BATCH]
+        images = normalised(np.stack([picture.pixels for picture in few]), spec)
+        with torch.inference_mode():
+            likely = model(images).softmax(1).topk(min(top, spec.num_classes), dim=1)
+        for picture, shares, classes in zip(few, *map(torch.Tensor.tolist, likely), strict=True):
+            names = [spec.class_names[c] if spec.class_names else str(c) for c in classes]
+            found.append(Prediction(picture.path, tuple(zip(names, shares, strict=True))))
+    return found

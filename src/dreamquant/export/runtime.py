@@ -1,0 +1,191 @@
+"""Exported files in ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dreamquant.errors import ExportError
+from dreamquant.export import metadata
+from dreamquant.export.metadata import IMAGES, LOGITS, Description
+from dreamquant.export.parts import part, require
+from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.zoo import one_line
+from dreamquant.results.files import sha256_file
+from dreamquant.results.manifest import MANIFEST, read_manifest
+
+Array = NDArray[Any]
+_INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
+_FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "ConvTranspose")
+
+
+class Session(Protocol):
+    """A network in some runtime."""
+
+    def run(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The outputs asked for."""
+        ...
+
+
+class OrtSession:
+    """A network in ONNX Runtime on the CPU.
+
+    Args:
+        model: the file's bytes.
+        threads: of the runtime.
+        optimized: where to put the graph that really runs.
+    """
+
+    def __init__(self, model: bytes, *, threads: int, optimized: Path | None = None) -> None:
+        ort = part("onnxruntime")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors alone: they are raised too
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The outputs asked for."""
+        result: list[Array] = self._session.run(list(outputs), dict(feed))
+        return result
+
+
+class OpenVinoSession:
+    """A network in OpenVINO on the CPU, likewise."""
+
+    def __init__(self, model: bytes, *, threads: int) -> None:
+        core = part("openvino").Core()
+        read = core.read_model(model)
+        # Else it may compute in bfloat16 where the processor has it.
+        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled = core.compile_model(read, "CPU", options)
+
+    def run(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The outputs asked for."""
+        found = self._compiled(dict(feed))
+        return [np.asarray(found[name]) for name in outputs]
+
+
+RUNTIMES: dict[str, type[OrtSession] | type[OpenVinoSession]] = {
+    "onnxruntime": OrtSession,
+    "openvino": OpenVinoSession,
+}
+
+
+class OnnxNetwork(nn.Module):
+    """An exported file as a module: logits (B, classes) of normalised images (B, C, H, W).
+
+    Args:
+        session: it runs in.
+        description: of the file; one that takes uint8 images gets them back from the normalised.
+    """
+
+    def __init__(self, session: Session, description: Description) -> None:
+        super().__init__()
+        self.session, self.description = session, description
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of normalised images (B, C, H, W)."""
+        feed = images.numpy()
+        if self.description.layout is not None:
+            feed = as_pixels(images, self.description.input, self.description.layout)
+        return torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0])
+
+
+def as_pixels(images: Tensor, spec: InputSpec, layout: metadata.Layout) -> Array:
+    """The uint8 images that normalised ones (B, C, H, W) came from."""
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
+    pixels = ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+    return (pixels.permute(0, 2, 3, 1) if layout == "nhwc" else pixels).contiguous().numpy()
+
+
+def open_onnx(
+    path: Path, *, runtime: str = "onnxruntime", threads: int | None = None
+) -> OnnxNetwork:
+    """An exported file, ready to run.
+
+    Args:
+        path: of the file; its checksum has to be that in the manifest beside it, if there is one.
+        runtime: ``onnxruntime`` or ``openvino``.
+        threads: of the runtime; as many as PyTorch has where not given.
+
+    Raises:
+        ExportError: the file is damaged or was not exported by DreamQuant, or the runtime is
+            missing or does not run it.
+    """
+    require("onnx", runtime)
+    data = read_whole(path)
+    description = metadata.read(properties_of(data, path), str(path))
+    try:
+        session = RUNTIMES[runtime](data, threads=threads or torch.get_num_threads())
+    except Exception as error:  # runtimes raise types of their own
+        raise ExportError(
+            f"{runtime} cannot run the file: {one_line(error)}",
+            where=str(path),
+            remedy="export it again, or update the runtime",
+        ) from error
+    return OnnxNetwork(session, description)
+
+
+def read_whole(path: Path) -> bytes:
+    """The bytes of an exported file, as the manifest beside it describes them.
+
+    Raises:
+        ExportError: it cannot be read, or is another file than the manifest says.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ExportError(
+            f"the file cannot be read: {error.strerror}", where=str(path), remedy="check the path"
+        ) from error
+    if (path.parent / MANIFEST).is_file():
+        known = read_manifest(path.parent).get("files", {}).get(path.name)
+        if known is not None and known["sha256"] != sha256_file(path):
+            raise ExportError(
+                f"{path.name} is not the file that the manifest describes: its checksum differs",
+                where=str(path),
+                remedy="export it again or restore a copy",
+            )
+    return data
+
+
+def properties_of(data: bytes, path: Path) -> dict[str, str]:
+    """The ``metadata_props`` of an ONNX file.
+
+    Raises:
+        ExportError: it is damaged, or no ONNX file.
+    """
+    onnx = part("onnx")
+    try:
+        model = onnx.load_model_from_string(data)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf and the checker raise types of their own
+        raise ExportError(
+            f"{path.name} is not a whole ONNX file: {one_line(error, 120)}",
+            where=str(path),
+            remedy="export it again or restore a copy",
+        ) from error
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def convolutions(model: bytes, *, threads: int) -> tuple[int, int]:
+    """How many convolutions ONNX Runtime runs on integers, and how many in float."""
+    onnx = part("onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        OrtSession(model, threads=threads, optimized=path)
+        kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
+    return (
+        sum(kinds[kind] for kind in _INTEGER_CONVOLUTIONS),
+        sum(kinds[kind] for kind in _FLOAT_CONVOLUTIONS),
+    )

@@ -1,0 +1,141 @@
+"""Weights as the integers of a file: boxed in 8 bits for speed, or as few bits as trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from dreamquant.errors import ExportError
+from dreamquant.export.nodes import Floats
+from dreamquant.quantization.layers import QuantizedWeight
+
+Integers = NDArray[np.int64]
+
+_BOX = 127
+# Processors without VNNI add pairs of products in 16 bits, and cut off what exceeds them.
+_PAIR = 2**15 - 1
+_NUMPY = {
+    ir.DataType.INT8: np.int8,
+    ir.DataType.INT4: ml_dtypes.int4,
+    ir.DataType.INT2: ml_dtypes.int2,
+}
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A weight as integers: ``(codes - zero_point) * scale`` along ``axis``.
+
+    Attributes:
+        codes: shaped as the weight.
+        zero_point: one per channel, as ``scale``, which is positive.
+        scale: see above.
+        axis: of the channels.
+        dtype: that holds the codes.
+    """
+
+    codes: Integers
+    zero_point: Integers
+    scale: Floats
+    axis: int
+    dtype: ir.DataType
+
+    def arrays(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Codes and zero-points in a NumPy type of that many bits."""
+        kind = _NUMPY[self.dtype]
+        return self.codes.astype(kind), self.zero_point.astype(kind)
+
+
+def least_type(bits: int, *, two_bit: bool) -> ir.DataType:
+    """The least ONNX type that holds weights of so many bits.
+
+    Args:
+        bits: 2 to 8.
+        two_bit: whether INT2 may be used.
+    """
+    if bits == 2 and two_bit:
+        return ir.DataType.INT2
+    return ir.DataType.INT4 if bits <= 4 else ir.DataType.INT8
+
+
+def boxed(weight: QuantizedWeight, factor: Floats | None, input_maximum: int, name: str) -> Codes:
+    """Codes less their zero-points in int8, a multiple of them where they leave room.
+
+    Integer kernels take no zero-points of weights. The multiples change no value, for the scales
+    are divided by the same number, but they make the unit of the bias finer.
+
+    Args:
+        weight: the student's.
+        factor: to multiply it by per channel, of either sign.
+        input_maximum: the largest code that the layer's input can have.
+        name: of the layer, for errors.
+
+    Raises:
+        ExportError: weights of 8 bits have a zero-point, as earlier versions gave them.
+    """
+    codes, zero_point, scale = _parameters(weight, factor)
+    axis, dimensions = weight.quantizer.axis, codes.ndim
+    sign = np.sign(scale).astype(np.int64)
+    codes = (codes - _wide(zero_point, axis, dimensions)) * _wide(sign, axis, dimensions)
+    reach = np.abs(codes).max(tuple(d for d in range(dimensions) if d != axis))
+    if reach.max() > _BOX:
+        raise ExportError(
+            "weights of 8 bits have a zero-point, which integer kernels do not take",
+            where=name,
+            remedy="quantize again with this version",
+        )
+    room = min(_BOX, _PAIR // (2 * input_maximum))
+    times = np.maximum(room // np.maximum(reach, 1), 1)
+    return Codes(
+        codes * _wide(times, axis, dimensions),
+        np.zeros_like(zero_point),
+        _magnitude(scale, weight) / times,
+        axis,
+        ir.DataType.INT8,
+    )
+
+
+def small(weight: QuantizedWeight, factor: Floats | None, dtype: ir.DataType) -> Codes:
+    """Codes as trained, with their zero-points.
+
+    Args:
+        weight: the student's.
+        factor: to multiply it by per channel, of either sign.
+        dtype: that holds them.
+    """
+    codes, zero_point, scale = _parameters(weight, factor)
+    axis, dimensions = weight.quantizer.axis, codes.ndim
+    # A negative scale turns the grid about -1/2, which maps it onto itself.
+    codes = np.where(_wide(scale < 0, axis, dimensions), -1 - codes, codes)
+    zero_point = np.where(scale < 0, -1 - zero_point, zero_point)
+    nothing = _wide(scale == 0, axis, dimensions)
+    codes = np.where(nothing, _wide(zero_point, axis, dimensions), codes)
+    return Codes(codes, zero_point, _magnitude(scale, weight), axis, dtype)
+
+
+def _parameters(
+    weight: QuantizedWeight, factor: Floats | None
+) -> tuple[Integers, Integers, Floats]:
+    quantizer = weight.quantizer
+    scale = quantizer.scale.numpy().astype(np.float64)
+    return (
+        quantizer.codes(weight.latent).numpy().astype(np.int64),
+        quantizer.zero_point.numpy().astype(np.int64),
+        scale if factor is None else scale * factor,
+    )
+
+
+def _magnitude(scale: Floats, weight: QuantizedWeight) -> Floats:
+    """Positive scales; where batch norm multiplies by zero, any will do."""
+    own = weight.quantizer.scale.numpy().astype(np.float64)
+    magnitude: Floats = np.where(scale == 0, own, np.abs(scale))
+    return magnitude
+
+
+def _wide(values: NDArray[Any], axis: int, dimensions: int) -> NDArray[Any]:
+    """One value per channel, shaped to broadcast against the weight."""
+    return values.reshape([-1 if d == axis else 1 for d in range(dimensions)])

@@ -1,0 +1,78 @@
+"""A small result, exported once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dreamquant.export.job import export_result
+from dreamquant.networks.load import load_network
+from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.results.manifest import SCHEMA, describe_network, describe_protocol
+from dreamquant.results.result import Result
+
+FILE = """
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu()
+        return self.head((x + self.conv(x)).mean((2, 3)))
+"""
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """A result folder, not exported."""
+    folder = tmp_path_factory.mktemp("saved")
+    path = folder / "nets.py"
+    path.write_text(FILE)
+    torch.manual_seed(0)
+    namespace = {}
+    exec(FILE, namespace)
+    save_file(namespace["Network"]().state_dict(), folder / "weights.safetensors")
+    network = load_network(
+        f"{path}:Network",
+        weights=folder / "weights.safetensors",
+        shape=(3, 16, 16),
+        mean=(0.5, 0.4, 0.3),
+        std=(0.25, 0.2, 0.2),
+    )
+    scheme = Scheme(Bits(2, 4), "layer-input", first_last_bits=8, joins=8)
+    images = torch.randn(8, 3, 16, 16)
+    student, coverage = quantize_network(network.module, scheme, images)
+    student.observe(True)
+    with torch.no_grad():
+        student(images)
+    student.fix()
+    manifest = {
+        "schema": SCHEMA,
+        "network": describe_network(network),
+        "method": {"name": "adadfq"},
+        "scheme": asdict(scheme),
+        "protocol": describe_protocol(network, scheme, seed=0, precision="32"),
+        "coverage": asdict(coverage),
+    }
+    Result(student, json.loads(json.dumps(manifest))).save(folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def exported(saved, tmp_path_factory):
+    """The same result with its ONNX files."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("exported") / "out"
+    shutil.copytree(saved, folder)
+    export_result(folder)
+    return folder
