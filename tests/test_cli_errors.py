@@ -622,7 +622,6 @@ def test_an_unknown_method_has_no_page(refused):
             ["quantize", NETWORK, "--out", "OUT", "--seed", "1", "--seed", "2"],
             "Parameter --seed specified multiple times.",
         ),
-        (["evaluate", "out"], "--data is missing"),
         (
             ["evaluate", "out", "--data", "x", "--limit", "few"],
             "Invalid value for --limit: 'few' is no whole number",
@@ -645,7 +644,7 @@ def test_usage(refused, tmp_path, arguments, what):
 def test_an_unknown_command(refused):
     assert refused("quantise") == (
         'error: Unknown command "quantise". Did you mean "quantize"? Available commands: '
-        "quantize, evaluate, methods, demo, doctor.\n"
+        "quantize, evaluate, export, predict, benchmark, methods, demo, doctor.\n"
         "  where:  dreamquant\n"
         "  remedy: `dreamquant --help` shows what it takes\n"
     )
