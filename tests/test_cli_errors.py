@@ -633,7 +633,6 @@ def test_an_unknown_method_has_no_page(refused):
             ["quantize", NETWORK, "--out", "OUT", "--seed", "1", "--seed", "2"],
             "Parameter --seed specified multiple times.",
         ),
-        (["evaluate", "out"], "--data is missing"),
         (
             ["evaluate", "out", "--data", "x", "--limit", "few"],
             "Invalid value for --limit: 'few' is no whole number",
@@ -656,7 +655,7 @@ def test_usage(refused, tmp_path, arguments, what):
 def test_an_unknown_command(refused):
     assert refused("quantise") == (
         'error: Unknown command "quantise". Did you mean "quantize"? Available commands: '
-        "quantize, evaluate, methods, demo, report, doctor.\n"
+        "quantize, distill, evaluate, export, predict, benchmark, methods, demo, report, doctor.\n"
         "  where:  dreamquant\n"
         "  remedy: `dreamquant --help` shows what it takes\n"
     )

@@ -37,3 +37,18 @@ def test_committed_results_are_of_these_weights(real_data, monkeypatch):
     runs = grid.Grid("cifar10-resnet20", "").runs
     assert {run["protocol"]["teacher_sha256"] for run in runs} == {network.weights_sha256}
     assert all(run["teacher_top1"] == pytest.approx(91.68, abs=0.05) for run in runs)
+
+
+@pytest.mark.real
+def test_float_mobilenet_on_imagenet_is_as_described(real_data):
+    network = load_network(
+        f"{BENCHMARKS / 'networks.py'}:mobilenet_v1_075",
+        weights=real_data / "weights" / "imagenet_mobilenetv1_x075.safetensors",
+        shape=(3, 224, 224),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+    images = open_images(real_data / "imagenet" / "samples1000_256.tar", network.input, limit=100)
+    found = evaluate(network.module, images, batch=20)
+    assert found.n == 100
+    assert found.top1 > 78  # 84.7 % of all 1,000

@@ -209,10 +209,10 @@ def _timing(seconds: NDArray[np.float64], batch: int) -> Timing:
 def _reasons(data: bytes, description: Description, threads: int) -> tuple[str, ...]:
     """Why a file may be slower than float32."""
     reasons = []
+    integer, in_float = convolutions(data, threads=threads)
     if description.target == "int4":
         reasons.append("an int4 file is made for size: its weights are unpacked in every run")
-    integer, in_float = convolutions(data, threads=threads)
-    if in_float:
+    elif in_float:
         reasons.append(
             f"{in_float} of {integer + in_float} convolutions run in float: the manifest says why; "
             "--placement layer-input --joins 8 lets all of them run on integers"

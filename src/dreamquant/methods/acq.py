@@ -22,9 +22,10 @@ acq = Method(
     generator_terms=[
         TeacherCrossEntropy(),
         0.1 * BatchNormStatistics(),
-        CentreMatching(),
-        0.1 * PairDiversity(cap=1.0),
-        0.1 * ModeConsistency(),
+        # With 1, 0.1 and 0.1 attention spreads no further than without (docs/diagnostics.md).
+        30.0 * CentreMatching(),
+        3.0 * PairDiversity(cap=1.0),
+        3.0 * ModeConsistency(),
     ],
     student_terms=gdfq.student_terms,
     presets=gdfq.presets,
