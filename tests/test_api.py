@@ -381,6 +381,60 @@ def test_a_damaged_checkpoint_cannot_be_resumed(stopped):
         quantize_tiny(out=stopped, resume=True)
 
 
+# ------------------------------------------------------------------------ diagnostics
+
+
+def test_diagnostics_are_kept_beside_the_same_student(digits, tmp_path):
+    whole, folder = digits
+    result = quantize_digits(data=demo.HELD_OUT, out=tmp_path / "out", diagnostics=True)
+    assert student_bytes(tmp_path / "out") == student_bytes(folder)
+    assert result.manifest["accuracy"] == whole.manifest["accuracy"]
+    assert result.manifest["history"] == whole.manifest["history"]
+    assert result.manifest["diversity"] == whole.manifest["diversity"]
+    found = json.loads((tmp_path / "out" / "diagnostics.json").read_text())
+    assert found == result.diagnostics
+    assert list(found) == ["schema", "dynamics", "attention", "inconsistency", "adaptability"]
+    assert found["dynamics"]["iteration"] == [6]
+    assert found["inconsistency"]["real"] is not None
+    assert (tmp_path / "out" / "diagnostics.png").read_bytes().startswith(b"\x89PNG")
+    assert {"diagnostics.json", "diagnostics.png"} <= set(result.manifest["files"])
+
+
+def test_without_diagnostics_none_is_computed(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise AssertionError("computed for nobody")
+
+    for name in ("Dynamics", "diagnose", "observed"):
+        monkeypatch.setattr(pipeline, name, refuse)
+    result = quantize_tiny(out=tmp_path / "out")
+    assert result.diagnostics is None
+    assert not any("diagnostics" in path.name for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("iteration", [8, 14, 20])
+def test_an_interrupted_run_is_diagnosed_as_a_whole_one(iteration, tmp_path, monkeypatch):
+    options = {"iterations": 24, "method": "gdfq", "diagnostics": True}
+    whole = quantize_tiny(**options)
+    assert whole.diagnostics["dynamics"]["iteration"] == [10, 20, 24]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, iteration)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_tiny(out=tmp_path / "out", **options)
+    with pytest.raises(TrainingError, match="made with diagnostics = True"):
+        quantize_tiny(out=tmp_path / "out", resume=True, **options | {"diagnostics": False})
+    result = quantize_tiny(out=tmp_path / "out", resume=True, **options)
+    assert result.diagnostics == whole.diagnostics
+
+
+def test_a_network_without_feature_maps_cannot_be_diagnosed(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5))
+    options = {"method": "gdfq", "placement": "layer-input", "device": "cpu", "diagnostics": True}
+    with pytest.raises(NetworkError, match="no ReLU of the network yields one") as e:
+        dreamquant.quantize(module, input=TINY_INPUT, out=tmp_path / "out", **options)
+    assert e.value.where == "--diagnostics"
+    assert not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------- what is refused
 
 

@@ -184,7 +184,7 @@ def test_help_names_every_option_of_the_contract(run):
     text = run("quantize", "--help").out
     options = (
         "--weights --input --mean --std --classes --bits --method --placement --first-last "
-        "--preset --budget --seed --data --iterations --device --out --resume --json"
+        "--preset --budget --seed --data --iterations --device --out --diagnostics --resume --json"
     )
     assert all(f"{option} " in text for option in options.split())
     assert "--empty" not in text
@@ -251,6 +251,14 @@ def test_without_labels_no_empty_table_is_printed(run, tmp_path):
     text = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out")).out
     assert "top-1" not in text
     assert "of 512 synthetic images" in text
+
+
+def test_diagnostics_are_listed_with_the_other_files(run, tmp_path):
+    out = tmp_path / "out"
+    text = run("quantize", *DIGITS, *SHORT, "--diagnostics", "--out", str(out)).out
+    files = [str(out / name) for name in ("diagnostics.json", "diagnostics.png")]
+    assert text.splitlines()[-2:] == files
+    assert all(Path(file).is_file() for file in files)
 
 
 def test_overrides_reach_the_layers(run, tmp_path):

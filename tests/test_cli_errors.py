@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,16 @@ def test_a_gpu_that_is_not_there_is_refused(refused_run):
         "error: this machine has no CUDA device that PyTorch can use\n"
         "  where:  --device cuda\n"
         "  remedy: use --device auto or cpu; `dreamquant doctor` shows what was found\n"
+    )
+
+
+def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert refused_run(*DIGITS, "--diagnostics") == (
+        "error: diagnostics are drawn by matplotlib, which cannot be used: import of "
+        "matplotlib.figure halted; None in sys.modules\n"
+        "  where:  --diagnostics\n"
+        "  remedy: pip install 'dreamquant[report]'\n"
     )
 
 

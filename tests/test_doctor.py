@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dreamquant import cli, doctor, printing
 
-EXTRAS = ["zoo", "export", "sweep", "train-demo"]
+EXTRAS = ["zoo", "export", "sweep", "report", "train-demo"]
 
 
 @pytest.fixture(autouse=True)

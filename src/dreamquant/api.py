@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dreamquant import demo
+from dreamquant.diagnostics.figure import require_matplotlib
 from dreamquant.errors import NetworkError, TrainingError
 from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
@@ -48,6 +49,7 @@ def quantize(
     device: str = "auto",
     precision: str = "32",
     out: str | Path | None = None,
+    diagnostics: bool = False,
     resume: bool = False,
     quiet: bool = False,
 ) -> Result:
@@ -72,6 +74,8 @@ def quantize(
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
         out: the result folder; needed to resume.
+        diagnostics: record what the papers diagnose, see docs/diagnostics.md; the student is the
+            same with and without.
         resume: go on from the checkpoint in ``out``.
         quiet: show no progress.
 
@@ -84,6 +88,8 @@ def quantize(
     """
     started = time.monotonic()
     require_possible(iterations, budget, seed)
+    if diagnostics:
+        require_matplotlib()
     accelerator = accelerator_for(device, precision)
     chosen = find_method(method)
     teacher = _open(network, input)
@@ -109,6 +115,7 @@ def quantize(
             "seed": seed,
             "precision": precision,
             "data": None if data is None else str(data),
+            "diagnostics": diagnostics,
             # After the preset, which it depends on: the first that differs is named.
             "scheme": asdict(scheme),
         }
@@ -116,8 +123,16 @@ def quantize(
     folder = None if out is None else Path(out)
     example = torch.zeros(2, *teacher.input.shape)
     student, coverage = quantize_network(teacher.module, scheme, example)
-    job = Job(teacher, student, recipe, images, seed=seed, accelerator=accelerator)
-    training, measured = job.complete(
+    job = Job(
+        teacher,
+        student,
+        recipe,
+        images,
+        seed=seed,
+        accelerator=accelerator,
+        diagnostics=diagnostics,
+    )
+    outcome = job.complete(
         folder, configuration, started=started, budget=seconds, resume=resume, quiet=quiet
     )
     manifest = {
@@ -128,9 +143,9 @@ def quantize(
         "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
         "scheme": asdict(scheme),
         "coverage": asdict(coverage),
-        **measured,
+        **outcome.measured,
     }
-    return job.result(training, manifest, folder)
+    return job.result(outcome, manifest, folder)
 
 
 def quantize_demo(out: str | Path) -> Result:

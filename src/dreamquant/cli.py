@@ -75,6 +75,7 @@ def quantize(
     device: options.Device = "auto",
     precision: options.Precision = "32",
     data: options.Data = None,
+    diagnostics: options.Diagnostics = False,
     resume: options.Resume = False,
     json: options.Json = False,
 ) -> None:
@@ -99,6 +100,7 @@ def quantize(
             device=device,
             precision=precision,
             out=out,
+            diagnostics=diagnostics,
             resume=resume,
         )
     _present(result, out, as_json=json)

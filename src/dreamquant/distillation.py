@@ -158,7 +158,7 @@ def _distilled(
     student = _beginner(target.module)
     recipe = recipe.lasting(iterations)
     job = Job(source, student, recipe, images, seed=seed, accelerator=accelerator)
-    training, measured = job.complete(
+    outcome = job.complete(
         folder,
         configuration,
         started=started,
@@ -176,9 +176,9 @@ def _distilled(
         "protocol": describe.describe_distillation(source, seed=seed, precision=precision),
         "scheme": None,
         "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
-        **measured,
+        **outcome.measured,
     }
-    return job.result(training, manifest, folder)
+    return job.result(outcome, manifest, folder)
 
 
 def _beginner(module: nn.Module) -> Student:

@@ -16,6 +16,7 @@ _CORE = ("dreamquant", "torch", "numpy", "safetensors", "accelerate", "tensorboa
 _EXTRAS = {
     "export": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "sweep": ("ray",),
+    "report": ("matplotlib",),
     "train-demo": ("sklearn",),
 }
 

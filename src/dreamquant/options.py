@@ -181,6 +181,14 @@ Limit = Annotated[int | None, _number(_RESULT, "Use only the first so many image
 Resume = Annotated[
     bool, _flag(_RESULT, "Go on with the stopped run in --out, with the same options.")
 ]
+Diagnostics = Annotated[
+    bool,
+    _flag(
+        _RESULT,
+        "Record what the papers diagnose, in numbers and a picture: stagnation, attention, "
+        "inconsistency, adaptability; needs the report extra.",
+    ),
+]
 Json = Annotated[
     bool, _flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
 ]

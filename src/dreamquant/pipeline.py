@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from dreamquant.diagnostics.dynamics import Dynamics, over_time
+from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.analysis import affordable_images, analyse, image_count
 from dreamquant.evaluation.answers import Answers
@@ -60,6 +62,24 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+class Outcome(NamedTuple):
+    """A run that is over.
+
+    Attributes:
+        student: as it ended.
+        measured: for the manifest.
+        samples: synthetic images.
+        analysis: where accuracy went: each quantizer, and the answers that changed.
+        diagnostics: what the papers diagnose; ``None`` where it was not asked for.
+    """
+
+    student: Student
+    measured: dict[str, Any]
+    samples: Samples
+    analysis: dict[str, Any]
+    diagnostics: dict[str, Any] | None
+
+
 class Job:
     """One run: a teacher, its student, and a recipe to train it by.
 
@@ -70,6 +90,10 @@ class Job:
         images: to measure on; ``None`` measures agreement on synthetic images alone.
         seed: of everything random.
         accelerator: device, precision and processes.
+        diagnostics: whether to record what the papers diagnose.
+
+    Raises:
+        NetworkError: the network lacks what the recipe or the diagnostics read.
     """
 
     def __init__(
@@ -81,6 +105,7 @@ class Job:
         *,
         seed: int,
         accelerator: Accelerator,
+        diagnostics: bool = False,
     ) -> None:
         self.network, self.recipe = network, recipe
         self.images, self.seed, self.accelerator = images, seed, accelerator
@@ -91,6 +116,7 @@ class Job:
         example = torch.zeros(2, *network.input.shape, device=device)
         self.student = student.to(device)
         self.teacher = Teacher(network.module.to(device), example, recipe.taps)
+        self.observed = observed(network.module, example) if diagnostics else None
 
     def complete(
         self,
@@ -101,7 +127,7 @@ class Job:
         budget: float | None,
         resume: bool,
         quiet: bool,
-    ) -> tuple[Training, dict[str, Any]]:
+    ) -> Outcome:
         """Train and measure.
 
         Args:
@@ -111,9 +137,6 @@ class Job:
             budget: seconds from then to the end of training; ``None`` keeps the schedule.
             resume: go on from the checkpoint in ``folder``.
             quiet: show no progress.
-
-        Returns:
-            The run that is over, and what the manifest says of it.
 
         Raises:
             ResultError: the folder cannot take this run.
@@ -127,29 +150,29 @@ class Job:
         before = 0.0 if saved is None else saved["record"]["seconds"]
         training = self._train(folder, configuration, saved, quiet=quiet)
         measured = self._finish(training, quiet=quiet)
-        self.analysis = self._analyse(training)
+        samples, analysis = self._samples(training), self._analyse(training)
+        diagnosed = self._diagnose(training)
         timings = {
             "training_seconds": self.record.seconds,
             "seconds": before + time.monotonic() - started,
             "iterations": training.iteration,
         }
-        return training, {**measured, **self._describe(), "timings": timings}
+        measured = {**measured, **self._describe(), "timings": timings}
+        return Outcome(training.student, measured, samples, analysis, diagnosed)
 
-    def result(
-        self, training: Training, manifest: Mapping[str, Any], folder: Path | None
-    ) -> Result:
+    def result(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         """The result of a run that is over; saved where there is a folder.
 
         Raises:
             ResultError: the folder cannot be written.
         """
-        samples = self._samples(training)
         result = Result(
-            training.student.cpu(),
+            outcome.student.cpu(),
             plain(manifest),
-            samples,
+            outcome.samples,
             self.network.module.cpu(),
-            plain(self.analysis),
+            outcome.diagnostics,
+            plain(outcome.analysis),
             after_save=write_after_run,
         )
         if folder is not None and self.accelerator.is_main_process:
@@ -197,6 +220,8 @@ class Job:
             Evaluations(self.record, display, self._measure_ranges, self._glance),
             display,
         ]
+        if self.observed is not None:
+            watchers.append(Dynamics(self.record, self.observed))
         if folder is None or not self.accelerator.is_main_process:
             run(training, watchers)
             return
@@ -310,6 +335,16 @@ class Job:
         batch = self.recipe.schedule.batch
         for start in range(0, _SYNTHETIC, batch):
             yield training.draw_batch(min(batch, _SYNTHETIC - start)).images
+
+    def _diagnose(self, training: Training) -> dict[str, Any] | None:
+        """What ``diagnostics.json`` holds; ``None`` where it was not asked for."""
+        if self.observed is None:
+            return None
+        return {
+            "schema": 1,
+            "dynamics": over_time(self.record, self.recipe.schedule),
+            **diagnose(training, self.observed, self.images),
+        }
 
     def _describe(self) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamquant.diagnostics.figure import picture
 from dreamquant.errors import DreamQuantError, NetworkError, ResultError, WeightsError
 from dreamquant.evaluation.data import open_images
 from dreamquant.evaluation.metrics import Evaluation, evaluate
@@ -22,7 +23,13 @@ from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Scheme
-from dreamquant.results.files import read_tensors, sha256_file, write_json, write_tensors
+from dreamquant.results.files import (
+    read_tensors,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from dreamquant.results.manifest import (
     MANIFEST,
     Origin,
@@ -38,6 +45,7 @@ from dreamquant.results.student import decode, encode
 CHECKPOINT, LOG = "checkpoint", "log"
 STUDENT, SAMPLES, ANALYSIS = "student.safetensors", "samples.png", "analysis.json"
 REPORT = "report.html"
+DIAGNOSTICS, DIAGNOSTICS_PICTURE = "diagnostics.json", "diagnostics.png"
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Result:
         manifest: what was done and measured, as plain JSON values.
         samples: synthetic images, for a result made in this process.
         teacher: the network it came from, likewise.
+        diagnostics: what the papers diagnose, where it was asked for, likewise.
         analysis: where accuracy went, as plain JSON values, likewise.
         after_save: called with the folder once all of the result is in it.
     """
@@ -72,6 +81,7 @@ class Result:
     manifest: dict[str, Any]
     samples: Samples | None = None
     teacher: nn.Module | None = None
+    diagnostics: dict[str, Any] | None = None
     analysis: dict[str, Any] | None = None
     after_save: Callable[[Path], None] | None = None
 
@@ -117,6 +127,10 @@ class Result:
             s = self.samples
             save_samples(folder / SAMPLES, s.images, self.input, s.targets, s.confidence)
             files.append(SAMPLES)
+        if self.diagnostics is not None:
+            write_json(folder / DIAGNOSTICS, self.diagnostics)
+            write_bytes(folder / DIAGNOSTICS_PICTURE, picture(self.diagnostics, self._title()))
+            files += [DIAGNOSTICS, DIAGNOSTICS_PICTURE]
         if self.analysis is not None:
             write_json(folder / ANALYSIS, self.analysis | {"samples": self._tiles()})
             files.append(ANALYSIS)
@@ -135,6 +149,13 @@ class Result:
             return []
         s = self.samples
         return encode_tiles(s.images, self.input, s.targets, s.confidence)
+
+    def _title(self) -> str:
+        method, protocol = self.manifest["method"], self.manifest["protocol"]
+        return (
+            f"What the papers diagnose, in {method['name']} at {protocol['bits']}, "
+            f"{self.manifest['timings']['iterations']} iterations, seed {protocol['seed']}"
+        )
 
 
 def require_no_result(folder: Path) -> None:
@@ -178,7 +199,15 @@ def remove_result(folder: Path, *, made_from: str) -> None:
     if not (folder / MANIFEST).is_file():
         return
     if read_origin(read_manifest(folder), folder).weights_sha256 == made_from:
-        for name in (MANIFEST, STUDENT, SAMPLES, ANALYSIS, REPORT):
+        for name in (
+            MANIFEST,
+            STUDENT,
+            SAMPLES,
+            ANALYSIS,
+            DIAGNOSTICS,
+            DIAGNOSTICS_PICTURE,
+            REPORT,
+        ):
             (folder / name).unlink(missing_ok=True)
         for name in (CHECKPOINT, LOG):
             shutil.rmtree(folder / name, ignore_errors=True)

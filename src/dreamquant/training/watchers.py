@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dreamquant.training.checkpoint import STATE, encode
 from dreamquant.training.loop import Training
@@ -28,6 +29,9 @@ class Record:
         ranges_only: evaluation of the student with ranges set and nothing learned.
         seconds: spent on training, over all processes that took part in turn.
         iterations: of the whole run, as resolved.
+        dynamics: with ``--diagnostics``, one entry per reading, see
+            :class:`dreamquant.diagnostics.dynamics.Dynamics`.
+        features: of the batch that the next reading is compared with, (B, F), on the CPU.
     """
 
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -35,6 +39,8 @@ class Record:
     ranges_only: dict[str, Any] | None = None
     seconds: float = 0.0
     iterations: int = 0
+    dynamics: list[dict[str, float | None]] = field(default_factory=list)
+    features: Tensor | None = None
 
 
 class History:

@@ -1,0 +1,187 @@
+"""What the papers find in images, measured at the end of a run, by the terms' own measures.
+
+Attention is ACQ's diagnosis (arXiv 2301.07266), inconsistency RIS's (AAAI 2024), adaptability
+AdaDFQ's (CVPR 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.diagnostics.dreams import BATCH, dream
+from dreamquant.errors import NetworkError
+from dreamquant.evaluation.data import EvaluationSet
+from dreamquant.methods.adadfq import adadfq
+from dreamquant.terms.adaptability import Band, normalised_disagreement_entropy
+from dreamquant.terms.attention import ModeConsistency, attention_centre, attention_map
+from dreamquant.terms.contract import Weighted
+from dreamquant.terms.robustness import InputRobustness, WeightRobustness
+from dreamquant.training.loop import Training
+from dreamquant.training.step import Batch, Chance, Step, Teacher
+
+Steps = Callable[[], Iterator[Step]]
+
+_SEED = 0
+_BATCHES = 8
+_HISTOGRAM_BATCHES = 24  # the least H' of a batch moves all others, and this much evens it out
+_CLASSES = 10  # whose attention is looked at, where there are more
+_BINS = 20
+_PERTURBATIONS: dict[str, InputRobustness | WeightRobustness] = {
+    "views": InputRobustness(views=4),
+    "weights": WeightRobustness(copies=4),
+}
+
+
+def observed(network: nn.Module, example: Tensor) -> Teacher:
+    """The teacher as diagnostics see it: with its last feature map.
+
+    Raises:
+        NetworkError: no ReLU yields one.
+    """
+    try:
+        return Teacher(network, example, {"activation"})
+    except NetworkError as error:
+        raise NetworkError(
+            "diagnostics read the last feature map, and no ReLU of the network yields one",
+            where="--diagnostics",
+            remedy="leave it out",
+        ) from error
+
+
+@torch.no_grad()
+def diagnose(training: Training, teacher: Teacher, images: EvaluationSet | None) -> dict[str, Any]:
+    """The three diagnoses of a run that is over.
+
+    Args:
+        training: over, its student fixed; it is left as it is.
+        teacher: P, tapping its last feature map.
+        images: real ones to compare with, where there are any.
+
+    Returns:
+        ``attention``, ``inconsistency`` and ``adaptability``, plain values.
+    """
+
+    def steps(batches: Callable[[torch.Generator], Iterable[Batch]]) -> Steps:
+        return lambda: _steps(training, teacher, batches)
+
+    def dreams(count: int) -> Steps:
+        return steps(lambda random: (dream(training, random) for _ in range(count)))
+
+    synthetic = dreams(_BATCHES)
+    noise = steps(lambda random: _noise(training, random))
+    even = steps(lambda random: _evenly_labelled(training, random))
+    real = None if images is None or len(images) < 2 else steps(lambda _: _real(training, images))
+    return {
+        "attention": {
+            "synthetic": {**centre_spread(even()), "mode_gap": mode_gap(synthetic())},
+            "real": real and {**centre_spread(real()), "mode_gap": mode_gap(real())},
+        },
+        "inconsistency": {
+            "noise": inconsistencies(noise),
+            "synthetic": inconsistencies(synthetic),
+            "real": real and inconsistencies(real),
+        },
+        "adaptability": adaptability(dreams(_HISTOGRAM_BATCHES)(), training.recipe.generator_terms),
+    }
+
+
+def _steps(
+    training: Training,
+    teacher: Teacher,
+    batches: Callable[[torch.Generator], Iterable[Batch]],
+) -> Iterator[Step]:
+    chance = Chance.seeded(_SEED, training.accelerator.device)
+    drawing = torch.Generator(training.accelerator.device).manual_seed(_SEED)
+    for batch in batches(drawing):
+        yield Step(batch, teacher, training.student, chance, student_learns=True)
+
+
+def _bare(images: Tensor) -> Batch:
+    """Images that nobody asked for."""
+    return Batch(images, images.new_empty(0), images.new_empty(0))
+
+
+def _noise(training: Training, random: torch.Generator) -> Iterator[Batch]:
+    for _ in range(_BATCHES):
+        shape = dream(training, random).images.shape
+        yield _bare(torch.randn(shape, generator=random, device=random.device))
+
+
+def _evenly_labelled(training: Training, random: torch.Generator) -> Iterator[Batch]:
+    few = min(_CLASSES, training.classes)
+    chosen = torch.linspace(0, training.classes - 1, few, device=random.device).long()
+    for start in range(0, _BATCHES * BATCH, BATCH):
+        turns = torch.arange(start, start + BATCH, device=random.device) % few
+        yield dream(training, random, chosen[turns])
+
+
+def _real(training: Training, images: EvaluationSet) -> Iterator[Batch]:
+    for chunk in images.first(_BATCHES * BATCH).batches(BATCH):
+        # Of one image alone there are no batch statistics.
+        if len(chunk) > 1:
+            yield _bare(chunk.to(training.accelerator.device))
+
+
+def centre_spread(steps: Iterable[Step]) -> dict[str, Any]:
+    """Within-class standard distance of attention centres, classes as the teacher sees them.
+
+    Returns:
+        ``centre_spread``, over all classes, ``None`` where no two images share one, and
+        ``per_class``, of those with two images and more; in units of the image's side.
+    """
+    seen = [
+        (attention_centre(attention_map(step.teacher.activation)), step.teacher.logits.argmax(1))
+        for step in steps
+    ]
+    centres, classes = (torch.cat(part) for part in zip(*seen, strict=True))
+    groups = {int(label): centres[classes == label] for label in classes.bincount().nonzero()}
+    squares = {
+        label: (len(group) - 1, (group - group.mean(0)).square().sum().item())
+        for label, group in groups.items()
+        if len(group) > 1
+    }
+    free = sum(n for n, _ in squares.values())
+    whole = sum(square for _, square in squares.values())
+    return {
+        "centre_spread": (whole / free) ** 0.5 if free else None,
+        "per_class": {str(label): (square / n) ** 0.5 for label, (n, square) in squares.items()},
+    }
+
+
+def mode_gap(steps: Iterable[Step]) -> float:
+    """ACQ's mode consistency over all batches: how far the attention map differs between modes."""
+    measure = ModeConsistency()
+    return torch.stack([measure(step) for step in steps]).mean().item()
+
+
+def inconsistencies(steps: Steps) -> dict[str, dict[str, float]]:
+    """Mean change of features and predictions under random views and under weight noise."""
+    found = {}
+    for name, term in _PERTURBATIONS.items():
+        feature, prediction = torch.cat([term.inconsistency(step) for step in steps()], 1).mean(1)
+        found[name] = {"feature": feature.item(), "prediction": prediction.item()}
+    return found
+
+
+def adaptability(steps: Iterable[Step], terms: Iterable[Weighted]) -> dict[str, Any]:
+    """The histogram of H' and the band that it should lie in."""
+    h = torch.cat(
+        [normalised_disagreement_entropy(s.teacher.logits, s.student.logits) for s in steps]
+    )
+    own = [weighted.term for weighted in terms if isinstance(weighted.term, Band)]
+    band = [*own, *(term for term in adadfq.generator_terms if isinstance(term, Band))][0]
+    below, above = (h < band.lower).float().mean(), (h > band.upper).float().mean()
+    return {
+        "lower": band.lower,
+        "upper": band.upper,
+        "bounds_of": "the method" if own else adadfq.name,
+        "below": below.item(),
+        "within": (1 - below - above).item(),
+        "above": above.item(),
+        "edges": [i / _BINS for i in range(_BINS + 1)],
+        "counts": h.cpu().histc(_BINS, 0, 1).int().tolist(),
+    }

@@ -1,0 +1,113 @@
+"""A small network that knows digits, and real runs on it that take seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dreamquant import demo
+from dreamquant.diagnostics.dynamics import Dynamics
+from dreamquant.diagnostics.images import diagnose, observed
+from dreamquant.evaluation.data import open_images
+from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.training.devices import accelerator_for
+from dreamquant.training.loop import Training, run
+from dreamquant.training.step import Teacher
+from dreamquant.training.watchers import Record
+
+SHAPE = demo.INPUT.shape
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was recorded in a run on the way, and what is found at its end."""
+
+    record: Record
+    look: Callable[[], dict[str, Any]]
+
+    @property
+    def found(self):
+        """Attention, inconsistency and adaptability; looked at anew each time."""
+        return self.look()
+
+    def late(self, name):
+        """Mean of a series over the second half of the run."""
+        readings = self.record.dynamics[len(self.record.dynamics) // 2 :]
+        return sum(reading[name] for reading in readings) / len(readings)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Real images; the network has seen 450 of them."""
+    return open_images(demo.HELD_OUT, demo.INPUT)
+
+
+@pytest.fixture(scope="session")
+def network(digits):
+    """Four convolutions, trained for two seconds: wide maps, unlike the demo's own network."""
+    images = torch.cat(list(digits.batches(100)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            *block(1, 16), *block(16, 16), *block(16, 32, stride=2), *block(32, 32)
+        ).extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)])
+        optimizer = torch.optim.AdamW(net.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=150)
+        for _ in range(150):
+            few = torch.randperm(450)[:64]
+            moved = images[few].roll(tuple(torch.randint(-1, 2, (2,)).tolist()), (2, 3))
+            F.cross_entropy(net(moved), digits.labels[few]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+    return net.eval().requires_grad_(False)
+
+
+def block(inputs, outputs, stride=1):
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+@pytest.fixture(scope="session")
+def begin(network):
+    """``begin(recipe)``: a fresh run of a recipe at W3A3."""
+
+    def build(recipe, seed=0):
+        example = torch.zeros(2, *SHAPE)
+        scheme = Scheme(Bits(3, 3), "relu-output", None, recipe.ranges, recipe.gradient)
+        student, _ = quantize_network(network, scheme, example)
+        return Training(
+            recipe,
+            Teacher(network, example, recipe.taps),
+            student,
+            image=SHAPE,
+            classes=10,
+            seed=seed,
+            accelerator=accelerator_for("cpu", "32"),
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def diagnosed(network, begin):
+    """``diagnosed(recipe, …)``: a run of so many iterations at W3A3, and what was diagnosed."""
+
+    def play(recipe, iterations=150, *, images=None, student_learns=True, seed=0):
+        schedule = replace(recipe.schedule.scaled(iterations), batch=16, generator_lr=5e-3)
+        if not student_learns:
+            schedule = replace(schedule, student_warmup=iterations)
+        training = begin(replace(recipe, schedule=schedule), seed)
+        teacher, record = observed(network, torch.zeros(2, *SHAPE)), Record()
+        run(training, [Dynamics(record, teacher)])
+        training.student.fix()
+        return Run(record, lambda: diagnose(training, teacher, images))
+
+    return play
