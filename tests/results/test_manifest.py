@@ -229,7 +229,7 @@ BROKEN = [
             {"colour": "red"},
         )
     ),
-    *((read_scheme, "scheme", value) for value in (None, "w4a4", 3, [], {})),
+    *((read_scheme, "scheme", value) for value in ("w4a4", 3, [], {})),
     *(
         (read_scheme, "scheme", SCHEME | change)
         for change in (
