@@ -34,9 +34,9 @@ def plus(recipe, *weighted):
 
 def test_a_gaussian_margin_keeps_the_generator_moving_and_its_batches_apart(diagnosed):
     recipe = recipe_of("gdfq")
-    off, on = (diagnosed(r, 200) for r in (recipe, plus(recipe, 10.0 * GaussianMargin())))
+    off, on = (diagnosed(r, 200) for r in (recipe, plus(recipe, 30.0 * GaussianMargin())))
     assert on.late("gradient_norm") > 1.2 * off.late("gradient_norm")
-    assert on.late("batch_similarity") < off.late("batch_similarity") - 0.02
+    assert on.late("batch_similarity") < off.late("batch_similarity") - 0.01
 
 
 def test_acqs_terms_spread_attention_and_bring_the_modes_together(diagnosed):
@@ -53,12 +53,12 @@ def test_acqs_terms_spread_attention_and_bring_the_modes_together(diagnosed):
 def test_robustness_terms_make_answers_to_synthetic_images_hold(diagnosed, digits):
     recipe = recipe_of("gdfq")
     terms = InputRobustness(views=1), WeightRobustness(copies=1, noise=0.02)
-    runs = (recipe, plus(recipe, *(3.0 * term for term in terms)))
+    runs = (recipe, plus(recipe, *(10.0 * term for term in terms)))
     off, on = (
         diagnosed(r, images=digits, student_learns=False).found["inconsistency"] for r in runs
     )
     for what in ("feature", "prediction"):
-        assert on["synthetic"]["views"][what] < 0.95 * off["synthetic"]["views"][what]
+        assert on["synthetic"]["views"][what] < 0.85 * off["synthetic"]["views"][what]
     # Real images are more robust yet, as far as predictions tell.
     for by in ("views", "weights"):
         real = on["real"][by]["prediction"]
