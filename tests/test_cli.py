@@ -499,8 +499,15 @@ def test_ctrl_c_in_a_real_process(run, tmp_path, data):
 # ------------------------------------------------------------------ memory, first step
 
 
+# Not getrusage: its peak starts at what the parent had when it forked.
+PEAK = """\
+status = open('/proc/self/status').read()
+print('peak', status.split('VmHWM:')[1].split()[0])
+"""
+
+
 @pytest.mark.real
-def test_a_real_network_takes_less_than_a_gigabyte_and_starts_soon(tmp_path, real_data):
+def test_a_real_network_takes_half_a_gigabyte_beside_torch_and_starts_soon(tmp_path, real_data):
     few = tmp_path / "few.npz"
     with np.load(real_data / "cifar10" / "test_lossless.npz") as images:
         np.savez(few, images=images["images"][:100], labels=images["labels"][:100])
@@ -517,10 +524,7 @@ def test_a_real_network_takes_less_than_a_gigabyte_and_starts_soon(tmp_path, rea
         "from dreamquant.cli import main\n"
         "try:\n"
         "    main(sys.argv[1:])\n"
-        "finally:\n"
-        # Not getrusage: its peak starts at what the parent had when it forked.
-        "    status = open('/proc/self/status').read()\n"
-        "    print('peak', status.split('VmHWM:')[1].split()[0])\n"
+        "finally:\n" + "".join(f"    {line}\n" for line in PEAK.splitlines())
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -534,7 +538,11 @@ def test_a_real_network_takes_less_than_a_gigabyte_and_starts_soon(tmp_path, rea
     spent = psutil.Process(process.pid).cpu_times()
     printed, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    # The whole test split would take 30 MB more.
-    peak = 1024 * int(printed.split()[-1])
-    assert peak + 30e6 < 2**30
+    # What `import torch` maps, half a gigabyte of its CUDA build, differs from machine to machine:
+    # the run is held to what it takes itself. The whole test split would take 30 MB more.
+    bare = subprocess.run(
+        [sys.executable, "-c", f"import torch\n{PEAK}"], capture_output=True, text=True, check=True
+    )
+    taken = 1024 * (int(printed.split()[-1]) - int(bare.stdout.split()[-1]))
+    assert taken + 30e6 < 2**29
     assert spent.user + spent.system < 10

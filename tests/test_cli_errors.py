@@ -655,7 +655,7 @@ def test_usage(refused, tmp_path, arguments, what):
 def test_an_unknown_command(refused):
     assert refused("quantise") == (
         'error: Unknown command "quantise". Did you mean "quantize"? Available commands: '
-        "quantize, distill, evaluate, export, predict, benchmark, methods, demo, report, doctor.\n"
+        "quantize, distill, evaluate, export, predict, benchmark, methods, demo, ...\n"
         "  where:  dreamquant\n"
         "  remedy: `dreamquant --help` shows what it takes\n"
     )

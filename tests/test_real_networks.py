@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def test_float_mobilenet_on_imagenet_is_as_described(real_data):
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
-    images = open_images(real_data / "imagenet" / "samples1000_256.tar", network.input, limit=100)
+    cropped = replace(network.input, resize=256)
+    images = open_images(real_data / "imagenet" / "samples1000_256.tar", cropped, limit=200)
     found = evaluate(network.module, images, batch=20)
-    assert found.n == 100
-    assert found.top1 > 78  # 84.7 % of all 1,000
+    low, high = found.ci95
+    assert low < 84.7 < high  # of all 1,000
