@@ -12,6 +12,7 @@ from torch import nn
 import dreamquant
 from dreamquant import demo
 from dreamquant.errors import NetworkError, ResultError, SchemeError
+from dreamquant.networks.load import inheriting, untrained
 from dreamquant.training.loop import Training
 
 STUDENT_FILE = """
@@ -170,6 +171,20 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     assert student_bytes(out) == student_bytes(whole)
     if bits is not None:
         assert student_bytes(out / "distilled") == student_bytes(whole / "distilled")
+
+
+def test_a_student_may_start_from_the_teachers_own_tensors():
+    teacher = demo.teacher()
+    started = inheriting(untrained(f"{demo.NETWORK}:digits", teacher, seed=1), teacher)
+    assert started.weights_sha256 == teacher.weights_sha256
+    fresh = untrained(f"{demo.NETWORK}:digits", teacher, seed=1)
+    assert fresh.weights_sha256 != teacher.weights_sha256
+
+
+def test_there_must_be_something_to_inherit(file, tmp_path):
+    with pytest.raises(NetworkError, match="no tensor of the name and shape"):
+        distill(file, inherit=True, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_student_of_other_classes_is_refused(file, tmp_path):

@@ -15,7 +15,7 @@ from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.methods.quick import DISTILL
-from dreamquant.networks.load import Network, load_network, untrained
+from dreamquant.networks.load import Network, inheriting, load_network, untrained
 from dreamquant.networks.probe import batch_norms, require_batch_norm
 from dreamquant.networks.weights import state_sha256
 from dreamquant.pipeline import Job, plain
@@ -36,6 +36,7 @@ def distill(
     student: str,
     method: str | Method = "adadfq",
     *,
+    inherit: bool = False,
     bits: str | None = None,
     iterations: int | None = None,
     budget: str | None = None,
@@ -57,6 +58,8 @@ def distill(
         student: an architecture by name, as :func:`dreamquant.load_network` takes it; it starts
             from fresh weights, or those that a factory of your own gives it.
         method: as ``dreamquant methods`` lists them, or one of your own.
+        inherit: start from the teacher's own tensors where the student has one of the same name
+            and shape, as in the same architecture with fewer blocks.
         bits: to quantize the student to afterwards, by the same method and its quick preset, as
             much shorter or longer as the distillation was; the student in float is then the
             teacher, and kept in ``out/distilled``. ``None`` leaves it in float.
@@ -87,6 +90,8 @@ def distill(
     chosen = find_method(method)
     source = teacher if isinstance(teacher, Network) else load_network(teacher)
     target = untrained(student, source, seed)
+    if inherit:
+        target = inheriting(target, source)
     own = folder if folder is None or bits is None else folder / DISTILLED
     if resume and own is not None and (own / MANIFEST).exists():
         distilled = open_result(own)

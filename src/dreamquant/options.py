@@ -86,6 +86,10 @@ Std = Annotated[str | None, _value(_NETWORK, "R,G,B", "Standard deviation, likew
 Classes = Annotated[int | None, _number(_NETWORK, "Number of classes it must have.")]
 
 Bits = Annotated[str, _value(_SCHEME, "wNaN", "Of weights and activations, 2 to 8 each.")]
+Inherit = Annotated[
+    bool,
+    _flag(_NETWORK, "Start from the teacher's tensors where name and shape are the student's too."),
+]
 BitsAfterwards = Annotated[
     str | None,
     _value(_SCHEME, "wNaN", "Quantize the student afterwards; its float weights are kept too."),

@@ -128,6 +128,30 @@ def untrained(name: str, teacher: Network, seed: int) -> Network:
     return _network(name, module, spec, f"its teacher, {teacher.name}", source_sha256)
 
 
+def inheriting(network: Network, source: Network) -> Network:
+    """``network`` with the tensors of ``source`` wherever name and shape are equal.
+
+    Raises:
+        NetworkError: there are none.
+    """
+    own = network.module.state_dict()
+    shared = {
+        name: tensor
+        for name, tensor in source.module.state_dict().items()
+        # Counters of batches are no weights, and every batch norm has one.
+        if tensor.dim() and name in own and own[name].shape == tensor.shape
+    }
+    if not shared:
+        raise NetworkError(
+            f"{network.name} has no tensor of the name and shape of one of {source.name}",
+            where="--inherit",
+            remedy="leave it out: the student then starts from fresh weights",
+        )
+    module = copy.deepcopy(network.module)
+    module.load_state_dict(own | shared)
+    return replace(network, module=module, weights_sha256=state_sha256(module))
+
+
 def build_module(
     name: str, num_classes: int, source_sha256: str | None = None, *, pretrained: bool = False
 ) -> nn.Module:
