@@ -1,6 +1,6 @@
 """ResNet-56 taught to a ResNet-20, a third of its size, without data, and then put on 8 bits.
 
-    python benchmarks/distillation.py [--iterations 3000]
+    python benchmarks/distillation.py [--iterations 2000]
 
 A stopped run goes on where it was, as long as its folder is there.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of weights and images")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "distillation")
-    parser.add_argument("--iterations", type=int, default=3000)
+    parser.add_argument("--iterations", type=int, default=2000)
     options = parser.parse_args()
     network, images = cifar(options.data, "cifar10_resnet56")
     distill(
