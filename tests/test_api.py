@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import dreamquant
-from dreamquant import InputSpec, demo, pipeline
+from dreamquant import InputSpec, demo, measuring, pipeline
 from dreamquant.errors import (
     DataError,
     MethodError,
@@ -289,7 +289,7 @@ def test_a_run_stopped_while_it_was_measured_at_the_end_goes_on(tmp_path, monkey
     out = tmp_path / "out"
     quantize_tiny(out=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Job, "_finish", stopped)
+        patch.setattr(measuring.Measuring, "finish", stopped)
         with pytest.raises(KeyboardInterrupt):
             quantize_tiny(out=out)
     quantize_tiny(out=out, resume=True)
@@ -494,7 +494,7 @@ def test_a_module_given_in_memory_needs_its_architecture_to_load(tmp_path):
 @pytest.mark.parametrize("placement", ["relu-output", "layer-input"])
 def test_a_mobilenet_of_timm_converts_trains_saves_and_loads(placement, tmp_path, monkeypatch):
     timm = pytest.importorskip("timm")
-    monkeypatch.setattr(pipeline, "_SYNTHETIC", 32)  # images for agreement, as it takes long
+    monkeypatch.setattr(measuring, "_SYNTHETIC", 32)  # images for agreement, as it takes long
     torch.manual_seed(0)
     built = timm.create_model("mobilenetv2_050", num_classes=10)
     torch.save(built.state_dict(), tmp_path / "weights.pt")

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from dreamquant import api, cli, demo, printing
+from dreamquant import api, cli, cli_ending, demo, printing
 from dreamquant.errors import NetworkError
 from dreamquant.methods import METHODS
 from dreamquant.networks import load
@@ -430,7 +430,7 @@ def test_a_stopped_demo_goes_on_by_the_same_command(run, brief_demo, tmp_path, m
 
 
 def test_the_state_of_a_stopped_run_is_where_the_command_line_looks():
-    assert Path(result.CHECKPOINT, checkpoint.STATE) == cli._STATE
+    assert Path(result.CHECKPOINT, checkpoint.STATE) == cli_ending._STATE
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_a_run_stopped_within_an_iteration_is_resumed_to_the_same_bytes(
 def test_a_run_stopped_while_measuring_is_resumed_too(run, saved, tmp_path, monkeypatch, data):
     arguments = ("quantize", *DIGITS, *SHORT, *data, "--out", str(tmp_path / "out"))
     with monkeypatch.context() as patched:
-        patched.setattr("dreamquant.pipeline.Job._finish", interrupted)
+        patched.setattr("dreamquant.measuring.Measuring.finish", interrupted)
         assert "the run is saved" in run(*arguments, code=130).err
     run(*arguments, "--resume")
     whole = (saved / "result" / "student.safetensors").read_bytes()

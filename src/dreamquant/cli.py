@@ -5,25 +5,19 @@ Whatever is heavy is imported inside the command that needs it, so that ``--help
 
 from __future__ import annotations
 
-import errno
 import json
-import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
-from cyclopts.exceptions import UnusedCliTokensError
+from cyclopts import App, Parameter
 
 from dreamquant import cli_deploy, options
+from dreamquant.cli_ending import note, resumable, run
 from dreamquant.cli_report import report
 from dreamquant.errors import (
     DataError,
-    DreamQuantError,
     MethodError,
     ResultError,
 )
@@ -41,13 +35,6 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-
-# What a stopped run leaves in its folder. Named here too, because those who write it import torch,
-# which may be just what was interrupted.
-_STATE = Path("checkpoint", "state.pt")
-_DISTILLED = Path("distilled")
-_STOPPED, _USAGE = 130, 2
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @app.command(sort_key=0)
@@ -82,7 +69,7 @@ def quantize(
     json: options.Json = False,
 ) -> None:
     """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
-    with _resumable(out, "--resume"):
+    with resumable(out, "--resume"):
         from dreamquant import api
 
         if export:
@@ -136,7 +123,7 @@ def distill(
     json: options.Json = False,
 ) -> None:
     """Train another, smaller network to do what a trained one does, without data."""
-    with _resumable(out, "--resume"):
+    with resumable(out, "--resume"):
         from dreamquant import distillation
 
         result = distillation.distill(
@@ -209,7 +196,7 @@ def methods(
 ) -> None:
     """List the methods, or show one with its terms, weights, schedules and provenance."""
     from dreamquant.methods import METHODS, find_method
-    from dreamquant.printing import method_page, methods_table
+    from dreamquant.printing_methods import method_page, methods_table
 
     if name is None:
         methods_table(METHODS.values())
@@ -224,7 +211,7 @@ def methods(
 @app.command(sort_key=5)
 def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False) -> None:
     """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
-    with _resumable(out):
+    with resumable(out):
         from dreamquant.api import quantize_demo
 
         result = quantize_demo(out)
@@ -281,9 +268,7 @@ def _saved_student(
     result = open_result(folder)
     teacher = reopen_teacher(result.manifest, weights)
     if teacher is None:
-        _note(
-            "agreement is not measured, for the teacher's weights are not at hand: give --weights"
-        )
+        note("agreement is not measured, for the teacher's weights are not at hand: give --weights")
     return result.model, result.input, teacher
 
 
@@ -322,28 +307,6 @@ def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value))
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-class _StoppedRun(KeyboardInterrupt):
-    """A run was stopped that can be gone on with, by the same command and ``more`` options."""
-
-    def __init__(self, *more: str) -> None:
-        super().__init__()
-        self.more = more
-
-
-@contextmanager
-def _resumable(out: Path, *more: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        if (out / _STATE).exists() or (out / _DISTILLED).exists():
-            raise _StoppedRun(*more) from None
-        raise
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -352,70 +315,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the command's name; by default, what the shell gave.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        _run(given)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _run(given: Sequence[str]) -> None:
-    try:
-        app(given, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        _fail(_usage_error(error))
-    except DreamQuantError as error:
-        _fail(error)
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        _fail(_unwritable(error))
-    except _StoppedRun as stopped:
-        _stop("the run is saved", _go_on(given, stopped.more))
-    except KeyboardInterrupt:
-        _stop("nothing was saved")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _fail(error: DreamQuantError) -> NoReturn:
-    _note(f"error: {error}")
-    raise SystemExit(_USAGE) from error
-
-
-def _stop(*lines: str) -> NoReturn:
-    _note("\nstopped: " + "\n".join(lines))
-    raise SystemExit(_STOPPED)
-
-
-def _go_on(given: Sequence[str], more: Sequence[str]) -> str:
-    command, *rest = given
-    missing = [option for option in more if option not in rest]
-    return "go on with: " + shlex.join(["dreamquant", command, *missing, *rest])
-
-
-def _usage_error(error: CycloptsError) -> DreamQuantError:
-    command = " ".join(("dreamquant", *(error.command_chain or ())))
-    return DreamQuantError(
-        _complaint(error), where=command, remedy=f"`{command} --help` shows what it takes"
-    )
-
-
-def _complaint(error: CycloptsError) -> str:
-    if isinstance(error, MissingArgumentError) and error.argument is not None:
-        lacks = "needs a value" if error.keyword else "is missing"
-        return f"{error.keyword or error.argument.name} {lacks}"
-    if isinstance(error, UnusedCliTokensError):
-        return f"unexpected: {shlex.join(error.unused_tokens or ())}"
-    return str(error)
-
-
-def _unwritable(error: OSError) -> ResultError:
-    return ResultError(
-        f"cannot write: {error.strerror}",
-        where=str(error.filename or "--out"),
-        remedy="free some space, or give --out on another disk",
-    )
+    run(app, sys.argv[1:] if arguments is None else list(arguments))

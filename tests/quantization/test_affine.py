@@ -76,10 +76,10 @@ def same_bits(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
 
 
-def check(x, grid, ranges):
+def assert_is_integer_arithmetic(x, grid, ranges):
     low, high = ranges(x)
     scale, zero_point = affine_parameters(low, high, grid)
-    check_parameters(low, high, scale, zero_point, grid)
+    assert_parameters_cover(low, high, scale, zero_point, grid)
     s, z = scale.numpy(), zero_point.numpy()
     tensor = torch.from_numpy(x)
 
@@ -107,7 +107,7 @@ def check(x, grid, ranges):
         assert same_bits(again, values)
 
 
-def check_parameters(low, high, scale, zero_point, grid):
+def assert_parameters_cover(low, high, scale, zero_point, grid):
     assert (scale.dtype, zero_point.dtype) == (torch.float32, torch.int32)
     assert scale.shape == zero_point.shape == low.shape
     assert (scale >= TINY).all()
@@ -132,15 +132,15 @@ def test_grids(bits, signed, unsigned):
 @given(x=TENSORS, grid=st.sampled_from(GRIDS), ranges=st.sampled_from([per_tensor, per_channel]))
 @settings(max_examples=300, deadline=None)
 def test_equals_integer_arithmetic(x, grid, ranges):
-    check(x, grid, ranges)
+    assert_is_integer_arithmetic(x, grid, ranges)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("x", SPECIAL.values(), ids=SPECIAL.keys())
 def test_equals_integer_arithmetic_on_special_tensors(x, grid):
     x = np.array([x], np.float32)
-    check(x, grid, per_tensor)
-    check(np.concatenate([x, x / 7, -x]), grid, per_channel)
+    assert_is_integer_arithmetic(x, grid, per_tensor)
+    assert_is_integer_arithmetic(np.concatenate([x, x / 7, -x]), grid, per_channel)
 
 
 @given(x=TENSORS, grid=st.sampled_from(GRIDS), scale=st.floats(2**-60, 2**60, width=32))

@@ -55,7 +55,7 @@ def test_a_report_where_nothing_can_be_written(folder, tmp_path):
 
 
 def test_the_analysis_changes_nothing_of_the_student(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dreamquant.pipeline.Job._analyse", lambda *_: {"answers": None})
+    monkeypatch.setattr("dreamquant.measuring.Measuring.analyse", lambda *_: {"answers": None})
     quantize(tmp_path / "out", bits="w3a3", data=folder.parent / "labelled.npz")
     for name in ("student.safetensors", "samples.png"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()

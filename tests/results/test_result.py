@@ -339,7 +339,8 @@ def test_every_bit_of_the_student_is_watched_over(saved):
         damaged = content.copy()
         damaged[position] ^= 16
         (saved / STUDENT).write_bytes(damaged)
-        refusal(ResultError, open_result, saved, network=tiny())
+        text = refusal(ResultError, open_result, saved, network=tiny())
+        assert "student.safetensors" in text
 
 
 def test_module_in_memory_has_to_be_given(saved):

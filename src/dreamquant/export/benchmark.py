@@ -23,8 +23,8 @@ from dreamquant.export.runtime import (
     convolutions,
     properties_of,
     read_whole,
+    running,
 )
-from dreamquant.networks.zoo import one_line
 
 _WARM_UP = 3
 _INTEGER_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
@@ -99,15 +99,9 @@ def benchmark(path: Path, *, runtime: str, threads: int | None, batch: int, runs
     data = read_whole(path)
     description = metadata.read(properties_of(data, path), str(path))
     feed = {IMAGES: _images(description, batch)}
-    try:
+    with running(runtime, path):
         sessions = [RUNTIMES[runtime](model, threads=threads) for model in (data, float_twin(data))]
         times = _in_turns(sessions, feed, runs)
-    except Exception as error:  # runtimes raise types of their own
-        raise ExportError(
-            f"{runtime} cannot run the file: {one_line(error)}",
-            where=str(path),
-            remedy="export it again, or update the runtime",
-        ) from error
     quantized, float32 = (_timing(row, batch) for row in times)
     slower = quantized.p50 > float32.p50
     warnings = _reasons(data, description, threads) if slower else ()

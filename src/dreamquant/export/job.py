@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from dreamquant.errors import ExportError, ResultError
 from dreamquant.export.metadata import Layout
 from dreamquant.export.parts import require_export
-from dreamquant.results.files import write_bytes, write_json
+from dreamquant.results.files import make_folder, write_bytes, write_json
 from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
 from dreamquant.results.result import STUDENT, Result, open_result
 
@@ -114,14 +114,7 @@ def _folder(to: str | Path | None, own: Path | None, result: Result) -> Path:
             where="--to",
             remedy="give another folder",
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(
-            f"cannot make the folder: {error.strerror}",
-            where=str(folder),
-            remedy="choose a folder that you may write to",
-        ) from error
+    make_folder(folder)
     return folder
 
 

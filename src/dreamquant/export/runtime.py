@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,15 +126,22 @@ def open_onnx(
     require("onnx", runtime)
     data = read_whole(path)
     description = metadata.read(properties_of(data, path), str(path))
-    try:
+    with running(runtime, path):
         session = RUNTIMES[runtime](data, threads=threads or torch.get_num_threads())
+    return OnnxNetwork(session, description)
+
+
+@contextmanager
+def running(runtime: str, path: Path) -> Iterator[None]:
+    """Whatever the runtime raises inside becomes an :class:`ExportError` that names the file."""
+    try:
+        yield
     except Exception as error:  # runtimes raise types of their own
         raise ExportError(
             f"{runtime} cannot run the file: {one_line(error)}",
             where=str(path),
             remedy="export it again, or update the runtime",
         ) from error
-    return OnnxNetwork(session, description)
 
 
 def read_whole(path: Path) -> bytes:

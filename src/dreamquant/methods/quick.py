@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dreamquant.methods.method import Preset
 from dreamquant.methods.schedule import Schedule
 
@@ -22,16 +24,13 @@ QUICK = Preset(
 
 # A student of another architecture starts from nothing: more and larger steps. Tried on the demo's
 # digits: batches of 16 and 64 at as many images, rates of 0.03 and 0.3; none did better.
-DISTILL = Schedule(
+DISTILL = replace(
+    QUICK.schedule,
     iterations=4000,
-    batch=32,
     range_warmup=0,
     student_warmup=100,
     student_lr=1e-1,
-    decay="cosine",
-    lr_warmup=50,
     weight_decay=5e-4,
-    clip=5.0,
 )
 
 QUICK_IMAGENET = Preset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,12 +46,12 @@ def layer_input(x: Tensor) -> Tensor:
     return torch.positive(x)
 
 
-class _Reads(TorchFunctionMode):
+class _Reads(TorchFunctionMode, ABC):
     """Passes whatever layers, batch norms, ReLUs and joins read through ``read``."""
 
+    @abstractmethod
     def read(self, x: Tensor, *, joins: bool, overwritten: bool = False) -> Tensor:
         """What the operation gets in place of ``x``."""
-        raise NotImplementedError
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -12,6 +12,7 @@ from dreamquant.evaluation.metrics import Z95, wilson
 from dreamquant.report.charts import Estimate
 from dreamquant.report.read import Record
 from dreamquant.report.wording import size
+from dreamquant.results.manifest import storage_of
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,10 @@ def sizes(manifest: Mapping[str, Any]) -> Sizes:
     if manifest["scheme"] is None:
         count = manifest["parameters"]
         return Sizes(4 * count["teacher"], 4 * count["student"], "all of it float32")
-    coverage = manifest["coverage"]
-    parts = {
-        "weights": coverage["weight_bytes"],
-        "scales": coverage["scale_bytes"],
-        "float": coverage["float_bytes"],
-    }
-    full = 4 * sum(layer["weights"] for layer in coverage["layers"]) + coverage["float_bytes"]
+    stored = storage_of(manifest["coverage"])
+    parts = {"weights": stored.weights, "scales": stored.scales, "float": stored.left_in_float}
     told = ", ".join(f"{size(count)} {name}" for name, count in parts.items())
-    return Sizes(full, sum(parts.values()), told)
+    return Sizes(stored.full, stored.small, told)
 
 
 def change(record: Record) -> Estimate | None:

@@ -107,6 +107,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise _damaged(path, f"is not a whole safetensors file: {error}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, where they are missing.
+
+    Raises:
+        ResultError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"cannot make the folder: {error.strerror}",
+            where=str(folder),
+            remedy="choose a folder that you may write to",
+        ) from error
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of the file at ``path`` in hexadecimal.
 

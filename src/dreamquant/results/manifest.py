@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -128,6 +128,34 @@ def _stored(scheme: Scheme) -> dict[str, Any]:
     if scheme.joins is None:
         return {}
     return {"joins": scheme.joins, "biases": "whole, in units of input scale times weight scale"}
+
+
+class Storage(NamedTuple):
+    """Bytes of a quantized network's tensors.
+
+    Attributes:
+        full: of the teacher, 4 a number.
+        weights: packed.
+        scales: with the zero-points.
+        left_in_float: all the rest.
+    """
+
+    full: int
+    weights: int
+    scales: int
+    left_in_float: int
+
+    @property
+    def small(self) -> int:
+        """Of the student."""
+        return self.weights + self.scales + self.left_in_float
+
+
+def storage_of(coverage: Mapping[str, Any]) -> Storage:
+    """What the coverage on record takes to store."""
+    left = coverage["float_bytes"]
+    full = 4 * sum(layer["weights"] for layer in coverage["layers"]) + left
+    return Storage(full, coverage["weight_bytes"], coverage["scale_bytes"], left)
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

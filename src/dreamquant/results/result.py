@@ -24,6 +24,7 @@ from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Scheme
 from dreamquant.results.files import (
+    make_folder,
     read_tensors,
     sha256_file,
     write_bytes,
@@ -179,14 +180,7 @@ def claim_folder(folder: Path) -> None:
         ResultError: it already holds one, or cannot be made.
     """
     require_no_result(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(
-            f"cannot make the folder: {error.strerror}",
-            where=str(folder),
-            remedy="choose a folder that you may write to",
-        ) from error
+    make_folder(folder)
 
 
 def remove_result(folder: Path, *, made_from: str) -> None:
