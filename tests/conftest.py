@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 # A job started in the background of a script ignores Ctrl-C, and so would all that it starts: the
 # tests of stopping a run need the ordinary handler.
@@ -21,3 +22,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set DREAMQUANT_DATA")
     return folder
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """Everything in float64: Adam divides by a gradient's size, and so magnifies rounding."""
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

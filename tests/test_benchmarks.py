@@ -5,11 +5,18 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import pytest
+import torch
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def test_two_processes_share_a_grid(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_two_processes_share_a_grid(tmp_path, monkeypatch):
     grid = importlib.import_module("grid")
     monkeypatch.setattr(grid, "RESULTS", tmp_path)
     first, second = grid.Grid("g", "title"), grid.Grid("g", "title")
@@ -19,3 +26,36 @@ def test_two_processes_share_a_grid(tmp_path, monkeypatch):
     assert len(first.runs) == len(second.runs) == 3
     assert second.has(grid.Point("gdfq", "w3a3", 1))
     assert not second.has(grid.Point("gdfq", "w3a3", 2))
+
+
+# ------------------------------------------------------------ the yardstick of speed
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("method", ["adadfq", "gdfq"])
+def test_the_yardstick_computes_what_a_step_of_ours_does(method, monkeypatch):
+    step, plain = importlib.import_module("step"), importlib.import_module("plain")
+    training = step.training_of(method, "resnet20", 4, "32", "cpu")
+    yardstick = plain.PlainLoop(training)
+    drawn = []
+    draw = training.draw_batch
+    monkeypatch.setattr(training, "draw_batch", lambda size: drawn.append(draw(size)) or drawn[-1])
+    losses = training.step()
+    (batch,) = drawn
+    images = yardstick.synthesize(batch.noise, batch.targets)
+    generator_loss, logits = yardstick.teach_generator(images, batch.targets)
+    student_loss = yardstick.teach_student(images, batch.targets, logits)
+    for player, total in (("generator", generator_loss), ("student", student_loss)):
+        terms = getattr(training.recipe, f"{player}_terms")
+        ours = sum(w.weight * losses[f"{player}/{w.name}"] for w in terms)
+        torch.testing.assert_close(ours, total)
+    pairs = [
+        *zip(training.generator_parameters, yardstick.generator.parameters(), strict=True),
+        *zip(training.student_parameters, trained(yardstick.student), strict=True),
+    ]
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-9)
+
+
+def trained(student):
+    return [parameter for parameter in student.parameters() if parameter.requires_grad]

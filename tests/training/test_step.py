@@ -22,15 +22,6 @@ PLACEMENTS = ["relu-output", "layer-input"]
 CONVS, NORMS, LINEAR = {"0": 1, "3": 2}, ["1", "4"], "8"
 
 
-@pytest.fixture
-def float64(monkeypatch):
-    """Everything in float64: Adam divides by a gradient's size, and so magnifies rounding."""
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 # ------------------------------------------------------------- the plain eager loop
 
 

@@ -57,6 +57,11 @@ class CentreEmbedding(nn.Module):
         return torch.cat([noise, self.embed(centres)], dim=1)
 
 
+# Which of the transposed convolution's four taps along an axis (columns) each of the three that a
+# doubled input is convolved with (rows) adds to.
+_TAP_SUMS = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+
+
 class UpsampledConv2d(nn.Conv2d):
     """A 3×3 convolution of the input enlarged to ``size`` by repeating pixels.
 
@@ -70,17 +75,22 @@ class UpsampledConv2d(nn.Conv2d):
         size: height and width of the output.
     """
 
+    sums: Tensor
+
     def __init__(self, features_in: int, features_out: int, size: tuple[int, int]) -> None:
         super().__init__(features_in, features_out, 3, padding=1)
         self.size = size
+        sums = torch.kron(_TAP_SUMS, _TAP_SUMS).to(self.weight)
+        self.register_buffer("sums", sums, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features_out, *size) for ``x`` (B, features_in, h, w)."""
         if self.size != (2 * x.shape[2], 2 * x.shape[3]):
             return super().forward(F.interpolate(x, self.size))
-        flipped = self.weight.flip(2, 3)
-        summed = F.avg_pool2d(flipped, 2, stride=1, padding=1, divisor_override=1)
-        return F.conv_transpose2d(x, summed.transpose(0, 1), self.bias, stride=2, padding=1)
+        with torch.autocast(x.device.type, enabled=False):
+            summed = self.weight.flatten(2) @ self.sums
+        taps = summed.view(*summed.shape[:2], 4, 4).transpose(0, 1)
+        return F.conv_transpose2d(x, taps, self.bias, stride=2, padding=1)
 
 
 def _stages(height: int, width: int) -> list[tuple[int, int]]:

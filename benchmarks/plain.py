@@ -1,0 +1,184 @@
+"""The yardstick: the published loop of the GDFQ family, written plainly in eager PyTorch.
+
+As the released codes have it: the student runs twice, gradients go to every weight on the way,
+statistics are taken layer by layer, quantizers are chains of elementwise operations with autograd
+in between, optimizers are those of ``torch.optim``. Losses are the terms of the package; what is
+compared is the loop around them, and ``tests/test_benchmarks.py`` holds both to the same results.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dreamquant.networks.probe import batch_norms
+from dreamquant.quantization.layers import ActivationQuantizer, Student, WeightQuantizer
+from dreamquant.synthesis.generators import UpsampledConv2d
+from dreamquant.terms.contract import Statistics, Weighted
+from dreamquant.training.loop import Training
+
+
+class PlainWeight(nn.Module):
+    """Per-channel min-max of the latent weight, taken anew in every forward pass."""
+
+    def __init__(self, quantizer: WeightQuantizer) -> None:
+        super().__init__()
+        self.bits, self.axis = quantizer.bits, quantizer.axis
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight on its grid, gradient straight through."""
+        rows = weight.detach().transpose(0, self.axis).flatten(1)
+        low, high = rows.min(1).values.clamp(max=0), rows.max(1).values.clamp(min=0)
+        shape = [1] * weight.dim()
+        shape[self.axis] = -1
+        return _on_grid(weight, low.view(shape), high.view(shape), self.bits)
+
+
+class PlainActivation(nn.Module):
+    """A frozen range per tensor."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        self.bits = quantizer.bits
+        low, high = quantizer.range.read()
+        self.register_buffer("low", low.clamp(max=0))
+        self.register_buffer("high", high.clamp(min=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` on the grid, gradient straight through."""
+        return _on_grid(x, self.low, self.high, self.bits)
+
+
+def _on_grid(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
+    levels = 2**bits - 1
+    scale = (high - low) / levels
+    zero_point = torch.round(-low / scale)
+    codes = torch.clamp(torch.round(x / scale) + zero_point, 0, levels)
+    return x + ((codes - zero_point) * scale - x).detach()
+
+
+class PlainUpsampledConv2d(nn.Module):
+    """Enlarge, then convolve."""
+
+    def __init__(self, module: UpsampledConv2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.size = module.weight, module.bias, module.size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, features_out, *size)."""
+        enlarged = F.interpolate(x.contiguous(), self.size)
+        return F.conv2d(enlarged, self.weight, self.bias, padding=1)
+
+
+class PlainLoop:
+    """The loop, from where a run of ours stands: its networks, ranges and recipe are copied.
+
+    Args:
+        training: past both warm-ups, with frozen ranges; it is not touched.
+
+    Attributes:
+        generator: G.
+        student: Q.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.recipe, self.classes = training.recipe, training.classes
+        self.reference = training.teacher
+        self.teacher = copy.deepcopy(training.teacher.network).requires_grad_(True)
+        self.student = _plain_student(training.student)
+        self.generator = _plain_generator(training.generator)
+        schedule = training.recipe.schedule
+        self.generator_optimizer = torch.optim.Adam(
+            self.generator.parameters(), lr=schedule.generator_lr, betas=(0.5, 0.999)
+        )
+        self.student_optimizer = torch.optim.SGD(
+            self.student.parameters(),
+            lr=schedule.student_lr,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+            nesterov=True,
+        )
+
+    def synthesize(self, noise: Tensor, targets: Tensor) -> Tensor:
+        """Images (B, C, H, W) with a graph to the generator."""
+        return cast(Tensor, self.generator(noise, targets))
+
+    def teach_generator(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the generator; its loss, and the teacher's logits."""
+        with _statistics(self.teacher) as (means, variances):
+            logits = self.teacher(images)
+        ours = self.reference
+        statistics = Statistics(
+            torch.cat(means), torch.cat(variances), ours.stored_mean, ours.stored_var, ours.share
+        )
+        asked = self.recipe.generator_asks_student
+        student = SimpleNamespace(logits=self.student(images) if asked else None)
+        teacher = SimpleNamespace(logits=logits, statistics=statistics)
+        step = SimpleNamespace(targets=targets, teacher=teacher, student=student)
+        loss = _total(self.recipe.generator_terms, step)
+        self.generator_optimizer.zero_grad()
+        loss.backward()
+        self.generator_optimizer.step()
+        return loss.detach(), logits.detach()
+
+    def teach_student(self, images: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
+        """One step of the student on the same images; its loss."""
+        step = SimpleNamespace(
+            targets=targets,
+            teacher=SimpleNamespace(logits=logits),
+            student=SimpleNamespace(logits=self.student(images.detach())),
+        )
+        loss = _total(self.recipe.student_terms, step)
+        self.student_optimizer.zero_grad()
+        loss.backward()
+        self.student_optimizer.step()
+        return loss.detach()
+
+
+def _total(terms: tuple[Weighted, ...], step: Any) -> Tensor:
+    return torch.stack([weighted.weight * weighted.term(step) for weighted in terms]).sum()
+
+
+def _plain_student(student: Student) -> Student:
+    plain = copy.deepcopy(student)
+    for module in plain.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            chain = module.parametrizations["weight"]
+            chain[0] = PlainWeight(chain[0])
+    plain.relu_outputs = nn.ModuleList(PlainActivation(q) for q in student.relu_outputs)
+    return plain
+
+
+def _plain_generator(generator: nn.Module) -> nn.Module:
+    plain = copy.deepcopy(generator)
+    for parent in list(plain.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, UpsampledConv2d):
+                setattr(parent, name, PlainUpsampledConv2d(child))
+    return plain
+
+
+@contextmanager
+def _statistics(network: nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    means: list[Tensor] = []
+    variances: list[Tensor] = []
+
+    def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        means.append(inputs[0].mean((0, 2, 3)))
+        variances.append(inputs[0].var((0, 2, 3), unbiased=False))
+
+    handles = [norm.register_forward_pre_hook(take) for _, norm in batch_norms(network)]
+    yield means, variances
+    for handle in handles:
+        handle.remove()

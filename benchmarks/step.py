@@ -1,0 +1,368 @@
+"""Time of one iteration: ours beside the plain published loop, in turns, in one run.
+
+    python benchmarks/step.py                  # all, into docs/results/speed.{json,md}
+    python benchmarks/step.py --quick --json   # ResNet-20 alone: minutes, one JSON object, no files
+
+Both play the same recipe (the method's published losses and numbers, ranges frozen, W4A4) from the
+same state; ``tests/test_benchmarks.py`` holds them to equal results. Networks have random weights:
+time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from dreamquant.methods import METHODS
+from dreamquant.networks.probe import batch_norms
+from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.results.files import write_bytes, write_json
+from dreamquant.results.manifest import describe_machine
+from dreamquant.training.devices import accelerator_for
+from dreamquant.training.loop import Losses, Training
+from dreamquant.training.step import Batch, Step, Teacher
+from grid import RESULTS
+from networks import cifar10_resnet20
+from plain import PlainLoop
+
+PRECISIONS = {"float32": "32", "bfloat16": "bf16"}
+METHODS_TIMED = ("adadfq", "gdfq")
+PHASES = ("synthesis", "generator", "student", "update")
+SHOWN_OPERATIONS = 12
+
+
+class Cell(NamedTuple):
+    """What is timed, and how many turns each loop gets."""
+
+    network: str
+    batch: int
+    turns: int
+
+
+QUICK = (Cell("resnet20", 16, turns=10), Cell("resnet20", 200, turns=2))
+WHOLE = (
+    Cell("resnet20", 16, turns=30),
+    Cell("resnet20", 200, turns=8),
+    Cell("resnet18", 16, turns=4),
+    Cell("mobilenet_v2", 16, turns=4),
+)
+
+
+class Timed(Training):
+    """A run that notes when each phase of its latest iteration was over."""
+
+    def step(self) -> Losses:
+        """One iteration, its phases' seconds in ``phases``."""
+        self.phases: dict[str, float] = {}
+        self._then = _now()
+        return super().step()
+
+    def draw_batch(self, size: int) -> Batch:
+        """New images."""
+        batch = super().draw_batch(size)
+        self._over("synthesis")
+        return batch
+
+    def _teach_student(self, step: Step, losses: Losses) -> None:
+        super()._teach_student(step, losses)
+        self._over("student")
+
+    def _teach_generator(self, step: Step, losses: Losses) -> None:
+        super()._teach_generator(step, losses)
+        self._over("generator")
+
+    def _update(self) -> None:
+        super()._update()
+        self._over("update")
+
+    def _over(self, phase: str) -> None:
+        now = _now()
+        self.phases[phase] = now - self._then
+        self._then = now
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def network_of(name: str) -> tuple[nn.Module, tuple[int, int, int], int]:
+    """A network with random weights and statistics, its image and its number of classes."""
+    if name == "resnet20":
+        network, image, classes = cifar10_resnet20(), (3, 32, 32), 10
+    else:
+        from torchvision import models
+
+        network, image, classes = getattr(models, name)(), (3, 224, 224), 1000
+    for _, norm in batch_norms(network):
+        nn.init.normal_(norm.running_mean, std=0.3)
+        nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    return network.eval(), image, classes
+
+
+def training_of(method: str, network: str, batch: int, precision: str, device: str) -> Timed:
+    """A run with frozen ranges, past both warm-ups."""
+    torch.manual_seed(0)
+    module, image, classes = network_of(network)
+    recipe = METHODS[method].recipe("paper", image)
+    schedule = replace(recipe.schedule, batch=batch, range_warmup=1, student_warmup=1)
+    recipe = replace(recipe, schedule=schedule)
+    accelerator = accelerator_for(device, precision)
+    example = torch.zeros(2, *image)
+    scheme = Scheme(Bits(4, 4), "relu-output", None, recipe.ranges, recipe.gradient)
+    student, _ = quantize_network(module.requires_grad_(False), scheme, example)
+    teacher = Teacher(module.to(accelerator.device), example.to(accelerator.device), recipe.taps)
+    training = Timed(
+        recipe,
+        teacher,
+        student.to(accelerator.device),
+        image=image,
+        classes=classes,
+        seed=0,
+        accelerator=accelerator,
+    )
+    training.step()
+    return training
+
+
+def plain_step(plain: PlainLoop, batch: int) -> dict[str, float]:
+    """One iteration of the yardstick; seconds of its phases."""
+    device = next(plain.generator.parameters()).device
+    start = _now()
+    noise = torch.randn(batch, plain.recipe.latent, device=device)
+    targets = torch.randint(plain.classes, (batch,), device=device)
+    images = plain.synthesize(noise, targets)
+    drawn = _now()
+    _, logits = plain.teach_generator(images, targets)
+    taught = _now()
+    plain.teach_student(images, targets, logits)
+    return {
+        "synthesis": drawn - start,
+        "generator": taught - drawn,
+        "student": _now() - taught,
+    }
+
+
+def our_step(training: Timed) -> dict[str, float]:
+    """One iteration of ours; seconds of its phases."""
+    training.step()
+    return training.phases
+
+
+def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
+    """Play the plain loop and ours in turns; one turn is not counted."""
+    runs = {
+        name: training_of(method, cell.network, cell.batch, precision, device)
+        for name, precision in PRECISIONS.items()
+    }
+    plain = PlainLoop(runs["float32"])
+    players: dict[str, Callable[[], dict[str, float]]] = {
+        "plain": lambda: plain_step(plain, cell.batch),
+        **{name: (lambda run=run: our_step(run)) for name, run in runs.items()},  # type: ignore[misc]
+    }
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in players}
+    for _ in range(cell.turns + 1):
+        for name, play in players.items():
+            taken[name].append(play())
+    found = {name: _summary(times[1:], cell.batch) for name, times in taken.items()}
+    baseline = found.pop("plain")
+    for name, ours in found.items():
+        ours["speedup"] = baseline["ms"] / ours["ms"]
+        ours["tflop"] = _flop(runs[name]) / 1e12
+    fastest = max(found, key=lambda name: found[name]["speedup"])
+    return {
+        "speedup": found[fastest]["speedup"],
+        "setting": fastest,
+        "plain": baseline,
+        **found,
+        "turns": cell.turns,
+    }
+
+
+def _summary(times: list[dict[str, float]], batch: int) -> dict[str, Any]:
+    seconds = statistics.median(sum(phases.values()) for phases in times)
+    split = {
+        phase: 1e3 * statistics.median(phases[phase] for phases in times)
+        for phase in PHASES
+        if phase in times[0]
+    }
+    return {"ms": 1e3 * seconds, "images_per_second": batch / seconds, "split_ms": split}
+
+
+class FlopCount(TorchDispatchMode):
+    """Counts by PyTorch's formulas; its own counter refuses gradients of leaves."""
+
+    total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func`` and count it."""
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _flop(training: Timed) -> float:
+    with FlopCount() as count:
+        training.step()
+    return count.total
+
+
+def peak_flops(precision: str, device: str) -> float:
+    """FLOP/s of a large matrix product, the best of several."""
+    place = accelerator_for(device, precision).device
+    kind = torch.float32 if precision == "32" else torch.bfloat16
+    size = 8192 if place.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=place).to(kind) for _ in range(2))
+    times = []
+    for _ in range(8):
+        start = _now()
+        a @ b
+        times.append(_now() - start)
+    return 2 * size**3 / min(times)
+
+
+def operations(training: Timed) -> list[dict[str, Any]]:
+    """Where an iteration's time goes: operations and their share of it, largest first."""
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        for _ in range(3):
+            training.step()
+    averages = recorded.key_averages()
+    total = sum(event.self_cpu_time_total for event in averages)
+    largest = sorted(averages, key=lambda event: -event.self_cpu_time_total)[:SHOWN_OPERATIONS]
+    return [
+        {"operation": event.key, "percent": 100 * event.self_cpu_time_total / total}
+        for event in largest
+    ]
+
+
+def run(cells: Iterable[Cell], device: str) -> dict[str, Any]:
+    """Measurements, read as ``["adadfq"]["resnet20"]["16"]["speedup"]``."""
+    found: dict[str, Any] = {
+        "peak_tflops": {name: peak_flops(p, device) / 1e12 for name, p in PRECISIONS.items()},
+        "threads": torch.get_num_threads(),
+        **describe_machine(accelerator_for(device, "32").device),
+    }
+    for cell in cells:
+        for method in METHODS_TIMED:
+            print(f"{method} {cell}", file=sys.stderr, flush=True)
+            result = measure(method, cell, device)
+            found.setdefault(method, {}).setdefault(cell.network, {})[str(cell.batch)] = result
+    found["operations"] = operations(training_of("adadfq", "resnet20", 16, "32", device))
+    return found
+
+
+def rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Method, network, batch and what was measured, cell by cell."""
+    for method in METHODS_TIMED:
+        for network, batches in found[method].items():
+            for batch, cell in batches.items():
+                yield method, network, batch, cell
+
+
+def page(found: dict[str, Any]) -> Iterable[str]:
+    """The page beside the JSON."""
+    yield "# Speed of one iteration"
+    yield ""
+    yield "Ours beside the published loop written plainly in eager PyTorch (`benchmarks/plain.py`):"
+    yield "milliseconds an iteration, medians of turns taken alternately in one run."
+    yield ""
+    yield (
+        "| method | network | batch | plain | float32 | faster | bfloat16 | faster | "
+        "images/s, bfloat16 |"
+    )
+    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|"
+    for method, network, batch, cell in rows(found):
+        single, half = cell["float32"], cell["bfloat16"]
+        yield (
+            f"| {method} | {network} | {batch} | {cell['plain']['ms']:.0f} | {single['ms']:.0f} | "
+            f"{single['speedup']:.2f} × | {half['ms']:.0f} | {half['speedup']:.2f} × | "
+            f"{half['images_per_second']:.0f} |"
+        )
+    yield ""
+    yield "## Where an iteration's milliseconds go"
+    yield ""
+    yield (
+        "Ours runs the teacher's and the student's forward pass for both players at once; it is "
+        "counted where it is first asked for, with the student. The plain loop's updates are part "
+        "of its phases."
+    )
+    yield ""
+    yield "| method | network | batch | loop | synthesis | generator | student | update |"
+    yield "|---|---|--:|---|--:|--:|--:|--:|"
+    for method, network, batch, cell in rows(found):
+        for loop in ("plain", *PRECISIONS):
+            split = cell[loop]["split_ms"]
+            shown = " | ".join(f"{split[p]:.0f}" if p in split else "–" for p in PHASES)
+            yield f"| {method} | {network} | {batch} | {loop} | {shown} |"
+    yield ""
+    yield "## Against what the machine can do"
+    yield ""
+    peaks = ", ".join(
+        f"{1e3 * peak:.0f} GFLOP/s in {name}" for name, peak in found["peak_tflops"].items()
+    )
+    yield (
+        f"A 2048 × 2048 matrix product reached {peaks} on {found['threads']} threads. The step's "
+        "FLOP, as PyTorch's counter has them, over its time, as a share of that:"
+    )
+    yield ""
+    yield "| method | network | batch | GFLOP a step | float32 | bfloat16 |"
+    yield "|---|---|--:|--:|--:|--:|"
+    for method, network, batch, cell in rows(found):
+        shares = " | ".join(
+            f"{_share_of_peak(cell[name], found['peak_tflops'][name]):.0f} %" for name in PRECISIONS
+        )
+        yield (
+            f"| {method} | {network} | {batch} | {1e3 * cell['float32']['tflop']:.1f} | {shares} |"
+        )
+    yield ""
+    yield "The rest, for AdaDFQ on ResNet-20 at batch 16 in float32, by the profiler:"
+    yield ""
+    yield "| operation | share of time |"
+    yield "|---|--:|"
+    for event in found["operations"]:
+        yield f"| `{event['operation']}` | {event['percent']:.1f} % |"
+    yield ""
+    hardware, versions = found["hardware"], found["versions"]
+    yield (
+        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ". W4A4, all layers, placement relu-output, ranges frozen, the methods' published losses."
+    )
+
+
+def _share_of_peak(measured: dict[str, Any], peak: float) -> float:
+    return 100 * measured["tflop"] / (measured["ms"] / 1e3) / peak
+
+
+def main() -> None:
+    """Measure, then print or write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="ResNet-20 alone, few turns, no page")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--device", default="auto")
+    asked = parser.parse_args()
+    found = run(QUICK if asked.quick else WHOLE, asked.device)
+    if asked.json:
+        print(json.dumps(found))
+    if not asked.quick:
+        write_json(RESULTS / "speed.json", found)
+        write_bytes(RESULTS / "speed.md", "\n".join([*page(found), ""]).encode())
+
+
+if __name__ == "__main__":
+    main()
