@@ -21,6 +21,7 @@ from dreamquant.errors import (
     SchemeError,
     TrainingError,
 )
+from dreamquant.training import checkpoint
 from dreamquant.training.loop import Training
 
 TINY_INPUT = InputSpec(shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=5)
@@ -363,15 +364,41 @@ def test_another_scheme_or_network_cannot_be_resumed(stopped):
         )
 
 
-def test_there_must_be_something_to_resume(tmp_path, digits):
-    with pytest.raises(TrainingError, match="no checkpoint to resume"):
-        quantize_tiny(out=tmp_path / "nothing", resume=True)
+def test_a_run_killed_before_it_saved_anything_starts_again(tmp_path):
+    quantize_tiny(out=tmp_path / "whole")
+    quantize_tiny(out=tmp_path / "out", resume=True)
+    assert student_bytes(tmp_path / "out") == student_bytes(tmp_path / "whole")
     with pytest.raises(ResultError, match="nothing to resume without a folder"):
         quantize_tiny(resume=True)
+
+
+def test_a_run_killed_after_its_result_was_whole_gives_that(tmp_path):
+    out = tmp_path / "out"
+    whole = quantize_tiny(out=out)
+    report, manifest = out / "report.html", (out / "manifest.json").read_bytes()
+    # As if it had been killed right before these two.
+    report.unlink()
+    (out / "checkpoint").mkdir()
+    again = quantize_tiny(out=out, resume=True)
+    assert report.exists()
+    assert not (out / "checkpoint").exists()
+    assert (out / "manifest.json").read_bytes() == manifest
+    assert again.manifest == whole.manifest
+    assert logits(again.model, (3, 8, 8)).equal(logits(whole.model, (3, 8, 8)))
+    assert logits(again.teacher, (3, 8, 8)).equal(logits(whole.teacher, (3, 8, 8)))
+    with pytest.raises(TrainingError, match="made with seed = 0, this run has 1"):
+        quantize_tiny(out=out, resume=True, seed=1)
     with pytest.raises(ResultError, match="already holds a result"):
-        quantize_digits(out=digits[1], resume=True)
-    with pytest.raises(ResultError, match="already holds a result"):
-        quantize_digits(out=digits[1])
+        quantize_tiny(out=out)
+
+
+def test_a_run_cannot_go_on_on_another_kind_of_device(stopped):
+    state = checkpoint.read(stopped / "checkpoint")
+    state["configuration"]["device"] = "cuda"
+    (stopped / "checkpoint" / "state.pt").write_bytes(checkpoint.encode(state))
+    with pytest.raises(TrainingError, match="made with device = 'cuda', this run has 'cpu'") as e:
+        quantize_tiny(out=stopped, resume=True)
+    assert "where such a device is" in e.value.remedy
 
 
 def test_a_damaged_checkpoint_cannot_be_resumed(stopped):

@@ -438,7 +438,6 @@ def test_a_folder_with_a_result_is_left_alone(refused, finished):
         "  where:  --out\n"
         "  remedy: give another folder, or delete this one\n"
     )
-    assert refused("quantize", *DIGITS, *SHORT, "--out", str(finished), "--resume") == message
     assert listing(finished) == before
 
 
@@ -471,14 +470,6 @@ def test_the_demo_replaces_nothing_but_a_demo(refused, tmp_path, finished):
         "  remedy: give another folder, or delete this one\n"
     )
     assert manifest.exists()
-
-
-def test_resume_without_anything_to_resume(refused_run):
-    assert refused_run(*DIGITS, *SHORT, "--resume") == (
-        "error: there is no checkpoint to resume\n"
-        "  where:  TMP/out/checkpoint/state.pt\n"
-        "  remedy: start again without --resume, into another folder\n"
-    )
 
 
 @pytest.mark.parametrize(
@@ -529,9 +520,9 @@ def test_a_disk_that_fills_up_beneath_other_libraries(refused, tmp_path, monkeyp
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", no_space)
     message = refused("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out"))
     assert message.partition("error: ")[2] == (
-        "cannot write: No space left on device\n"
-        "  where:  somewhere\n"
-        "  remedy: free some space, or give --out on another disk\n"
+        "cannot write log: No space left on device\n"
+        "  where:  TMP/out/log\n"
+        "  remedy: free some space, or write to another disk\n"
     )
 
 

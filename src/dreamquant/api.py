@@ -22,6 +22,7 @@ from dreamquant.pipeline import Job, plain
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
 from dreamquant.results import manifest as describe
+from dreamquant.results.lock import alone_in
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
 from dreamquant.training.budget import parse_duration
 from dreamquant.training.checkpoint import STATE
@@ -78,7 +79,8 @@ def quantize(
         out: the result folder; needed to resume.
         diagnostics: record what the papers diagnose, see docs/diagnostics.md; the student is the
             same with and without.
-        resume: go on from the checkpoint in ``out``.
+        resume: go on from the checkpoint in ``out``; start where there is none, and return the
+            result where there is one already.
         quiet: show no progress.
 
     Returns:
@@ -117,6 +119,7 @@ def quantize(
             "budget": budget,
             "seed": seed,
             "precision": precision,
+            "device": accelerator.device.type,
             "data": None if data is None else str(data),
             "diagnostics": diagnostics,
             # After the preset, which it depends on: the first that differs is named.
@@ -135,20 +138,23 @@ def quantize(
         accelerator=accelerator,
         diagnostics=diagnostics,
     )
-    outcome = job.complete(
-        folder, configuration, started=started, budget=seconds, resume=resume, quiet=quiet
-    )
-    manifest = {
-        "schema": describe.SCHEMA,
-        "network": describe.describe_network(teacher),
-        "method": describe.describe_method(chosen, preset, job.recipe),
-        "request": describe.describe_request(method, data),
-        "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
-        "scheme": asdict(scheme),
-        "coverage": asdict(coverage),
-        **outcome.measured,
-    }
-    return job.result(outcome, manifest, folder)
+    with alone_in(folder if accelerator.is_main_process else None):
+        if resume and (finished := job.finished(folder, configuration, teacher.module)):
+            return finished
+        outcome = job.complete(
+            folder, configuration, started=started, budget=seconds, resume=resume, quiet=quiet
+        )
+        manifest = {
+            "schema": describe.SCHEMA,
+            "network": describe.describe_network(teacher),
+            "method": describe.describe_method(chosen, preset, job.recipe),
+            "request": describe.describe_request(method, data),
+            "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
+            "scheme": asdict(scheme),
+            "coverage": asdict(coverage),
+            **outcome.measured,
+        }
+        return job.result(outcome, manifest, folder, quiet=quiet)
 
 
 def quantize_demo(out: str | Path) -> Result:

@@ -22,10 +22,9 @@ from dreamquant.pipeline import Job, plain
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Bits
 from dreamquant.results import manifest as describe
-from dreamquant.results.manifest import MANIFEST
-from dreamquant.results.result import CHECKPOINT, STUDENT, Result, open_result, require_no_result
+from dreamquant.results.lock import alone_in
+from dreamquant.results.result import STUDENT, Result, require_no_result
 from dreamquant.training.budget import parse_duration
-from dreamquant.training.checkpoint import STATE
 from dreamquant.training.devices import accelerator_for
 
 DISTILLED = "distilled"  # where the float student of a quantized one is kept
@@ -70,7 +69,7 @@ def distill(
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
         out: the result folder; needed to resume.
-        resume: go on from the checkpoint in ``out``.
+        resume: as :func:`dreamquant.quantize` does.
         quiet: show no progress.
 
     Returns:
@@ -85,7 +84,7 @@ def distill(
     folder = None if out is None else Path(out)
     if bits is not None:
         Bits.parse(bits)  # wrong bits are told before the hours of training
-    if folder is not None:
+    if folder is not None and not resume:
         require_no_result(folder)
     chosen = find_method(method)
     source = teacher if isinstance(teacher, Network) else load_network(teacher)
@@ -93,24 +92,21 @@ def distill(
     if inherit:
         target = inheriting(target, source)
     own = folder if folder is None or bits is None else folder / DISTILLED
-    if resume and own is not None and (own / MANIFEST).exists():
-        distilled = open_result(own)
-    else:
-        distilled = _distilled(
-            source,
-            target,
-            chosen,
-            iterations=iterations,
-            budget=budget,
-            seed=seed,
-            data=data,
-            device=device,
-            precision=precision,
-            folder=own,
-            resume=resume,
-            quiet=quiet,
-            started=started,
-        )
+    distilled = _distilled(
+        source,
+        target,
+        chosen,
+        iterations=iterations,
+        budget=budget,
+        seed=seed,
+        data=data,
+        device=device,
+        precision=precision,
+        folder=own,
+        resume=resume,
+        quiet=quiet,
+        started=started,
+    )
     if bits is None:
         return distilled
     return quantize(
@@ -123,7 +119,7 @@ def distill(
         device=device,
         precision=precision,
         out=out,
-        resume=resume and folder is not None and (folder / CHECKPOINT / STATE).exists(),
+        resume=resume,
         quiet=quiet,
     )
 
@@ -157,33 +153,37 @@ def _distilled(
             "budget": budget,
             "seed": seed,
             "precision": precision,
+            "device": accelerator.device.type,
             "data": None if data is None else str(data),
         }
     )
     student = _beginner(target.module)
     recipe = recipe.lasting(iterations)
     job = Job(source, student, recipe, images, seed=seed, accelerator=accelerator)
-    outcome = job.complete(
-        folder,
-        configuration,
-        started=started,
-        budget=None if budget is None else parse_duration(budget),
-        resume=resume,
-        quiet=quiet,
-    )
-    trained = replace(target, weights_sha256=state_sha256(student.network))
-    manifest: dict[str, Any] = {
-        "schema": describe.SCHEMA,
-        "network": describe.describe_network(trained),
-        "teacher": describe.describe_network(source),
-        "method": describe.describe_method(method, "distill", job.recipe),
-        "request": describe.describe_request(method, data),
-        "protocol": describe.describe_distillation(source, seed=seed, precision=precision),
-        "scheme": None,
-        "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
-        **outcome.measured,
-    }
-    return job.result(outcome, manifest, folder)
+    with alone_in(folder if accelerator.is_main_process else None):
+        if resume and (finished := job.finished(folder, configuration, target.module)):
+            return finished
+        outcome = job.complete(
+            folder,
+            configuration,
+            started=started,
+            budget=None if budget is None else parse_duration(budget),
+            resume=resume,
+            quiet=quiet,
+        )
+        trained = replace(target, weights_sha256=state_sha256(student.network))
+        manifest: dict[str, Any] = {
+            "schema": describe.SCHEMA,
+            "network": describe.describe_network(trained),
+            "teacher": describe.describe_network(source),
+            "method": describe.describe_method(method, "distill", job.recipe),
+            "request": describe.describe_request(method, data),
+            "protocol": describe.describe_distillation(source, seed=seed, precision=precision),
+            "scheme": None,
+            "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
+            **outcome.measured,
+        }
+        return job.result(outcome, manifest, folder, quiet=quiet)
 
 
 def _beginner(module: nn.Module) -> Student:

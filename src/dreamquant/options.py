@@ -192,7 +192,12 @@ MeasuredData = Annotated[
 ]
 Limit = Annotated[int | None, _number(_RESULT, "Use only the first so many images.")]
 Resume = Annotated[
-    bool, _flag(_RESULT, "Go on with the stopped run in --out, with the same options.")
+    bool,
+    _flag(
+        _RESULT,
+        "Go on with the stopped run in --out, with the same options; from its start where nothing "
+        "was saved yet.",
+    ),
 ]
 Diagnostics = Annotated[
     bool,

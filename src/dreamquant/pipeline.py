@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from dreamquant.diagnostics.dynamics import Dynamics, over_time
 from dreamquant.diagnostics.images import diagnose, observed
@@ -22,20 +24,22 @@ from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
 from dreamquant.quantization.layers import Student
 from dreamquant.report.write import write_after_run
-from dreamquant.results.files import write_bytes
-from dreamquant.results.manifest import describe_machine
+from dreamquant.results.files import make_folder, write_bytes, writing
+from dreamquant.results.manifest import MANIFEST, describe_machine, read_manifest
 from dreamquant.results.result import (
     CHECKPOINT,
     LOG,
+    REPORT,
     Result,
     Samples,
-    claim_folder,
+    open_result,
     require_no_result,
 )
 from dreamquant.training import checkpoint
 from dreamquant.training.budget import fit
 from dreamquant.training.loop import Training, Watcher, run
-from dreamquant.training.progress import ProgressDisplay
+from dreamquant.training.memory import sparing_memory
+from dreamquant.training.progress import ProgressDisplay, announce
 from dreamquant.training.signals import HeldSignals
 from dreamquant.training.step import Teacher
 from dreamquant.training.watchers import (
@@ -136,27 +140,41 @@ class Job:
 
         Raises:
             ResultError: the folder cannot take this run.
-            TrainingError: there is nothing to resume, or it was another run; or a loss is not
-                finite.
+            TrainingError: what is to be resumed was another run; a loss is not finite; or memory
+                does not suffice.
             KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
         """
         saved = open_folder(folder, configuration, resume=resume)
-        if budget is not None and saved is None:
-            self._fit_budget(budget - (time.monotonic() - started))
         before = 0.0 if saved is None else saved["record"]["seconds"]
-        training = self._train(folder, configuration, saved, quiet=quiet)
-        measured = self.measuring.finish(training, self.record.ranges_only, quiet=quiet)
-        samples, analysis = self.measuring.samples(training), self.measuring.analyse(training)
-        diagnosed = self._diagnose(training)
+        with sparing_memory(self.accelerator.device):
+            if budget is not None and saved is None:
+                self._fit_budget(budget - (time.monotonic() - started))
+            training = self._train(folder, configuration, saved, quiet=quiet)
+            announce("measuring", quiet=quiet)
+            measured = self.measuring.finish(training, self.record.ranges_only, quiet=quiet)
+            samples, analysis = self.measuring.samples(training), self.measuring.analyse(training)
+            diagnosed = self._diagnose(training)
         timings = {
             "training_seconds": self.record.seconds,
             "seconds": before + time.monotonic() - started,
             "iterations": training.iteration,
         }
-        measured = {**measured, **self._describe(), "timings": timings}
+        measured = {
+            **measured,
+            **self._describe(),
+            "timings": timings,
+            "configuration": dict(configuration),
+        }
         return Outcome(training.student, measured, samples, analysis, diagnosed)
 
-    def result(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
+    def result(
+        self,
+        outcome: Outcome,
+        manifest: Mapping[str, Any],
+        folder: Path | None,
+        *,
+        quiet: bool,
+    ) -> Result:
         """The result of a run that is over; saved where there is a folder.
 
         Raises:
@@ -172,7 +190,33 @@ class Job:
             after_save=write_after_run,
         )
         if folder is not None and self.accelerator.is_main_process:
+            announce("saving", quiet=quiet)
             result.save(folder)
+        return result
+
+    def finished(
+        self, folder: Path | None, configuration: Mapping[str, Any], student: nn.Module
+    ) -> Result | None:
+        """The result in the folder, where the run that is to go on was over already.
+
+        Args:
+            folder: of the result.
+            configuration: that the run must have had.
+            student: its architecture.
+
+        Raises:
+            ResultError: the result is damaged.
+            TrainingError: it is of another run.
+        """
+        if folder is None or not (folder / MANIFEST).exists():
+            return None
+        manifest = read_manifest(folder)
+        checkpoint.require_same_run(manifest.get("configuration", {}), configuration, folder)
+        result = open_result(folder, network=student)
+        result.teacher, result.after_save = self.network.module.cpu(), write_after_run
+        concluded = (folder / REPORT).exists() and not (folder / CHECKPOINT).exists()
+        if self.accelerator.is_main_process and not concluded:
+            result.conclude(folder)
         return result
 
     def _fit_budget(self, seconds: float) -> None:
@@ -221,7 +265,7 @@ class Job:
         if folder is None or not self.accelerator.is_main_process:
             run(training, watchers)
             return
-        claim_folder(folder)
+        make_folder(folder / CHECKPOINT)
         signals = HeldSignals(display.say)
         saving = Checkpoints(
             folder / CHECKPOINT,
@@ -230,12 +274,8 @@ class Job:
             self.record,
             stopping=lambda: signals.waiting,
         )
-        log = TensorBoardLog(folder / LOG, self.record, training.iteration)
-        try:
-            with signals:
-                run(training, [*watchers, log, saving, signals])
-        finally:
-            log.close()
+        with _log_in(folder / LOG, self.record, training.iteration) as log, signals:
+            run(training, [*watchers, log, saving, signals])
         # What comes now, measuring, takes a while and may be stopped or fail too.
         saving.save(training)
 
@@ -267,28 +307,49 @@ class Job:
         }
 
 
+@contextmanager
+def _log_in(folder: Path, record: Record, done: int) -> Iterator[Watcher]:
+    """TensorBoard's log as a watcher; what its own thread cannot write is told like all else."""
+    with writing(folder):
+        log = TensorBoardLog(folder, record, done)
+
+    def write(training: Training, losses: dict[str, float] | None) -> None:
+        with writing(folder):
+            log(training, losses)
+
+    try:
+        yield write
+    finally:
+        with writing(folder):
+            log.close()
+
+
 def open_folder(
     folder: Path | None, configuration: Mapping[str, Any], *, resume: bool
 ) -> dict[str, Any] | None:
     """Read the checkpoint in the result folder where the run is to go on; nothing is written yet.
 
+    Returns:
+        The checkpoint; ``None`` where the run starts, be it because an earlier one was killed
+        before it had saved anything.
+
     Raises:
         ResultError: the folder holds a result, or an unfinished run that was not to be resumed.
-        TrainingError: there is nothing to resume, or it was another run.
+        TrainingError: the checkpoint is damaged, or of another run.
     """
     if folder is None:
         if resume:
             raise ResultError("there is nothing to resume without a folder", where="--out")
         return None
     require_no_result(folder)
-    if resume:
-        saved = checkpoint.read(folder / CHECKPOINT)
-        checkpoint.require_same_run(saved["configuration"], configuration, folder / CHECKPOINT)
-        return saved
-    if (folder / CHECKPOINT / checkpoint.STATE).exists():
+    if not (folder / CHECKPOINT / checkpoint.STATE).exists():
+        return None
+    if not resume:
         raise ResultError(
             f"{folder} holds an unfinished run",
             where="--out",
             remedy="add --resume to go on with it, or give another folder",
         )
-    return None
+    saved = checkpoint.read(folder / CHECKPOINT)
+    checkpoint.require_same_run(saved["configuration"], configuration, folder / CHECKPOINT)
+    return saved

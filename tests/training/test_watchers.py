@@ -164,25 +164,33 @@ class Saver:
 
     def __call__(self, path, data):
         self.files.append(path)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
 
 
-def test_checkpoints_come_by_the_clock_and_only_after_finite_losses(
-    clock, recipe_for, training_for, tmp_path
+@pytest.mark.parametrize(
+    ("cost", "pause"), [(0.001, 1.0), (0.02, 2.0), (0.6, 60.0), (30.0, 60.0)], ids=str
+)
+def test_checkpoints_come_by_their_cost_and_only_after_finite_losses(
+    cost, pause, clock, recipe_for, training_for, tmp_path
 ):
-    training, write = training_for(recipe_for()), Saver()
-    watch = Checkpoints(tmp_path / "checkpoint", write, {}, Record(), every=60.0)
-    for seconds, losses, saved in (
-        (59.0, {}, 0),
-        (61.0, None, 0),
-        (61.0, {}, 1),
-        (62.0, {}, 1),
-        (120.0, {}, 1),
-        (121.0, {}, 2),
-    ):
+    saved = []
+
+    def write(path, data):
+        saved.append(path)
+        clock[0] += cost
+
+    training = training_for(recipe_for())
+    watch = Checkpoints(tmp_path, write, {}, Record())
+    for seconds, losses, count in ((0.9, {}, 0), (1.1, None, 0), (1.1, {}, 1)):
         clock[0] = seconds
         watch(training, losses)
-        assert len(write.files) == saved, seconds
+        assert len(saved) == count, seconds
+    after = clock[0]
+    for seconds, count in ((0.99 * pause, 1), (1.01 * pause, 2)):
+        clock[0] = after + seconds
+        watch(training, {})
+        assert len(saved) == count, seconds
 
 
 def test_a_checkpoint_holds_configuration_record_and_run(recipe_for, training_for, tmp_path):

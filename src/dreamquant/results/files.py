@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from dreamquant.errors import ResultError
 
+_TEMPORARIES = f".{'[0-9a-f]' * 16}.tmp"
 _RESTORE = "quantize again or restore a copy"
 _WRITE_REMEDIES = {
     errno.ENOSPC: "free some space, or write to another disk",
+    errno.EFBIG: "free some space, or write to another disk",
     errno.EDQUOT: "free some of your quota, or write to another disk",
     errno.EACCES: "choose a folder you may write to",
     errno.EPERM: "choose a folder you may write to",
@@ -36,8 +39,30 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     # Beside the target, since only a rename within one file system is atomic.
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
+    with writing(path):
         _write_and_rename(temporary, path, data)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder and those in it.
+
+    Raises:
+        ResultError: they cannot be removed.
+    """
+    for path in folder.rglob(_TEMPORARIES):
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the operating system refuses inside becomes an error that says what to do.
+
+    Raises:
+        ResultError: ``path`` cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
         raise ResultError(
             f"cannot write {path.name}: {error.strerror or error}",
@@ -83,8 +108,8 @@ def read_json(path: Path) -> dict[str, Any]:
         obj = json.loads(path.read_bytes())
     except OSError as error:
         raise _unreadable(path, error) from error
-    # JSONDecodeError and UnicodeDecodeError are both ValueErrors.
-    except ValueError as error:
+    # JSONDecodeError and UnicodeDecodeError are both ValueErrors; brackets may be nested too deep.
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"is not JSON: {error}") from error
     if not isinstance(obj, dict):
         raise _damaged(path, f"holds a JSON {type(obj).__name__}, not an object")

@@ -140,10 +140,14 @@ class Result:
             for name in files
         }
         write_json(folder / MANIFEST, self.manifest)
-        # The run is over: what it would have been resumed from only takes space.
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+        self.conclude(folder)
+
+    def conclude(self, folder: Path) -> None:
+        """What follows the manifest; does no harm a second time, for a run stopped within it."""
         if self.after_save is not None:
             self.after_save(folder)
+        # The run is over: what it would have been resumed from only takes space.
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
     def _tiles(self) -> list[dict[str, Any]]:
         if self.samples is None:

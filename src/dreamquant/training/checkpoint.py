@@ -13,6 +13,8 @@ from dreamquant.errors import TrainingError
 
 STATE = "state.pt"
 _PARTS = {"configuration", "record", "training"}
+# Random numbers of one kind of device cannot be gone on with on another.
+_REMEDIES = {"device": "go on where such a device is, or start again with another --out"}
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
@@ -68,5 +70,5 @@ def require_same_run(
             raise TrainingError(
                 f"the checkpoint was made with {section}{name} = {was!r}, this run has {now!r}",
                 where=str(where),
-                remedy="give the same options as before, or another --out",
+                remedy=_REMEDIES.get(name, "give the same options as before, or another --out"),
             )

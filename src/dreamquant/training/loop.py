@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,12 +11,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dreamquant.errors import TrainingError
 from dreamquant.methods.method import Recipe
 from dreamquant.quantization.layers import Student
 from dreamquant.synthesis.generators import build_generator
 from dreamquant.synthesis.views import Mixup
 from dreamquant.terms.contract import Weighted
+from dreamquant.training.finite import require_finite_losses, require_finite_networks
 from dreamquant.training.optimizers import Adam, NesterovSGD
 from dreamquant.training.step import Batch, Chance, Step, Teacher
 
@@ -198,22 +197,38 @@ def _total(terms: Sequence[Weighted], step: Step, losses: Losses, player: str) -
     ).sum()
 
 
-def read_losses(losses: Losses, iteration: int) -> dict[str, float]:
-    """Fetch losses from the device in one transfer.
+class Unread:
+    """Losses that wait on the device: fetching them after every iteration would stall it."""
 
-    Raises:
-        TrainingError: a loss is not finite; it names the term and the iteration.
-    """
-    values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
-    if broken:
-        raise TrainingError(
-            f"the loss is not finite: {', '.join(broken)}",
-            where=f"iteration {iteration}",
-            remedy="a checkpoint made before is kept; lower the student's learning rate or use "
-            "another seed",
-        )
-    return values
+    def __init__(self) -> None:
+        self._names: list[list[str]] = []
+        self._values: list[Tensor] = []
+
+    def add(self, losses: Losses) -> None:
+        """Take note of an iteration."""
+        self._names.append(list(losses))
+        self._values.append(torch.stack(list(losses.values())))
+
+    def read(self, iteration: int) -> dict[str, float]:
+        """Fetch all that wait in one transfer.
+
+        Args:
+            iteration: the last one noted.
+
+        Returns:
+            Its losses.
+
+        Raises:
+            TrainingError: a loss is not finite; it names the first such iteration and its terms.
+        """
+        values = iter(torch.cat(self._values).tolist())
+        first = iteration - len(self._names) + 1
+        for at, names in enumerate(self._names, first):
+            losses = dict(zip(names, values, strict=False))
+            require_finite_losses(losses, at)
+        self._names.clear()
+        self._values.clear()
+        return losses
 
 
 LOG_EVERY = 10
@@ -229,13 +244,15 @@ def run(training: Training, watchers: Sequence[Watcher]) -> None:
             the device).
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss is not finite, or in the end a network.
     """
     total = training.recipe.schedule.iterations
+    unread = Unread()
     while training.iteration < total:
-        losses = training.step()
+        unread.add(training.step())
         due = training.iteration % LOG_EVERY == 0 or training.iteration == total
-        read = read_losses(losses, training.iteration) if due else None
+        read = unread.read(training.iteration) if due else None
         for watch in watchers:
             watch(training, read)
+    require_finite_networks(training)
     training.accelerator.wait_for_everyone()

@@ -106,6 +106,13 @@ class ProgressDisplay:
         return " · ".join(part for part in (self.accuracy, f"{speed:.0f} images/s", shown) if part)
 
 
+def announce(phase: str, *, quiet: bool = False) -> None:
+    """One line for a phase that follows training, where no bar shows it."""
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+        console.print(phase, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """A bar that vanishes when it is full, on a terminal's standard error.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamquant.training.checkpoint import STATE, encode
+from dreamquant.training.finite import require_finite_networks
 from dreamquant.training.loop import Training
 from dreamquant.training.progress import ProgressDisplay
 
@@ -128,15 +129,20 @@ class TensorBoardLog:
         self.writer.close()
 
 
+_SHARE = 0.01  # of the time that checkpoints may take
+_SHORTEST, _LONGEST = 1.0, 60.0  # seconds between two
+
+
 class Checkpoints:
     """Saves the run every now and then; the only process to write is the first.
+
+    Often where that is cheap, and at least once a minute.
 
     Args:
         folder: of the checkpoint.
         write: puts bytes into a file atomically.
         configuration: what a later process must ask for to resume.
         record: saved along.
-        every: seconds between two checkpoints.
         stopping: whether the run is about to be stopped, and has to be saved first.
     """
 
@@ -146,13 +152,12 @@ class Checkpoints:
         write: Callable[[Path, bytes], None],
         configuration: Mapping[str, Any],
         record: Record,
-        every: float = 60.0,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.folder, self.write = folder, write
         self.configuration, self.record = dict(configuration), record
-        self.every, self.stopping = every, stopping
-        self._due = time.monotonic() + every
+        self.stopping = stopping
+        self._due = time.monotonic() + _SHORTEST
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
         """Save, if the run stops here, or it is time to and the losses were just found finite."""
@@ -165,11 +170,12 @@ class Checkpoints:
 
         Raises:
             ResultError: the folder cannot be written.
+            TrainingError: a network is not finite; the checkpoint made before is kept.
         """
-        self._due = time.monotonic() + self.every
         if not training.accelerator.is_main_process:
             return
-        self.folder.mkdir(exist_ok=True)
+        started = time.monotonic()
+        require_finite_networks(training)
         state = {
             "configuration": self.configuration,
             "record": vars(self.record),
@@ -177,3 +183,5 @@ class Checkpoints:
             "threads": torch.get_num_threads(),
         }
         self.write(self.folder / STATE, encode(state))
+        now = time.monotonic()
+        self._due = now + min(max((now - started) / _SHARE, _SHORTEST), _LONGEST)

@@ -1,0 +1,67 @@
+"""One run at a time in a result folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamquant.errors import ResultError
+from dreamquant.results.files import make_folder, remove_temporaries, writing
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK = ".lock"
+
+
+@contextmanager
+def alone_in(folder: Path | None) -> Iterator[None]:
+    """Hold a result folder, and what lies in it, so that no other run writes there.
+
+    The operating system lets go of it when the process ends, however that ends: a killed run leaves
+    no lock behind. Files that it left half-written are removed.
+
+    Args:
+        folder: made where it is missing, and removed again if nothing was put into it; ``None``
+            holds nothing.
+
+    Raises:
+        ResultError: another run is at work in the folder, or it cannot be written.
+    """
+    if folder is None:
+        yield
+        return
+    was_there = folder.exists()
+    make_folder(folder)
+    lock = _acquired(folder)
+    try:
+        remove_temporaries(folder)
+        yield
+    finally:
+        # Before letting go, so that nobody's lock is removed but this one. Windows removes no open
+        # file; there the lock does so itself.
+        if os.name == "posix":
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+        if not was_there and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _acquired(folder: Path) -> BaseFileLock:
+    # Imported here: a tenth of a second that runs without a folder need not spend.
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    with writing(folder / LOCK):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ResultError(
+                f"another run is at work in {folder}",
+                where="--out",
+                remedy="wait until it is over, stop it, or give another folder",
+            ) from error
+    return lock
