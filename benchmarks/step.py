@@ -33,7 +33,7 @@ from dreamquant.results.files import write_bytes, write_json
 from dreamquant.results.manifest import describe_machine
 from dreamquant.training.devices import accelerator_for
 from dreamquant.training.loop import Losses, Training
-from dreamquant.training.step import Batch, Step, Teacher
+from dreamquant.training.step import Batch, Request, Step, Teacher
 from grid import RESULTS
 from networks import cifar10_resnet20
 from plain import PlainLoop
@@ -70,9 +70,9 @@ class Timed(Training):
         self._then = _now()
         return super().step()
 
-    def draw_batch(self, size: int) -> Batch:
+    def invent(self, asked: Request) -> Batch:
         """New images."""
-        batch = super().draw_batch(size)
+        batch = super().invent(asked)
         self._over("synthesis")
         return batch
 

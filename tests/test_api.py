@@ -173,15 +173,17 @@ def test_without_images_agreement_is_measured_on_synthetic_ones(method):
 
 
 def test_synthetic_images_never_come_in_more_than_a_batch_at_once(monkeypatch):
-    sizes, draw = [], Training.draw_batch
+    sizes, ask = [], Training.ask
 
-    def noted(self, size):
-        sizes.append(size)
-        return draw(self, size)
+    def noted(self, size, *targets):
+        sizes.append((size, *targets))
+        return ask(self, size, *targets)
 
-    monkeypatch.setattr(Training, "draw_batch", noted)
+    monkeypatch.setattr(Training, "ask", noted)
     quantize_tiny(preset="paper")
-    assert set(sizes) == {16}
+    *drawn, shown = sizes
+    assert set(drawn) == {(16,)}
+    assert len(shown) == 2
 
 
 def test_the_network_given_is_left_as_it_was():
@@ -254,15 +256,15 @@ def test_two_runs_write_the_same_bytes_and_another_seed_does_not(digits, tmp_pat
 
 def interrupt_at(monkeypatch, iteration):
     """Press Ctrl-C in the middle of an iteration, when its noise is already drawn."""
-    draw = Training.draw_batch
+    ask = Training.ask
 
-    def draw_and_interrupt(self, *arguments):
-        batch = draw(self, *arguments)
+    def ask_and_interrupt(self, *arguments):
+        batch = ask(self, *arguments)
         if self.iteration == iteration:
             signal.raise_signal(signal.SIGINT)
         return batch
 
-    monkeypatch.setattr(Training, "draw_batch", draw_and_interrupt)
+    monkeypatch.setattr(Training, "ask", ask_and_interrupt)
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 4])

@@ -38,8 +38,8 @@ def test_the_yardstick_computes_what_a_step_of_ours_does(method, monkeypatch):
     training = step.training_of(method, "resnet20", 4, "32", "cpu")
     yardstick = plain.PlainLoop(training)
     drawn = []
-    draw = training.draw_batch
-    monkeypatch.setattr(training, "draw_batch", lambda size: drawn.append(draw(size)) or drawn[-1])
+    invent = training.invent
+    monkeypatch.setattr(training, "invent", lambda ask: drawn.append(invent(ask)) or drawn[-1])
     losses = training.step()
     (batch,) = drawn
     images = yardstick.synthesize(batch.noise, batch.targets)

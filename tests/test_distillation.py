@@ -154,16 +154,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 ):
     whole = (short if bits is None else quantized)[1]
     out, taken = tmp_path / "out", []
-    draw = Training.draw_batch
+    invent = Training.invent
 
-    def draw_and_interrupt(self, size):
-        taken.append(size)
+    def invent_and_interrupt(self, asked):
+        taken.append(asked)
         if len(taken) == steps:
             signal.raise_signal(signal.SIGINT)
-        return draw(self, size)
+        return invent(self, asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "draw_batch", draw_and_interrupt)
+        patch.setattr(Training, "invent", invent_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             distill(file, data=demo.HELD_OUT, out=out, bits=bits)
     assert not (out / "manifest.json").exists()

@@ -50,6 +50,7 @@ def quantize(
     data: str | Path | None = None,
     device: str = "auto",
     precision: str = "32",
+    accumulate: int = 1,
     out: str | Path | None = None,
     diagnostics: bool = False,
     resume: bool = False,
@@ -76,6 +77,8 @@ def quantize(
         data: images to measure on; they take no part in training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
+        accumulate: parts that a batch is taken in, one after another, where memory is small; what
+            is computed over a batch, such as its statistics, is then computed over each part.
         out: the result folder; needed to resume.
         diagnostics: record what the papers diagnose, see docs/diagnostics.md; the student is the
             same with and without.
@@ -119,6 +122,7 @@ def quantize(
             "budget": budget,
             "seed": seed,
             "precision": precision,
+            "accumulate": accumulate,
             "device": accelerator.device.type,
             "data": None if data is None else str(data),
             "diagnostics": diagnostics,
@@ -136,6 +140,7 @@ def quantize(
         images,
         seed=seed,
         accelerator=accelerator,
+        accumulate=accumulate,
         diagnostics=diagnostics,
     )
     with alone_in(folder if accelerator.is_main_process else None):
@@ -149,7 +154,9 @@ def quantize(
             "network": describe.describe_network(teacher),
             "method": describe.describe_method(chosen, preset, job.recipe),
             "request": describe.describe_request(method, data),
-            "protocol": describe.describe_protocol(teacher, scheme, seed=seed, precision=precision),
+            "protocol": describe.describe_protocol(
+                teacher, scheme, seed=seed, precision=precision, accumulate=accumulate
+            ),
             "scheme": asdict(scheme),
             "coverage": asdict(coverage),
             **outcome.measured,

@@ -43,6 +43,7 @@ def distill(
     data: str | Path | None = None,
     device: str = "auto",
     precision: str = "32",
+    accumulate: int = 1,
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -68,6 +69,7 @@ def distill(
         data: images to measure on; they take no part in training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
+        accumulate: parts that a batch is taken in, one after another, where memory is small.
         out: the result folder; needed to resume.
         resume: as :func:`dreamquant.quantize` does.
         quiet: show no progress.
@@ -102,6 +104,7 @@ def distill(
         data=data,
         device=device,
         precision=precision,
+        accumulate=accumulate,
         folder=own,
         resume=resume,
         quiet=quiet,
@@ -118,6 +121,7 @@ def distill(
         data=data,
         device=device,
         precision=precision,
+        accumulate=accumulate,
         out=out,
         resume=resume,
         quiet=quiet,
@@ -135,6 +139,7 @@ def _distilled(
     data: str | Path | None,
     device: str,
     precision: str,
+    accumulate: int,
     folder: Path | None,
     resume: bool,
     quiet: bool,
@@ -153,13 +158,22 @@ def _distilled(
             "budget": budget,
             "seed": seed,
             "precision": precision,
+            "accumulate": accumulate,
             "device": accelerator.device.type,
             "data": None if data is None else str(data),
         }
     )
     student = _beginner(target.module)
     recipe = recipe.lasting(iterations)
-    job = Job(source, student, recipe, images, seed=seed, accelerator=accelerator)
+    job = Job(
+        source,
+        student,
+        recipe,
+        images,
+        seed=seed,
+        accelerator=accelerator,
+        accumulate=accumulate,
+    )
     with alone_in(folder if accelerator.is_main_process else None):
         if resume and (finished := job.finished(folder, configuration, target.module)):
             return finished
@@ -178,7 +192,9 @@ def _distilled(
             "teacher": describe.describe_network(source),
             "method": describe.describe_method(method, "distill", job.recipe),
             "request": describe.describe_request(method, data),
-            "protocol": describe.describe_distillation(source, seed=seed, precision=precision),
+            "protocol": describe.describe_distillation(
+                source, seed=seed, precision=precision, accumulate=accumulate
+            ),
             "scheme": None,
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,

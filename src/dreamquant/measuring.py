@@ -142,7 +142,7 @@ class Measuring:
         # Batch by batch: so many images of 224 pixels at once take tens of gigabytes.
         batch = training.recipe.schedule.batch
         for start in range(0, _SYNTHETIC, batch):
-            yield training.draw_batch(min(batch, _SYNTHETIC - start)).images
+            yield training.invent(training.ask(min(batch, _SYNTHETIC - start))).images
 
     @torch.no_grad()
     def samples(self, training: Training) -> Samples:
@@ -150,9 +150,7 @@ class Measuring:
         classes = training.classes
         turns = torch.arange(_SHOWN, device=self.device) % classes
         labels = turns.sort().values
-        asked = training.recipe.centres
-        centres = None if asked is None else asked.sample(_SHOWN, training.chance.random)
-        images = training.invent(labels, centres).images
+        images = training.invent(training.ask(_SHOWN, labels)).images
         probability = self.teacher(images).softmax(1)
         confidence = probability.gather(1, labels[:, None])[:, 0]
         return Samples(images.cpu(), labels.cpu(), confidence.cpu())

@@ -166,6 +166,10 @@ Precision = Annotated[
     Literal["32", "bf16"],
     _value(_TRAINING, "NAME", "While training; bf16 where the hardware is faster at it."),
 ]
+Accumulate = Annotated[
+    int,
+    _number(_TRAINING, "Take each batch in so many parts, where memory is small."),
+]
 
 Out = Annotated[Path, _value(_RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
 DemoOut = Annotated[

@@ -85,6 +85,7 @@ class Job:
         images: to measure on; ``None`` measures agreement on synthetic images alone.
         seed: of everything random.
         accelerator: device, precision and processes.
+        accumulate: parts that each process takes its share of a batch in.
         diagnostics: whether to record what the papers diagnose.
 
     Raises:
@@ -100,10 +101,12 @@ class Job:
         *,
         seed: int,
         accelerator: Accelerator,
+        accumulate: int,
         diagnostics: bool = False,
     ) -> None:
         self.network, self.recipe = network, recipe
-        self.images, self.seed, self.accelerator = images, seed, accelerator
+        self.images, self.seed = images, seed
+        self.accelerator, self.accumulate = accelerator, accumulate
         self.record = Record()
         device = accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
@@ -288,6 +291,7 @@ class Job:
             classes=self.network.input.num_classes,
             seed=self.seed,
             accelerator=self.accelerator,
+            accumulate=self.accumulate,
         )
 
     def _diagnose(self, training: Training) -> dict[str, Any] | None:

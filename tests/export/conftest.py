@@ -61,7 +61,7 @@ def saved(tmp_path_factory):
         "network": describe_network(network),
         "method": {"name": "adadfq"},
         "scheme": asdict(scheme),
-        "protocol": describe_protocol(network, scheme, seed=0, precision="32"),
+        "protocol": describe_protocol(network, scheme, seed=0, precision="32", accumulate=1),
         "coverage": asdict(coverage),
     }
     Result(student, json.loads(json.dumps(manifest))).save(folder / "out")

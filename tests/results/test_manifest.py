@@ -132,7 +132,7 @@ SYMMETRIC = "affine, per output channel, min-max, symmetric at 8 bits"
 def test_protocol(options, changed):
     teacher = network()
     told = describe.describe_protocol(
-        teacher, Scheme(Bits(4, 4), **options), seed=7, precision="32"
+        teacher, Scheme(Bits(4, 4), **options), seed=7, precision="32", accumulate=1
     )
     assert as_json(told) == PROTOCOL | {"teacher_sha256": teacher.weights_sha256} | changed
 

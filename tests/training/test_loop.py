@@ -181,10 +181,13 @@ def test_a_term_may_come_twice_with_other_numbers(recipe_for, training_for):
 @pytest.mark.parametrize("batch", [2, 4, 7])
 def test_images_come_in_the_schedules_number(batch, recipe_for, training_for):
     training = training_for(recipe_for(batch=batch))
-    drawn = training.draw_batch(batch)
+    asked = training.ask(batch)
+    drawn = training.invent(asked)
     assert drawn.targets.shape == (batch,)
     assert drawn.images.shape == (batch, 1, 8, 8)
-    assert not training.invent(drawn.targets).images.equal(drawn.images)
+    again = training.ask(batch, asked.targets)
+    assert again.targets is asked.targets
+    assert not training.invent(again).images.equal(drawn.images)
 
 
 def test_learning_rates_are_the_schedules(recipe_for, training_for):

@@ -21,47 +21,63 @@ from dreamquant.methods import METHODS
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.training.devices import accelerator_for
-from dreamquant.training.loop import Training
+from dreamquant.training.loop import Training, Unread
 from dreamquant.training.step import Teacher
 
-torch.manual_seed(0)
-network = nn.Sequential(
-    nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5)
-)
-network.eval().requires_grad_(False)
-recipe = METHODS["adadfq"].recipe("quick", (1, 8, 8))
-schedule = replace(recipe.schedule, iterations=4, batch=4, range_warmup=2, student_warmup=2)
-recipe = replace(recipe, schedule=schedule)
-scheme = Scheme(Bits(3, 3), "relu-output", None, recipe.ranges, recipe.gradient)
-example = torch.zeros(2, 1, 8, 8)
-student, _ = quantize_network(network, scheme, example)
-accelerator = accelerator_for("cpu", "32")
-training = Training(
-    recipe,
-    Teacher(network, example, recipe.taps),
-    student,
-    image=(1, 8, 8),
-    classes=5,
-    seed=0,
-    accelerator=accelerator,
-)
-noise = training.draw_batch(4).noise
-states = []
-for _ in range(4):
-    training.step()
-    states.append({name: tensor.clone() for name, tensor in student.state_dict().items()})
-generator = dict(training.generator.named_parameters())
-torch.save(
-    {
-        "processes": accelerator.num_processes,
-        "noise": noise,
+BATCH, STEPS = 8, 5
+# In float64, so that nothing but a wrong sum can make processes differ.
+torch.set_default_dtype(torch.float64)
+torch.Tensor.float = lambda tensor: tensor
+
+
+def run(method, accumulate):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5)
+    )
+    network.eval().requires_grad_(False)
+    recipe = METHODS[method].recipe("quick", (1, 8, 8))
+    schedule = replace(
+        recipe.schedule, iterations=STEPS, batch=BATCH, range_warmup=2, student_warmup=2
+    )
+    recipe = replace(recipe, schedule=schedule)
+    scheme = Scheme(Bits(3, 3), "relu-output", None, recipe.ranges, recipe.gradient)
+    example = torch.zeros(2, 1, 8, 8)
+    student, _ = quantize_network(network, scheme, example)
+    training = Training(
+        recipe,
+        Teacher(network, example, recipe.taps),
+        student,
+        image=(1, 8, 8),
+        classes=5,
+        seed=0,
+        accelerator=accelerator_for("cpu", "32"),
+        accumulate=accumulate,
+    )
+    noise, states, losses, unread = [], [], [], Unread()
+    invent = training.invent
+    training.invent = lambda asked: noise.append(asked.noise) or invent(asked)
+    for _ in range(STEPS):
+        unread.add(training.step())
+        losses.append(unread.read(training.iteration))
+        states.append({name: tensor.clone() for name, tensor in student.state_dict().items()})
+    generator = {name: p.detach() for name, p in training.generator.named_parameters()}
+    return {
+        "processes": training.accelerator.num_processes,
+        "noise": torch.stack(noise),
         "states": states,
-        "generator": {name: tensor.detach() for name, tensor in generator.items()},
-    },
-    sys.argv[1],
-)
-accelerator.wait_for_everyone()
+        "losses": losses,
+        "generator": generator,
+    }
+
+
+torch.save({method: run(method, 1) for method in METHODS}, sys.argv[1])
 """
+
+
+METHODS = ("gdfq", "adasg", "adadfq", "acq", "ris", "agm")
+# Whose terms look at a batch as a whole in ways that the processes share.
+ALIKE = ("gdfq", "adasg", "adadfq")
 
 
 def free_port():
@@ -70,13 +86,11 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """What each of two processes has after four iterations."""
-    folder, port = tmp_path_factory.mktemp("processes"), free_port()
-    workers = []
-    for rank in range(2):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+def started(folder, size):
+    """What each of so many processes has after five iterations, by method."""
+    port, workers = free_port(), []
+    for rank in range(size):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
         environment = os.environ | {k: str(v) for k, v in (place | address).items()}
         command = [sys.executable, "-c", WORKER, str(folder / f"{rank}.pt")]
@@ -84,22 +98,45 @@ def both(tmp_path_factory):
     for worker in workers:
         _, err = worker.communicate(timeout=100)
         assert worker.returncode == 0, err.decode()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return started(tmp_path_factory.mktemp("both"), 2)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return started(tmp_path_factory.mktemp("alone"), 1)[0]
 
 
 def different(first, second):
     return [name for name in first if not first[name].equal(second[name])]
 
 
-def test_both_take_part_and_draw_their_own_noise(both):
-    assert [rank["processes"] for rank in both] == [2, 2]
-    assert not both[0]["noise"].equal(both[1]["noise"])
+@pytest.mark.parametrize("method", METHODS)
+def test_each_makes_images_from_its_own_part_of_the_noise(method, both, alone):
+    assert [rank[method]["processes"] for rank in both] == [2, 2]
+    parts = [rank[method]["noise"] for rank in both]
+    assert torch.cat(parts, dim=1).equal(alone[method]["noise"])
+    assert not parts[0].equal(parts[1])
 
 
-def test_their_generators_learn_the_same(both):
-    assert different(*(rank["generator"] for rank in both)) == []
+@pytest.mark.parametrize("method", METHODS)
+def test_their_networks_are_equal_bit_by_bit_after_every_iteration(method, both):
+    first, second = (rank[method] for rank in both)
+    assert different(first["generator"], second["generator"]) == []
+    for one, other in zip(first["states"], second["states"], strict=True):
+        assert different(one, other) == []
+    assert first["losses"] == second["losses"]
 
 
-@pytest.mark.parametrize("iteration", range(4))
-def test_their_students_are_equal_bit_by_bit_after_every_iteration(both, iteration):
-    assert different(*(rank["states"][iteration] for rank in both)) == []
+@pytest.mark.parametrize("method", ALIKE)
+def test_two_processes_agree_with_one_that_has_the_whole_batch(method, both, alone):
+    ours, whole = both[0][method], alone[method]
+    for losses, wanted in zip(ours["losses"], whole["losses"], strict=True):
+        assert losses == pytest.approx(wanted, rel=1e-7, abs=1e-9)
+    for state, wanted in zip(ours["states"], whole["states"], strict=True):
+        for name in state:
+            torch.testing.assert_close(state[name], wanted[name], rtol=1e-7, atol=1e-9, msg=name)

@@ -350,7 +350,7 @@ def test_the_students_gradient_is_of_its_own_loss_alone(recipe_for, training_for
     twin = training_for(recipe_for("adadfq", clip=None, student_warmup=0, range_warmup=1))
     training.step()
     twin.student.observe(True)
-    batch = twin.draw_batch(4)
+    batch = twin.invent(twin.ask(4))
     step = step_on(twin.teacher, batch.images.detach(), twin.student, batch.targets)
     twin.recipe.student_terms[0].term(step).backward()
     for ours, wanted in zip(training.student_parameters, twin.student_parameters, strict=True):

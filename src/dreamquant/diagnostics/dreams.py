@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from dreamquant.training.loop import Training
-from dreamquant.training.step import Batch
+from dreamquant.training.step import Batch, Request
 
 BATCH = 32
 """Images looked at together, whatever the schedule's batch is, so that runs can be compared."""
@@ -15,7 +14,7 @@ BATCH = 32
 
 @torch.no_grad()
 def dream(training: Training, random: torch.Generator, targets: Tensor | None = None) -> Batch:
-    """A batch from the generator as it is now; neither its statistics nor the run's luck move.
+    """A batch from the generator as it is now; the run's luck does not move.
 
     Args:
         training: the run.
@@ -28,7 +27,4 @@ def dream(training: Training, random: torch.Generator, targets: Tensor | None = 
     count = len(targets)
     centres = None if recipe.centres is None else recipe.centres.sample(count, random)
     noise = torch.randn((count, recipe.latent), generator=random, device=random.device)
-    # The forward pass updates running statistics: those of these copies.
-    buffers = {name: buffer.clone() for name, buffer in training.generator.named_buffers()}
-    images = functional_call(training.generator, buffers, (noise, targets, centres))
-    return Batch(images, targets, noise, centres)
+    return training.invent(Request(targets, noise, centres))

@@ -40,6 +40,11 @@ class _ChannelMoments(torch.autograd.Function):
         return torch.addcmul(_per_channel(offset, x), x, _per_channel(slope, x)).to(x.dtype)
 
 
+def channel_statistics(x: Tensor) -> ChannelStatistics:
+    """Mean and biased variance of each channel of ``x`` (B, F, ...), float32, with a gradient."""
+    return ChannelStatistics(*_ChannelMoments.apply(x))
+
+
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *[1] * (x.dim() - 2))
 
@@ -57,7 +62,7 @@ def batch_norm_inputs(norms: Sequence[nn.Module]) -> Iterator[list[ChannelStatis
     collected: list[ChannelStatistics] = []
 
     def collect(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        collected.append(ChannelStatistics(*_ChannelMoments.apply(inputs[0])))
+        collected.append(channel_statistics(inputs[0]))
 
     handles = [norm.register_forward_pre_hook(collect) for norm in norms]
     try:

@@ -98,6 +98,10 @@ class ActivationQuantizer(nn.Module):
         learned: whether the scale takes a gradient (LSQ).
         clipped_gradient: whether clamped values pass none.
         momentum: of the moving range.
+
+    Attributes:
+        observing: whether the range follows what comes.
+        parts: how many tensors like those that come make up a batch.
     """
 
     zero_point: Tensor
@@ -111,7 +115,7 @@ class ActivationQuantizer(nn.Module):
         self.range = MovingRange(momentum)
         self.scale = nn.Parameter(torch.ones(()), requires_grad=learned)
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
-        self.observing = False
+        self.observing, self.parts = False, 1
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` on the grid, same shape."""
@@ -124,7 +128,7 @@ class ActivationQuantizer(nn.Module):
             self.grid,
             clipped_gradient=self.clipped_gradient,
             # LSQ section 2.2 balances the step size against the weights it stands beside.
-            scale_gradient_factor=(x.numel() * self.grid.levels) ** -0.5,
+            scale_gradient_factor=(x.numel() * self.parts * self.grid.levels) ** -0.5,
         )
 
     @torch.no_grad()
@@ -257,6 +261,11 @@ class Student(nn.Module):
         """Let activation ranges follow the data, or freeze them where they are."""
         for quantizer in self.activation_quantizers().values():
             quantizer.observing = observing
+
+    def in_parts(self, count: int) -> None:
+        """Tell step sizes, whose gradient depends on it, that batches come in equal parts."""
+        for quantizer in self.activation_quantizers().values():
+            quantizer.parts = count
 
     @torch.no_grad()
     def fix(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from dreamquant import processes
 
 
 class MovingRange(nn.Module):
@@ -34,9 +35,8 @@ class MovingRange(nn.Module):
         """Take the range of one batch, over all processes, into the average."""
         low, high = x.aminmax()
         outward = torch.stack([-low, high]).to(self.average.dtype)
-        if dist.is_available() and dist.is_initialized():
-            # Else each process would settle on ranges of its own, and train another student.
-            dist.all_reduce(outward, dist.ReduceOp.MAX)
+        # Else each process would settle on ranges of its own, and train another student.
+        outward = processes.largest(outward)
         self.weights.mul_(self.momentum).add_(1)
         self.average.lerp_(outward * outward.new_tensor([-1.0, 1.0]), 1 / self.weights)
 

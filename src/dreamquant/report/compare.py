@@ -24,6 +24,7 @@ _NAMES = {
     "teacher_sha256": "the original network",
     "seed": "seed",
     "training_precision": "precision while training",
+    "accumulate": "parts that a batch is taken in",
     "measure": "what is measured",
     "on": "images measured on",
 }

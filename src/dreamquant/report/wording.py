@@ -71,7 +71,8 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         "Learned from": f"{schedule['iterations']} batches of {schedule['batch']} synthetic "
         f"images by method {method['name']}, preset {method['preset']}; not one real image. "
         f"For the first {schedule['student_warmup']} batches only the generator learns. "
-        f"Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}.",
+        f"Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}"
+        + (f", each batch in {parts} parts." if (parts := _parts(fields)) > 1 else "."),
         "Measured on": f"{images}, which took no part in training. "
         "The last iteration is the result: no other was looked at to choose it.",
         "Original": f"{Path(original['name']).name}; its weights' SHA-256 begins with "
@@ -134,6 +135,11 @@ def _distilling(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("--student", manifest["network"]["name"])]
 
 
+def _parts(fields: Mapping[str, Any]) -> int:
+    parts: int = fields.get("accumulate", 1)  # results of before there was a choice
+    return parts
+
+
 def _quantizing(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     scheme, fields = manifest["scheme"], manifest["protocol"]
     return [
@@ -143,6 +149,7 @@ def _quantizing(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(("--override", f"{name}={bits}") for name, bits in fields["overrides"].items()),
         ("--ranges", scheme["ranges"]),
         ("--gradient", scheme["gradient"]),
+        *([("--joins", str(scheme["joins"]))] if scheme.get("joins") else []),
         ("--preset", manifest["method"]["preset"]),
     ]
 
@@ -163,6 +170,7 @@ def _common_options(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("--iterations", str(manifest["timings"]["iterations"])),
         ("--seed", str(fields["seed"])),
         ("--precision", fields["training_precision"]),
+        *([("--accumulate", str(parts))] if (parts := _parts(fields)) > 1 else []),
         *([("--data", data)] if data else []),
         ("--out", "out/again"),
     ]
@@ -187,6 +195,7 @@ def _python_call(manifest: Mapping[str, Any]) -> str:
     given = {
         "placement": fields["placement"],
         "first_last": scheme["first_last_bits"],
+        "joins": scheme.get("joins"),
         "overrides": tuple(fields["overrides"].items()),
         "preset": manifest["method"]["preset"],
         "ranges": scheme["ranges"],
@@ -194,6 +203,7 @@ def _python_call(manifest: Mapping[str, Any]) -> str:
         "iterations": manifest["timings"]["iterations"],
         "seed": fields["seed"],
         "precision": fields["training_precision"],
+        "accumulate": _parts(fields),
         "data": request.get("data"),
         "out": "out/again",
     }

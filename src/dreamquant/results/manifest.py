@@ -88,7 +88,7 @@ def describe_term(weighted: Weighted) -> dict[str, Any]:
 
 
 def describe_protocol(
-    network: Network, scheme: Scheme, *, seed: int, precision: str
+    network: Network, scheme: Scheme, *, seed: int, precision: str, accumulate: int
 ) -> dict[str, Any]:
     """All that must be equal for two accuracies to be compared."""
     ends = scheme.first_last_bits
@@ -109,10 +109,13 @@ def describe_protocol(
         "teacher_sha256": network.weights_sha256,
         "seed": seed,
         "training_precision": precision,
+        "accumulate": accumulate,
     }
 
 
-def describe_distillation(teacher: Network, *, seed: int, precision: str) -> dict[str, Any]:
+def describe_distillation(
+    teacher: Network, *, seed: int, precision: str, accumulate: int
+) -> dict[str, Any]:
     """Likewise, for a student in full precision."""
     return {
         "bits": "float32",
@@ -121,6 +124,7 @@ def describe_distillation(teacher: Network, *, seed: int, precision: str) -> dic
         "teacher_sha256": teacher.weights_sha256,
         "seed": seed,
         "training_precision": precision,
+        "accumulate": accumulate,
     }
 
 

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamquant import processes
+from dreamquant.networks.taps import channel_statistics
+
 # The released code passes 0.8 where the momentum was meant; it is part of how these generators
 # behave, so it is kept and named.
 INNER_EPSILON = 0.8
@@ -93,6 +96,26 @@ class UpsampledConv2d(nn.Conv2d):
         return F.conv_transpose2d(x, taps, self.bias, stride=2, padding=1)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm by the statistics of the batch, that of all processes where they are together."""
+
+    def __init__(self, features: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(features, eps=eps, affine=affine, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, F, H, W), normalised."""
+        if processes.count() == 1:
+            return super().forward(x)
+        mean, var = processes.moments(*channel_statistics(x))
+        scale = torch.rsqrt(var + self.eps)
+        if self.affine:
+            scale = scale * self.weight
+        shift = -mean * scale
+        if self.affine:
+            shift = shift + self.bias
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
 def _stages(height: int, width: int) -> list[tuple[int, int]]:
     """Sizes from the base, a quarter of the image rounded up, to the image itself."""
     return [(-(-height // part), -(-width // part)) for part in (4, 2, 1)]
@@ -125,16 +148,16 @@ class SmallGenerator(nn.Module):
         self.embedding = nn.Embedding(classes, latent)
         self.project = nn.Linear(latent + self.centre.features, _BASE_CHANNELS * base[0] * base[1])
         self.decode = nn.Sequential(
-            nn.BatchNorm2d(_BASE_CHANNELS),
+            BatchNorm(_BASE_CHANNELS),
             UpsampledConv2d(_BASE_CHANNELS, 128, middle),
-            nn.BatchNorm2d(128, eps=INNER_EPSILON),
+            BatchNorm(128, eps=INNER_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
             UpsampledConv2d(128, 64, full),
-            nn.BatchNorm2d(64, eps=INNER_EPSILON),
+            BatchNorm(64, eps=INNER_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(64, channels, 3, padding=1),
             nn.Tanh(),
-            nn.BatchNorm2d(channels, affine=False),
+            BatchNorm(channels, affine=False),
         )
 
     def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
@@ -148,7 +171,7 @@ class ConditionalBatchNorm(nn.Module):
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(features, eps=INNER_EPSILON, affine=False)
+        self.norm = BatchNorm(features, eps=INNER_EPSILON, affine=False)
         self.gain = nn.Embedding(classes, features)
         self.bias = nn.Embedding(classes, features)
         nn.init.ones_(self.gain.weight)
@@ -186,7 +209,7 @@ class ImageNetGenerator(nn.Module):
         self.conv2 = UpsampledConv2d(128, 64, full)
         self.norm3 = ConditionalBatchNorm(64, classes)
         self.conv3 = nn.Conv2d(64, channels, 3, padding=1)
-        self.norm4 = nn.BatchNorm2d(channels, affine=False)
+        self.norm4 = BatchNorm(channels, affine=False)
 
     def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""

@@ -6,6 +6,9 @@ import re
 import time
 from collections.abc import Callable
 
+import torch
+
+from dreamquant import processes
 from dreamquant.errors import TrainingError
 from dreamquant.methods.schedule import Schedule
 from dreamquant.training.loop import Training
@@ -68,4 +71,5 @@ def _seconds_per_iteration(training: Training) -> float:
         start = time.perf_counter()
         training.step()
         times.append(time.perf_counter() - start)
-    return sorted(times)[_PROBES // 2]
+    with processes.together():
+        return float(processes.mean(torch.tensor(sorted(times)[_PROBES // 2])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from dreamquant import processes
+from dreamquant.errors import TrainingError
 from dreamquant.methods.method import Recipe
 from dreamquant.quantization.layers import Student
 from dreamquant.synthesis.generators import build_generator
@@ -18,7 +20,7 @@ from dreamquant.synthesis.views import Mixup
 from dreamquant.terms.contract import Weighted
 from dreamquant.training.finite import require_finite_losses, require_finite_networks
 from dreamquant.training.optimizers import Adam, NesterovSGD
-from dreamquant.training.step import Batch, Chance, Step, Teacher
+from dreamquant.training.step import Batch, Chance, Request, Step, Teacher
 
 Losses = dict[str, Tensor]
 Watcher = Callable[["Training", dict[str, float] | None], None]
@@ -35,9 +37,14 @@ class Training:
         classes: number of labels.
         seed: of the generator's initial weights, the noise and the labels.
         accelerator: device, precision and processes.
+        accumulate: parts that each process takes its share of a batch in, one after another. What
+            is computed over a batch is then computed over a part of it.
 
     Attributes:
         iteration: how many are done.
+
+    Raises:
+        TrainingError: a batch has no so many equal parts.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Training:
         classes: int,
         seed: int,
         accelerator: Accelerator,
+        accumulate: int = 1,
     ) -> None:
         self.recipe, self.teacher, self.student = recipe, teacher, student
         self.classes, self.accelerator = classes, accelerator
@@ -60,9 +68,12 @@ class Training:
             self.generator = build_generator(
                 image, classes, recipe.latent, centred=recipe.centres is not None
             ).to(device)
-        # Processes draw different noise; everything else about them is equal.
-        self.chance = Chance.seeded(seed + 1 + accelerator.process_index, device)
+        # Processes draw the same for all of them, and each makes images for its own part of it.
+        self.chance = Chance.seeded(seed + 1, device)
         schedule = recipe.schedule
+        self.accumulate, self.parts = accumulate, accumulate * accelerator.num_processes
+        _require_equal_parts(recipe, self.parts)
+        student.in_parts(self.parts)
         self.student_parameters = [p for p in student.parameters() if p.requires_grad]
         self.generator_parameters = list(self.generator.parameters())
         self.student_optimizer = NesterovSGD(
@@ -82,19 +93,24 @@ class Training:
         """Whether activation ranges still follow the images."""
         return self.iteration < self.recipe.schedule.range_warmup
 
-    def draw_batch(self, size: int) -> Batch:
-        """New images for targets drawn as the method has it."""
-        recipe, random = self.recipe, self.chance.random
-        targets = recipe.targets.sample(size, self.classes, random)
-        centres = None if recipe.centres is None else recipe.centres.sample(size, random)
-        return self.invent(targets, centres)
+    def ask(self, size: int, targets: Tensor | None = None) -> Request:
+        """Draw what images are to be.
 
-    def invent(self, targets: Tensor, centres: Tensor | None = None) -> Batch:
-        """New images for ``targets``, labels (B,) or soft ones, and ``centres`` (B, 2)."""
-        size = len(targets), self.recipe.latent
-        random = self.chance.random
-        noise = torch.randn(size, generator=random, device=random.device)
-        return Batch(self.generator(noise, targets, centres), targets, noise, centres)
+        Args:
+            size: how many.
+            targets: in place of those that the method draws.
+        """
+        recipe, random = self.recipe, self.chance.random
+        if targets is None:
+            targets = recipe.targets.sample(size, self.classes, random)
+        centres = None if recipe.centres is None else recipe.centres.sample(size, random)
+        noise = torch.randn((size, recipe.latent), generator=random, device=random.device)
+        return Request(targets, noise, centres)
+
+    def invent(self, asked: Request) -> Batch:
+        """Images as they were asked for."""
+        images = self.generator(asked.noise, asked.targets, asked.centres)
+        return Batch(images, asked.targets, asked.noise, asked.centres)
 
     def step(self) -> Losses:
         """Play one iteration; both networks answer the same images before either learns.
@@ -102,18 +118,31 @@ class Training:
         Returns:
             Every term's unweighted loss by name, scalars left on the device.
         """
+        self._forget_gradients()
+        asked = self.ask(self.recipe.schedule.batch)
+        first = processes.rank() * self.accumulate
+        losses: Losses = {}
+        with processes.together():
+            for index in range(first, first + self.accumulate):
+                self._play(asked.part(index, self.parts), losses)
+            self._update()
+        self.iteration += 1
+        return losses
+
+    def _play(self, asked: Request, losses: Losses) -> None:
+        """Let both learn from some images: gradients and losses are added to those of others."""
         self.student.observe(self.observes)
         with self._autocast():
-            step = self._step_on(self.draw_batch(self.recipe.schedule.batch))
+            step = self._step_on(self.invent(asked))
             if self.observes:
                 _ = step.student.logits
-            losses: Losses = {}
             if self.student_learns:
                 self._teach_student(step, losses)
             self._teach_generator(step, losses)
-        self._update()
-        self.iteration += 1
-        return losses
+
+    def _forget_gradients(self) -> None:
+        for parameter in (*self.student_parameters, *self.generator_parameters):
+            parameter.grad = None
 
     def _autocast(self) -> AbstractContextManager[None]:
         return self.accelerator.autocast()  # type: ignore[no-any-return]
@@ -124,20 +153,18 @@ class Training:
         )
 
     def _teach_student(self, step: Step, losses: Losses) -> None:
-        loss = _total(self.recipe.student_terms, step, losses, "student")
+        loss = self._total(self.recipe.student_terms, step, losses, "student")
         if self.recipe.mixup is not None:
             # Ranges follow the images that were dreamed, once per iteration.
             self.student.observe(False)
             mixed = self._step_on(self._mixed(step, self.recipe.mixup))
-            loss = (loss + _total(self.recipe.student_terms, mixed, losses, "mixed")) / 2
+            loss = (loss + self._total(self.recipe.student_terms, mixed, losses, "mixed")) / 2
         # The generator's loss, where it asks the student, goes back through the same forward pass.
         shared = self.recipe.generator_asks_student
         gradients = torch.autograd.grad(
             loss, self.student_parameters, retain_graph=shared, allow_unused=True
         )
-        self._assign(self.student_parameters, gradients)
-        if self.recipe.schedule.clip is not None:
-            nn.utils.clip_grad_norm_(self.student_parameters, self.recipe.schedule.clip)
+        _add(self.student_parameters, gradients)
 
     def _mixed(self, step: Step, mixup: Mixup) -> Batch:
         soft = step.targets
@@ -147,19 +174,27 @@ class Training:
         return Batch(images, targets, step.noise)
 
     def _teach_generator(self, step: Step, losses: Losses) -> None:
-        loss = _total(self.recipe.generator_terms, step, losses, "generator")
+        loss = self._total(self.recipe.generator_terms, step, losses, "generator")
         gradients = torch.autograd.grad(loss, self.generator_parameters)
-        self._assign(self.generator_parameters, gradients)
+        _add(self.generator_parameters, gradients)
 
-    def _assign(self, parameters: Sequence[Tensor], gradients: Iterable[Tensor | None]) -> None:
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            shared = self.accelerator.num_processes > 1 and gradient is not None
-            parameter.grad = self.accelerator.reduce(gradient, "mean") if shared else gradient
+    def _total(self, terms: Sequence[Weighted], step: Step, losses: Losses, player: str) -> Tensor:
+        """The weighted sum, as a part of what the whole of this process's share will be."""
+        values = [weighted.term(step) / self.accumulate for weighted in terms]
+        for name, value in zip(_names(terms, player), values, strict=True):
+            losses[name] = losses.get(name, 0) + value.detach()
+        return torch.stack(
+            [weighted.weight * value for weighted, value in zip(terms, values, strict=True)]
+        ).sum()
 
     def _update(self) -> None:
         schedule = self.recipe.schedule
+        learning = (*self.student_parameters, *self.generator_parameters)
+        processes.average([p.grad for p in learning if p.grad is not None])
         self.generator_optimizer.step(schedule.generator_rate(self.iteration))
         if self.student_learns:
+            if schedule.clip is not None:
+                nn.utils.clip_grad_norm_(self.student_parameters, schedule.clip)
             self.student_optimizer.step(schedule.student_rate(self.iteration))
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,16 +220,31 @@ class Training:
         self.chance.dice.set_state(state["dice"].cpu())
 
 
-def _total(terms: Sequence[Weighted], step: Step, losses: Losses, player: str) -> Tensor:
-    values = [weighted.term(step) for weighted in terms]
+def _require_equal_parts(recipe: Recipe, parts: int) -> None:
+    together = 1 if recipe.centres is None else recipe.centres.copies
+    batch = recipe.schedule.batch
+    if parts < 1 or batch % (parts * together):
+        raise TrainingError(
+            f"a batch of {batch} images has no {parts} equal parts"
+            + (f" of whole groups of {together}" if together > 1 else ""),
+            where="--accumulate times the number of processes",
+            remedy="choose numbers whose product divides the batch",
+        )
+
+
+def _add(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if parameter.grad is None:
+            parameter.grad = gradient
+        elif gradient is not None:
+            parameter.grad = parameter.grad + gradient
+
+
+def _names(terms: Sequence[Weighted], player: str) -> list[str]:
+    """``player/Term`` of each; a term may come twice, with other numbers."""
     names = [weighted.name for weighted in terms]
-    for i, (name, value) in enumerate(zip(names, values, strict=True)):
-        # A term may come twice, with other numbers.
-        before = names[:i].count(name)
-        losses[f"{player}/{name}{before + 1 if before else ''}"] = value.detach()
-    return torch.stack(
-        [weighted.weight * value for weighted, value in zip(terms, values, strict=True)]
-    ).sum()
+    before = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{player}/{name}{n + 1 if n else ''}" for name, n in zip(names, before, strict=True)]
 
 
 class Unread:
@@ -221,7 +271,8 @@ class Unread:
         Raises:
             TrainingError: a loss is not finite; it names the first such iteration and its terms.
         """
-        values = iter(torch.cat(self._values).tolist())
+        with processes.together():
+            values = iter(processes.mean(torch.cat(self._values)).tolist())
         first = iteration - len(self._names) + 1
         for at, names in enumerate(self._names, first):
             losses = dict(zip(names, values, strict=False))

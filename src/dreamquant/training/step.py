@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dreamquant import processes
 from dreamquant.errors import NetworkError
 from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.taps import (
@@ -92,7 +93,7 @@ class TeacherOnStep:
         if not collected:
             return answer, None
         means, variances = zip(*collected, strict=True)
-        measured = torch.cat(means).float(), torch.cat(variances).float()
+        measured = processes.moments(torch.cat(means).float(), torch.cat(variances).float())
         return answer, Statistics(*measured, teacher.stored_mean, teacher.stored_var, teacher.share)
 
     @property
@@ -182,6 +183,28 @@ class Chance:
     def seeded(cls, seed: int, device: torch.device) -> Chance:
         """Both generators from one seed."""
         return cls(torch.Generator(device).manual_seed(seed), torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a batch of images is to be.
+
+    Attributes:
+        targets: labels (B,), int64, or soft ones (B, classes).
+        noise: (B, latent).
+        centres: attention centres (B, 2), for methods that ask for them.
+    """
+
+    targets: Tensor
+    noise: Tensor
+    centres: Tensor | None = None
+
+    def part(self, index: int, count: int) -> Request:
+        """The ``index``-th of ``count`` equal parts; neighbours stay together, as pairs must."""
+        size = len(self.targets) // count
+        own = slice(index * size, (index + 1) * size)
+        centres = None if self.centres is None else self.centres[own]
+        return Request(self.targets[own], self.noise[own], centres)
 
 
 @dataclass(frozen=True)
