@@ -296,6 +296,10 @@ def _nothing_to_measure(data: str) -> DataError:
 
 
 def _present(result: Result, out: Path, *, as_json: bool, export: bool = False) -> None:
+    from dreamquant import processes
+
+    if processes.rank() > 0:
+        return
     if as_json:
         exported = {"exported": cli_deploy.exported(out)} if export else {}
         _print_json({"out": str(out), **result.summary(), **exported})

@@ -147,6 +147,7 @@ class Job:
                 does not suffice.
             KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
         """
+        quiet = quiet or not self.accelerator.is_main_process
         saved = open_folder(folder, configuration, resume=resume)
         before = 0.0 if saved is None else saved["record"]["seconds"]
         with sparing_memory(self.accelerator.device):

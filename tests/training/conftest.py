@@ -68,7 +68,7 @@ def recipe_for():
 def training_for():
     """``training_for(recipe)``: a fresh run of a recipe on the tiny network."""
 
-    def build(recipe, *, seed=0, bits="w3a3", placement="relu-output", network=None):
+    def build(recipe, *, seed=0, bits="w3a3", placement="relu-output", network=None, accumulate=1):
         teacher = tiny_network() if network is None else network
         example = torch.zeros(2, *IMAGE)
         scheme = Scheme(Bits.parse(bits), placement, None, recipe.ranges, recipe.gradient)
@@ -81,6 +81,7 @@ def training_for():
             classes=CLASSES,
             seed=seed,
             accelerator=accelerator_for("cpu", "32"),
+            accumulate=accumulate,
         )
 
     return build

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dreamquant.errors import TrainingError
-from dreamquant.training.devices import accelerator_for
+from dreamquant.training.devices import accelerator_for, slurm_place
 
 
 def test_auto_takes_what_there_is():
@@ -51,3 +51,62 @@ def test_each_run_of_a_process_chooses_its_own_device():
     for device in ("cpu", "cuda", "cpu", "auto"):
         wanted = "cpu" if device == "cpu" else "cuda"
         assert accelerator_for(device, "32").device.type == wanted
+
+
+# ------------------------------------------------------------------------------- SLURM
+
+STEP = {
+    "SLURM_STEP_NUM_TASKS": "6",
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "gpu[07-09],login1",
+    "SLURM_JOB_ID": "31234",
+}
+
+
+def test_a_task_of_srun_finds_its_place(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert slurm_place(STEP) == {
+        "RANK": "4",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "6",
+        "MASTER_ADDR": "gpu07",
+        "MASTER_PORT": "21234",
+    }
+
+
+def test_a_task_that_sees_one_gpu_takes_that(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert slurm_place(STEP)["LOCAL_RANK"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("localhost", "localhost"),
+        ("a1,a2", "a1"),
+        ("cn-[3,5-9]", "cn-3"),
+        ("n[01-02]-ib,m1", "n01-ib"),
+    ],
+)
+def test_the_first_host_leads(nodes, first):
+    assert slurm_place(STEP | {"SLURM_STEP_NODELIST": nodes})["MASTER_ADDR"] == first
+
+
+def test_what_a_user_set_stays():
+    assert "MASTER_PORT" not in slurm_place(STEP | {"MASTER_PORT": "5"})
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        # A shell inside a job, and a batch script: srun started neither.
+        {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"},
+        STEP | {"SLURM_STEP_NUM_TASKS": "1"},
+        STEP | {"RANK": "0"},
+    ],
+    ids=["none", "batch script", "one task", "torchrun"],
+)
+def test_a_process_on_its_own_stays_so(environment):
+    assert slurm_place(environment) == {}

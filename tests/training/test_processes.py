@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+from dreamquant import open_result
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 WORKER = """
 import sys
@@ -140,3 +146,53 @@ def test_two_processes_agree_with_one_that_has_the_whole_batch(method, both, alo
     for state, wanted in zip(ours["states"], whole["states"], strict=True):
         for name in state:
             torch.testing.assert_close(state[name], wanted[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+# ------------------------------------------------------------- the command line, by srun
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """Both processes of a `dreamquant quantize`, ended, and the folder they were given."""
+    folder, port = tmp_path_factory.mktemp("commands"), free_port()
+    spec = importlib.util.spec_from_file_location("tiny", BENCHMARKS / "tiny.py")
+    tiny = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tiny)
+    options = [*tiny.options(folder, 4), "--out", str(folder / "out")]
+    program = "import sys; from dreamquant.cli import main; main(['quantize', *sys.argv[1:]])"
+    started = []
+    for rank in range(2):
+        task = {
+            "SLURM_STEP_NUM_TASKS": 2,
+            "SLURM_PROCID": rank,
+            "SLURM_LOCALID": rank,
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_JOB_ID": 1,
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": 1,
+        }
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program, *options],
+                env=os.environ | {name: str(value) for name, value in task.items()},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return folder / "out", [(*task.communicate(timeout=100), task.returncode) for task in started]
+
+
+def test_only_the_first_process_prints(commands):
+    _, ((told, shown, first), (out, err, second)) = commands
+    assert (first, second) == (0, 0), shown + err
+    assert "student learns" in shown
+    assert "agreement" in told
+    assert (out, err) == ("", "")
+
+
+def test_the_first_process_writes_one_whole_result(commands):
+    folder, _ = commands
+    result = open_result(folder)
+    assert result.manifest["timings"]["iterations"] == 4
+    assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]

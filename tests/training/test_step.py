@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dreamquant.errors import TrainingError
 from dreamquant.methods import METHODS
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.contract import Term, Weighted
-from dreamquant.training.step import Teacher
+from dreamquant.training.step import Step, Teacher
 
 PLAIN_METHODS = ["gdfq", "adadfq"]
 PRESETS = ["paper", "quick"]
@@ -355,6 +356,43 @@ def test_the_students_gradient_is_of_its_own_loss_alone(recipe_for, training_for
     twin.recipe.student_terms[0].term(step).backward()
     for ours, wanted in zip(training.student_parameters, twin.student_parameters, strict=True):
         torch.testing.assert_close(ours.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("method", ["gdfq", "adadfq", "acq"])
+def test_a_batch_in_parts_teaches_the_mean_of_what_its_parts_do(method, recipe_for, training_for):
+    recipe = recipe_for(method, clip=None, student_warmup=0, range_warmup=0, batch=8)
+    training, twin = (training_for(recipe, accumulate=2) for _ in range(2))
+    losses = training.step()
+    asked = twin.ask(8)
+    wanted = {"generator": [], "student": []}
+    for index in range(2):
+        batch = twin.invent(asked.part(index, 2))
+        step = Step(batch, twin.teacher, twin.student, twin.chance, student_learns=True)
+        for player, loss in wanted.items():
+            terms = getattr(recipe, f"{player}_terms")
+            loss.append(sum(weighted.weight * weighted.term(step) for weighted in terms))
+    for player, loss in wanted.items():
+        terms, parameters = getattr(recipe, f"{player}_terms"), f"{player}_parameters"
+        whole = sum(weighted.weight * losses[f"{player}/{weighted.name}"] for weighted in terms)
+        torch.testing.assert_close(whole, sum(loss).detach() / 2)
+        gradients = torch.autograd.grad(
+            sum(loss) / 2, getattr(twin, parameters), retain_graph=True, allow_unused=True
+        )
+        for ours, theirs in zip(getattr(training, parameters), gradients, strict=True):
+            assert (ours.grad is None) == (theirs is None)
+            if theirs is not None:
+                torch.testing.assert_close(ours.grad, theirs)
+
+
+@pytest.mark.parametrize(
+    ("method", "batch", "accumulate"),
+    [("adadfq", 8, 3), ("adadfq", 8, 16), ("adadfq", 8, 0), ("adadfq", 8, -1), ("acq", 6, 2)],
+)
+def test_parts_that_are_not_equal_are_refused(method, batch, accumulate, recipe_for, training_for):
+    with pytest.raises(TrainingError, match=f"{batch} images has no {accumulate} equal parts") as e:
+        training_for(recipe_for(method, batch=batch), accumulate=accumulate)
+    assert "--accumulate" in e.value.where
 
 
 def test_everything_shared_is_computed_once_and_on_first_use(network, step_on):

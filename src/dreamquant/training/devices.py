@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +15,41 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _PRECISIONS = {"32": "no", "bf16": "bf16"}
+
+
+_PORTS = 20000, 10000  # the first that jobs take, and how many of them
+
+
+def slurm_place(environment: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would have set for a process that srun started as one of several.
+
+    Args:
+        environment: of the process; what it says already stays as it is.
+
+    Returns:
+        The variables to add; none for a process on its own, or one that has a launcher.
+    """
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks == "1" or "RANK" in environment:
+        return {}
+    first, count = _PORTS
+    # A task that was given a GPU of its own sees no other, and calls that one the first.
+    visible = max(torch.cuda.device_count(), 1)
+    place = {
+        "RANK": environment["SLURM_PROCID"],
+        "LOCAL_RANK": str(int(environment["SLURM_LOCALID"]) % visible),
+        "WORLD_SIZE": tasks,
+        "MASTER_ADDR": _first_host(environment["SLURM_STEP_NODELIST"]),
+        "MASTER_PORT": str(first + int(environment["SLURM_JOB_ID"]) % count),
+    }
+    return {name: value for name, value in place.items() if name not in environment}
+
+
+def _first_host(nodes: str) -> str:
+    """``node03`` of ``node[03-05,9],login``."""
+    found = re.match(r"([^\[,]*)(?:\[(\d+)[^]]*\]([^,]*))?", nodes)
+    assert found is not None  # all parts of the pattern may be empty
+    return "".join(part or "" for part in found.groups())
 
 
 def accelerator_for(device: str, precision: str) -> Accelerator:
@@ -42,6 +80,7 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
         raise TrainingError(
             f"{precision!r} is no precision", where="--precision", remedy="choose 32 or bf16"
         )
+    os.environ.update(slurm_place(os.environ))
     # accelerate holds a process to its first device and precision; this run may ask for others.
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
