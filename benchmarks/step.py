@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+import memory
 from dreamquant.methods import METHODS
 from dreamquant.networks.probe import batch_norms
 from dreamquant.quantization.convert import quantize_network
@@ -114,7 +115,9 @@ def network_of(name: str) -> tuple[nn.Module, tuple[int, int, int], int]:
     return network.eval(), image, classes
 
 
-def training_of(method: str, network: str, batch: int, precision: str, device: str) -> Timed:
+def training_of(
+    method: str, network: str, batch: int, precision: str, device: str, accumulate: int = 1
+) -> Timed:
     """A run with frozen ranges, past both warm-ups."""
     torch.manual_seed(0)
     module, image, classes = network_of(network)
@@ -134,6 +137,7 @@ def training_of(method: str, network: str, batch: int, precision: str, device: s
         classes=classes,
         seed=0,
         accelerator=accelerator,
+        accumulate=accumulate,
     )
     training.step()
     return training
@@ -183,6 +187,7 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
     for name, ours in found.items():
         ours["speedup"] = baseline["ms"] / ours["ms"]
         ours["tflop"] = _flop(runs[name]) / 1e12
+        ours["memory_mib"] = memory.measure(runs[name])
     fastest = max(found, key=lambda name: found[name]["speedup"])
     return {
         "speedup": found[fastest]["speedup"],
@@ -250,6 +255,13 @@ def operations(training: Timed) -> list[dict[str, Any]]:
     ]
 
 
+def memory_in_parts(accumulate: int, device: str) -> dict[str, float]:
+    """MiB of an AdaDFQ iteration on ResNet-20 whose batch of 64 comes in so many parts."""
+    training = training_of("adadfq", "resnet20", 64, "32", device, accumulate)
+    training.step()
+    return memory.measure(training)
+
+
 def run(cells: Iterable[Cell], device: str) -> dict[str, Any]:
     """Measurements, read as ``["adadfq"]["resnet20"]["16"]["speedup"]``."""
     found: dict[str, Any] = {
@@ -262,6 +274,7 @@ def run(cells: Iterable[Cell], device: str) -> dict[str, Any]:
             print(f"{method} {cell}", file=sys.stderr, flush=True)
             result = measure(method, cell, device)
             found.setdefault(method, {}).setdefault(cell.network, {})[str(cell.batch)] = result
+    found["parts"] = {str(parts): memory_in_parts(parts, device) for parts in (1, 2, 4)}
     found["operations"] = operations(training_of("adadfq", "resnet20", 16, "32", device))
     return found
 
@@ -330,6 +343,17 @@ def page(found: dict[str, Any]) -> Iterable[str]:
             f"| {method} | {network} | {batch} | {1e3 * cell['float32']['tflop']:.1f} | {shares} |"
         )
     yield ""
+    yield from _profile_lines(found)
+    yield from _memory_lines(found)
+    hardware, versions = found["hardware"], found["versions"]
+    yield (
+        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ". W4A4, all layers, placement relu-output, ranges frozen, the methods' published losses."
+    )
+
+
+def _profile_lines(found: dict[str, Any]) -> Iterable[str]:
     yield "The rest, for AdaDFQ on ResNet-20 at batch 16 in float32, by the profiler:"
     yield ""
     yield "| operation | share of time |"
@@ -337,12 +361,32 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     for event in found["operations"]:
         yield f"| `{event['operation']}` | {event['percent']:.1f} % |"
     yield ""
-    hardware, versions = found["hardware"], found["versions"]
+
+
+def _memory_lines(found: dict[str, Any]) -> Iterable[str]:
+    yield "## Memory"
+    yield ""
     yield (
-        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ". W4A4, all layers, placement relu-output, ranges frozen, the methods' published losses."
+        "MiB of tensors: what has to be held (teacher, student, generator, both optimizers' "
+        "state), what one forward pass of each network keeps for the way back, and the most at "
+        "once during an iteration."
     )
+    yield ""
+    yield "| method | network | batch | precision | held | activations | most at once | ratio |"
+    yield "|---|---|--:|---|--:|--:|--:|--:|"
+    for method, network, batch, cell in rows(found):
+        for name in PRECISIONS:
+            needed = _memory(cell[name]["memory_mib"])
+            yield f"| {method} | {network} | {batch} | {name} | {needed} |"
+    for parts, needed in found["parts"].items():
+        taken = "at once" if parts == "1" else f"in {parts} parts"
+        yield f"| adadfq | resnet20 | 64, {taken} | float32 | {_memory(needed)} |"
+    yield ""
+
+
+def _memory(needed: dict[str, float]) -> str:
+    shown = " | ".join(f"{needed[name]:.0f}" for name in ("held", "activations", "peak"))
+    return f"{shown} | {needed['ratio']:.2f}"
 
 
 def _share_of_peak(measured: dict[str, Any], peak: float) -> float:

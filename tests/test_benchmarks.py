@@ -59,3 +59,26 @@ def test_the_yardstick_computes_what_a_step_of_ours_does(method, monkeypatch):
 
 def trained(student):
     return [parameter for parameter in student.parameters() if parameter.requires_grad]
+
+
+# ------------------------------------------------------------------- memory of a step
+
+
+def memory_of(batch, accumulate=1):
+    step, memory = importlib.import_module("step"), importlib.import_module("memory")
+    training = step.training_of("adadfq", "resnet20", batch, "32", "cpu", accumulate)
+    training.step()
+    return memory.measure(training)
+
+
+def test_a_step_needs_little_more_than_its_networks_and_one_forward_pass():
+    needed = memory_of(16)
+    assert 1 < needed["ratio"] < 1.25
+    larger = memory_of(32)
+    assert larger["held"] == needed["held"]
+    assert larger["activations"] == pytest.approx(2 * needed["activations"], rel=0.05)
+
+
+def test_half_a_batch_at_a_time_needs_half_the_memory():
+    whole, halves = memory_of(32), memory_of(32, accumulate=2)
+    assert halves["peak"] - halves["held"] < 0.6 * (whole["peak"] - whole["held"])
