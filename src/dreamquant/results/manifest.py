@@ -127,7 +127,11 @@ def describe_distillation(teacher: Network, *, seed: int, precision: str) -> dic
 def _stored(scheme: Scheme) -> dict[str, Any]:
     if scheme.joins is None:
         return {}
-    return {"joins": scheme.joins, "biases": "whole, in units of input scale times weight scale"}
+    return {
+        "joins": scheme.joins,
+        "image": scheme.bits_of("", first=True, last=False).activation,
+        "biases": "whole, in units of input scale times weight scale",
+    }
 
 
 class Storage(NamedTuple):
