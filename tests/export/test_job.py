@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from dreamquant.errors import ExportError, ResultError
 from dreamquant.export.job import export_result
+from dreamquant.export.parts import is_there
 from dreamquant.results.files import sha256_file
 from dreamquant.results.manifest import read_manifest
 from dreamquant.results.result import load
@@ -52,6 +54,10 @@ def test_files_are_on_record_with_their_verification(exported):
     assert box["verification"]["integer_convolutions"] == 2
     assert box["verification"]["float_convolutions"] == 0
     assert box["verification"]["flipped"] < 0.001
+    assert box["verification"]["confident"] >= verify._FEWEST
+    assert box["verification"]["warning"] == ""
+    expected = {name: 1.0 for name in ("onnxruntime", "openvino") if is_there(name)}
+    assert box["verification"]["agreement"] == expected
     assert "stored in INT4" in " ".join(files["model.int4.onnx"]["in_float"])
 
 
@@ -171,6 +177,30 @@ def test_codes_may_differ_by_one_and_rarely():
     found[0] = 2
     with pytest.raises(ExportError, match="1 of 10000 codes differ, by up to 2"):
         verify._compare_codes(found, wanted, "layer")
+
+
+def test_no_agreement_is_claimed_where_no_input_is_confident(copy, monkeypatch):
+    monkeypatch.setattr(verify, "_sensitivity", lambda *_: math.inf)
+    (file,) = export_result(copy, ["int8box"])
+    assert file.verification.confident == 0
+    assert set(file.verification.agreement.values()) == {None}
+    on_record = read_manifest(copy)["files"][FILES[0]]["verification"]
+    assert on_record["warning"].startswith(
+        f"only 0 of {file.verification.images} synthetic inputs are confident"
+    )
+
+
+def test_confident_inputs_must_agree():
+    wanted = torch.eye(4) * 10
+    confident = torch.ones(4, dtype=torch.bool)
+    assert verify._compare_logits(wanted, wanted, confident, 0.0, "some runtime") == 1.0
+    # Logits may deviate by 2 × 4, but no top-1 may change where it stands well above that.
+    found = wanted.clone()
+    found[0] = torch.tensor([4.0, 6.0, 0.0, 0.0])
+    with pytest.raises(ExportError, match=r"in some runtime top-1 agrees on only 75\.0%"):
+        verify._compare_logits(found, wanted, confident, 4.0, "some runtime")
+    with pytest.raises(ExportError, match="in some runtime logits deviate by 10"):
+        verify._compare_logits(torch.zeros(4, 4), wanted, confident, 4.0, "some runtime")
 
 
 def test_the_loaded_result_compiles(saved):
