@@ -174,6 +174,9 @@ def student_of(monkeypatch):
         student, _ = quantize_network(network, scheme, torch.zeros(2, 3, size, size))
         student.observe(True)
         with torch.no_grad():
+            # Twice, as in training: the range of one batch ends on a value that its layer can
+            # give, and then others of that channel lie right between two codes.
+            student(torch.randn(16, 3, size, size))
             student(torch.randn(16, 3, size, size))
         student.fix()
         return student, InputSpec((3, size, size), (0.5,) * 3, (0.25,) * 3, 5)
