@@ -108,6 +108,14 @@ class Own(nn.Module):
         return self.head(F.relu(self.hidden(x)))
 
 
+def with_constant_channels():
+    """What training leaves of some channels: no weight worth the name, and a bias."""
+    network = Own()
+    network.stem.weight.data[:2] *= 1e-12
+    network.right.weight.data[0] = 0
+    return network
+
+
 def torchvision(name, **options):
     models = pytest.importorskip("torchvision.models", exc_type=(ImportError, RuntimeError))
     return getattr(models, name)(num_classes=5, **options)
@@ -146,6 +154,7 @@ FAMILIES = {
     "shufflenet": (lambda _: ShuffleNet(), 32),
     "densenet": (lambda _: DenseNet(), 32),
     "own": (lambda _: Own(), 32),
+    "constant channels": (lambda _: with_constant_channels(), 32),
 }
 # Its last convolution gives the logits, which stay in float.
 FLOAT_CONVOLUTIONS = {"mobilenet_v1": 1}
