@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import onnx_ir as ir
@@ -95,7 +91,7 @@ def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
     Raises:
         ExportError: the network's code cannot be traced, or an operation has no ONNX form.
     """
-    with tracing(student.network, "torch.onnx.export"), _quiet():
+    with tracing(student.network, "torch.onnx.export"):
         program = torch.onnx.export(
             _MarkedStudent(student).eval(),
             (torch.zeros(2, *shape),),
@@ -108,20 +104,6 @@ def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
         )
     assert program is not None  # None only for the exporter before dynamo
     return program.model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def attribute(node: ir.Node, name: str) -> str:

@@ -277,6 +277,18 @@ def read_origin(
         raise _damaged(section, error, where) from error
 
 
+def names_file(manifest: Mapping[str, Any], file: str, where: Path) -> bool:
+    """Whether a file in the result folder is on record.
+
+    Raises:
+        ResultError: the record is damaged.
+    """
+    try:
+        return file in dict(manifest["files"])  # a list, which holds no checksums, is refused
+    except _DAMAGE as error:
+        raise _damaged("files", error, where) from error
+
+
 def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:
     """The SHA-256 on record of a file in the result folder.
 
