@@ -199,7 +199,8 @@ def page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield ""
     yield (
         "Top-1 in percent of the same images throughout. Students: AdaDFQ without data, placement "
-        "layer-input, joins of 8 bits, all layers at the bits named, seed 0, after the last of "
+        "layer-input, joins and image of 8 bits, all layers at the bits named, seed 0, after the "
+        "last of "
         + "; ".join(
             f"{run['iterations']} × {run['batch']} images ({run['network']} {run['bits']})"
             for run in runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
@@ -93,6 +94,21 @@ def test_export_as_json(run, own):
     assert file["bytes"] == (own / "model.int4.onnx").stat().st_size
 
 
+def test_quantize_exports_at_its_end(run, saved, tmp_path):
+    written = run(
+        *("quantize", f"{saved.parent / 'nets.py'}:Network", "--input", "3x16x16"),
+        *("--weights", saved.parent / "weights.safetensors"),
+        *("--mean", "0.5,0.4,0.3", "--std", "0.25,0.2,0.2", "--iterations", "8"),
+        *("--placement", "layer-input", "--joins", "8", "--out", tmp_path / "out", "--export"),
+        "--json",
+    )
+    exported = json.loads(written.out)["exported"]
+    assert [file["target"] for file in exported] == ["int8box", "int4"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["protocol"]["joins"] == manifest["protocol"]["image"] == 8
+    assert {BOX, "model.int4.onnx"} <= set(manifest["files"])
+
+
 # ------------------------------------------------------------------------ evaluate, predict
 
 
@@ -153,10 +169,25 @@ def test_benchmark_times_both_networks(run, own):
     for name in ("quantized", "float32"):
         assert 0 < found[name]["p50"] <= found[name]["p90"]
     assert found["speedup"] == pytest.approx(found["float32"]["p50"] / found["quantized"]["p50"])
-    written = run("benchmark", own / "model.int4.onnx", "--runs", "5")
+    written = run("benchmark", own / BOX, "--runs", "5", "--threads", "1", "--batch", "2")
+    assert "onnxruntime, 1 threads, batch 2, 5 runs of each, in turns" in written.out
     assert "times as fast as float32" in written.out
-    if "warning" in written.err:
-        assert "its weights are unpacked in every run" in written.err
+
+
+def test_a_slower_file_is_said_to_be_and_why(run, own, monkeypatch):
+    benchmark = importlib.import_module("dreamquant.export.benchmark")
+    times = np.array([[0.002] * 5, [0.001] * 5])
+    monkeypatch.setattr(benchmark, "_in_turns", lambda *_: times)
+    written = run("benchmark", own / "model.int4.onnx", "--runs", "5")
+    assert "0.50 times as fast as float32" in written.out
+    assert written.err.startswith(
+        "warning: the file is slower than float32\n"
+        "warning: an int4 file is made for size: its weights are unpacked in every run\n"
+    )
+    monkeypatch.setattr(benchmark, "_has_integer_dot_products", lambda: False)
+    assert "warning: this processor has no integer dot products (VNNI)\n" in (
+        run("benchmark", own / BOX, "--runs", "5").err
+    )
 
 
 # -------------------------------------------------------------------------------- bad input

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from dreamquant.errors import ExportError, ResultError
+from dreamquant.export import metadata
 from dreamquant.export.job import export_result
 from dreamquant.export.parts import is_there
+from dreamquant.networks.spec import InputSpec
 from dreamquant.results.files import sha256_file
 from dreamquant.results.manifest import read_manifest
 from dreamquant.results.result import load
@@ -74,6 +76,42 @@ def test_a_file_describes_itself(exported, name):
     assert model.opset_import[0].version == 21
     (images,) = model.graph.input
     assert images.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_the_fast_file_is_of_8_bit_integers_that_keep_to_the_true_bits(exported):
+    graph = onnx.load(exported / FILES[0]).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {out: node for node in graph.node for out in node.output}
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    widths = []
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert constants[node.input[2]].dtype == np.uint8
+        if node.op_type == "Clip":
+            assert makers[node.input[0]].op_type == "QuantizeLinear"
+            low, high = (constants[name] for name in node.input[1:])
+            assert low.dtype == high.dtype == np.uint8
+            widths.append(int(high) - int(low))
+        if node.op_type == "DequantizeLinear" and node.input[0].endswith("weight.codes"):
+            codes, scale, zero_point = (constants[name] for name in node.input)
+            assert codes.dtype == zero_point.dtype == np.int8
+            assert not zero_point.any()
+            assert len(scale) == len(codes)
+    assert min(widths) <= 15  # the input of `conv` has 4 bits
+
+
+def test_class_names_go_along(exported):
+    described = metadata.read(
+        metadata.describe(
+            read_manifest(exported),
+            InputSpec((3, 16, 16), (0.5,) * 3, (0.25,) * 3, 2, ("cat", "dog, wet")),
+            "int8box",
+            "nhwc",
+        ),
+        "file",
+    )
+    assert described.input.class_names == ("cat", "dog, wet")
+    assert (described.target, described.layout) == ("int8box", "nhwc")
 
 
 def test_the_small_file_holds_integers_of_four_bits(exported):
