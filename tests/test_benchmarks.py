@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -82,3 +84,21 @@ def test_a_step_needs_little_more_than_its_networks_and_one_forward_pass():
 def test_half_a_batch_at_a_time_needs_half_the_memory():
     whole, halves = memory_of(32), memory_of(32, accumulate=2)
     assert halves["peak"] - halves["held"] < 0.6 * (whole["peak"] - whole["held"])
+
+
+def test_deployment_on_record_reaches_its_goals():
+    runs = json.loads((RESULTS / "deploy.json").read_text())["runs"]
+    files = {
+        (run["bits"], target): file
+        for run in runs
+        if run["network"] == "resnet18"
+        for target, file in run["files"].items()
+    }
+    assert files["w8a8", "int8box"]["share_of_float32"] <= 0.27
+    assert files["w4a4", "int4"]["share_of_float32"] <= 0.14
+    assert files["w8a8", "int8box"]["timed"]["onnxruntime"]["speedup"] >= 2.5
+    assert files["w4a4", "int8box"]["timed"]["onnxruntime"]["speedup"] >= 2
+    assert all(
+        f["verification"]["float_convolutions"] == 0
+        for f in (files["w8a8", "int8box"], files["w4a4", "int8box"])
+    )

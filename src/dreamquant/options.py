@@ -120,8 +120,9 @@ Joins = Annotated[
     int | None,
     _number(
         _SCHEME,
-        "Bits of what sums, concatenations and poolings read, with --placement layer-input: then "
-        "all but the logits can run on integers. In float where not given.",
+        "Bits of what sums, concatenations and poolings read, and at least of the image, with "
+        "--placement layer-input: then all but the logits can run on integers. In float where not "
+        "given.",
     ),
 ]
 

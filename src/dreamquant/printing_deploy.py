@@ -26,11 +26,18 @@ def _described(file: ExportedFile) -> dict[str, str]:
     found = file.verification
     if found is None:
         return pairs | {"  verified": "the program's logits equal the student's"}
-    agreed = ", ".join(f"{100 * share:.1f} % in {name}" for name, share in found.agreement.items())
+    agreed = ", ".join(
+        f"{100 * share:.1f} % in {name}"
+        for name, share in found.agreement.items()
+        if share is not None
+    )
     pairs["  verified"] = (
         f"{found.layers} quantizers on {found.images} images: at most {found.flipped:.3%} of codes "
-        f"differ, by one; top-1 agrees on {agreed} of {found.confident} confident inputs"
+        f"differ, by one; loaded in {', '.join(found.agreement)}"
+        + (f"; top-1 agrees on {agreed} of {found.confident} confident inputs" if agreed else "")
     )
+    if found.warning:
+        pairs["  warning"] = found.warning
     pairs["  convolutions"] = (
         f"{found.integer_convolutions} on integers, {found.float_convolutions} in float"
     )

@@ -35,12 +35,24 @@ class Network(nn.Module):
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
     """A result folder, not exported."""
-    folder = tmp_path_factory.mktemp("saved")
+    return make_result(tmp_path_factory.mktemp("saved"), FILE)
+
+
+@pytest.fixture
+def untraceable(tmp_path):
+    """A result of a network that PyTorch runs and no exporter takes."""
+    (tmp_path / "untraceable").mkdir()
+    code = FILE.replace("return", "return 2 * self.head(x.mean((2, 3))) if x.sum() > 0 else")
+    return make_result(tmp_path / "untraceable", code)
+
+
+def make_result(folder, code):
+    """A result folder below ``folder``, of the ``Network`` that the code defines."""
     path = folder / "nets.py"
-    path.write_text(FILE)
+    path.write_text(code)
     torch.manual_seed(0)
     namespace = {}
-    exec(FILE, namespace)
+    exec(code, namespace)
     save_file(namespace["Network"]().state_dict(), folder / "weights.safetensors")
     network = load_network(
         f"{path}:Network",

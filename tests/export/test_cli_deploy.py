@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
@@ -50,6 +51,13 @@ def own(exported, tmp_path):
 
 
 @pytest.fixture
+def copied(saved, tmp_path):
+    """A result of one's own, not exported."""
+    shutil.copytree(saved, tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+@pytest.fixture
 def data(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
     np.savez(tmp_path / "data.npz", images=pixels, labels=np.arange(20) % 5)
@@ -84,6 +92,21 @@ def test_export_as_json(run, own):
     (file,) = json.loads(written.out)["files"]
     assert file["target"] == "int4"
     assert file["bytes"] == (own / "model.int4.onnx").stat().st_size
+
+
+def test_quantize_exports_at_its_end(run, saved, tmp_path):
+    written = run(
+        *("quantize", f"{saved.parent / 'nets.py'}:Network", "--input", "3x16x16"),
+        *("--weights", saved.parent / "weights.safetensors"),
+        *("--mean", "0.5,0.4,0.3", "--std", "0.25,0.2,0.2", "--iterations", "8"),
+        *("--placement", "layer-input", "--joins", "8", "--out", tmp_path / "out", "--export"),
+        "--json",
+    )
+    exported = json.loads(written.out)["exported"]
+    assert [file["target"] for file in exported] == ["int8box", "int4"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["protocol"]["joins"] == manifest["protocol"]["image"] == 8
+    assert {BOX, "model.int4.onnx"} <= set(manifest["files"])
 
 
 # ------------------------------------------------------------------------ evaluate, predict
@@ -146,29 +169,83 @@ def test_benchmark_times_both_networks(run, own):
     for name in ("quantized", "float32"):
         assert 0 < found[name]["p50"] <= found[name]["p90"]
     assert found["speedup"] == pytest.approx(found["float32"]["p50"] / found["quantized"]["p50"])
-    written = run("benchmark", own / "model.int4.onnx", "--runs", "5")
+    written = run("benchmark", own / BOX, "--runs", "5", "--threads", "1", "--batch", "2")
+    assert "onnxruntime, 1 threads, batch 2, 5 runs of each, in turns" in written.out
     assert "times as fast as float32" in written.out
-    if "warning" in written.err:
-        assert "its weights are unpacked in every run" in written.err
+
+
+def test_a_slower_file_is_said_to_be_and_why(run, own, monkeypatch):
+    benchmark = importlib.import_module("dreamquant.export.benchmark")
+    times = np.array([[0.002] * 5, [0.001] * 5])
+    monkeypatch.setattr(benchmark, "_in_turns", lambda *_: times)
+    written = run("benchmark", own / "model.int4.onnx", "--runs", "5")
+    assert "0.50 times as fast as float32" in written.out
+    assert written.err.startswith(
+        "warning: the file is slower than float32\n"
+        "warning: an int4 file is made for size: its weights are unpacked in every run\n"
+    )
+    monkeypatch.setattr(benchmark, "_has_integer_dot_products", lambda: False)
+    assert "warning: this processor has no integer dot products (VNNI)\n" in (
+        run("benchmark", own / BOX, "--runs", "5").err
+    )
 
 
 # -------------------------------------------------------------------------------- bad input
 
 
-def test_no_result(refused, tmp_path):
-    assert refused("export", tmp_path / "none") == (
+@pytest.mark.parametrize("command", ["export", "evaluate", "predict"])
+def test_no_result(refused, data, tmp_path, command):
+    (tmp_path / "none").mkdir()
+    more = {"export": [], "evaluate": [data], "predict": [picture(tmp_path, "a.png")]}[command]
+    assert refused(command, tmp_path / "none", *more) == (
         "error: TMP/none is not a result of dreamquant: it has no manifest.json\n"
         "  where:  TMP/none\n"
         "  remedy: give the --out folder of a finished run\n"
     )
+    assert not list((tmp_path / "none").iterdir())
 
 
-def test_a_student_cut_off(refused, own):
-    student = own / "student.safetensors"
-    student.write_bytes(student.read_bytes()[:-40])
-    message = refused("export", own)
-    assert message.startswith("error: student.safetensors is not a whole safetensors file: ")
+@pytest.mark.parametrize("damage", ["cut off", "tampered with"])
+def test_a_damaged_student(refused, copied, damage):
+    student = copied / "student.safetensors"
+    content = bytearray(student.read_bytes())
+    content[-10] ^= 1
+    student.write_bytes(content if damage == "tampered with" else content[:-40])
+    message = refused("export", copied)
+    told = {
+        "cut off": "error: student.safetensors is not a whole safetensors file: ",
+        "tampered with": "error: student.safetensors is not the file that the manifest describes",
+    }
+    assert message.startswith(told[damage])
     assert message.endswith("  remedy: quantize again or restore a copy\n")
+    assert {path.name for path in copied.iterdir()} == {"manifest.json", "student.safetensors"}
+
+
+@pytest.mark.parametrize("target", ["int8box", "pt2"])
+def test_a_network_that_no_exporter_takes(refused, untraceable, target):
+    message = refused("export", untraceable, "--target", target)
+    assert message.startswith("error: the network cannot be exported: ")
+    assert "  where:  Network\n  remedy: write that part of its forward pass with" in message
+    assert {path.name for path in untraceable.iterdir()} == {"manifest.json", "student.safetensors"}
+
+
+@pytest.mark.parametrize("files", [None, [BOX], {BOX: {}}])
+def test_a_damaged_record_of_the_file(refused, own, data, files):
+    manifest = json.loads((own / "manifest.json").read_text())
+    (own / "manifest.json").write_text(json.dumps(manifest | {"files": files}))
+    message = refused("evaluate", own / BOX, data)
+    assert message.startswith("error: the manifest's section 'files' is damaged: ")
+
+
+def test_a_sound_file_that_is_not_what_it_says(refused, own, data, tmp_path):
+    import onnx
+
+    model = onnx.load(own / BOX)
+    (told,) = [entry for entry in model.metadata_props if entry.key == "dreamquant.input"]
+    told.value = told.value.replace("[3, 16, 16]", "[3, 20, 20]")
+    onnx.save(model, tmp_path / "alone.onnx")
+    message = refused("evaluate", tmp_path / "alone.onnx", data)
+    assert message.startswith("error: onnxruntime cannot run the file: ")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "benchmark"])
@@ -225,6 +302,11 @@ def test_images_that_are_none(refused, own, tmp_path):
         "  where:  TMP/cat.png\n"
         "  remedy: replace or remove it; known are BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP\n"
     )
+    whole = picture(tmp_path, "half.png")
+    whole.write_bytes(whole.read_bytes()[:500])
+    message = refused("predict", own / BOX, whole)
+    assert message.startswith("error: the image cannot be read: ")
+    assert "  where:  TMP/half.png\n" in message
     assert refused("predict", own / BOX, tmp_path / "dog.png") == (
         "error: there is no such image\n  where:  TMP/dog.png\n  remedy: check the path\n"
     )
@@ -251,6 +333,8 @@ def test_images_given_twice_or_never(refused, own, data):
     [
         (["export"], "onnxruntime", "export"),
         (["export"], "onnxscript", "export"),
+        (["evaluate", "data.npz"], "onnxruntime", "export"),
+        (["predict", "a.png"], "onnx", "export"),
         (["benchmark", "--runtime", "openvino"], "openvino", "openvino"),
     ],
 )
@@ -260,6 +344,15 @@ def test_a_missing_package(refused, own, monkeypatch, command, package, extra):
     message = refused(command[0], target, *command[1:])
     assert message.startswith(f"error: {package} cannot be used: ")
     assert message.endswith(f"  remedy: pip install 'dreamquant[{extra}]'\n")
+
+
+def test_a_long_run_is_not_begun_where_its_result_could_not_be_exported(
+    refused, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    message = refused("quantize", "torchvision:resnet18", "--out", tmp_path / "out", "--export")
+    assert message.startswith("error: onnxscript cannot be used: ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_openvino_may_be_missing(run, own, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from dreamquant.errors import ExportError
+from dreamquant.export.benchmark import float_twin
+from dreamquant.export.runtime import OrtSession
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MANIFEST = {"coverage": {"layers": []}, "method": {"name": "none"}, "protocol": {"seed": 0}}
@@ -104,6 +108,14 @@ class Own(nn.Module):
         return self.head(F.relu(self.hidden(x)))
 
 
+def with_constant_channels():
+    """What training leaves of some channels: no weight worth the name, and a bias."""
+    network = Own()
+    network.stem.weight.data[:2] *= 1e-12
+    network.right.weight.data[0] = 0
+    return network
+
+
 def torchvision(name, **options):
     models = pytest.importorskip("torchvision.models", exc_type=(ImportError, RuntimeError))
     return getattr(models, name)(num_classes=5, **options)
@@ -142,6 +154,7 @@ FAMILIES = {
     "shufflenet": (lambda _: ShuffleNet(), 32),
     "densenet": (lambda _: DenseNet(), 32),
     "own": (lambda _: Own(), 32),
+    "constant channels": (lambda _: with_constant_channels(), 32),
 }
 # Its last convolution gives the logits, which stay in float.
 FLOAT_CONVOLUTIONS = {"mobilenet_v1": 1}
@@ -170,6 +183,9 @@ def student_of(monkeypatch):
         student, _ = quantize_network(network, scheme, torch.zeros(2, 3, size, size))
         student.observe(True)
         with torch.no_grad():
+            # Twice, as in training: the range of one batch ends on a value that its layer can
+            # give, and then others of that channel lie right between two codes.
+            student(torch.randn(16, 3, size, size))
             student(torch.randn(16, 3, size, size))
         student.fix()
         return student, InputSpec((3, size, size), (0.5,) * 3, (0.25,) * 3, 5)
@@ -191,6 +207,21 @@ def test_every_convolution_runs_on_integers(student_of, family):
     assert found.verification.integer_convolutions > 0
 
 
+def test_float_twin_keeps_the_padding(student_of):
+    student, spec = student_of("mobilenet_v1", Scheme(Bits(4, 4), "layer-input", joins=8))
+    twin = float_twin(exported(student, spec, "int8box").data)
+    kinds = Counter(node.op_type for node in onnx.load_model_from_string(twin).graph.node)
+    # One of the image, and one before each depthwise convolution of stride 2, after a ReLU6.
+    assert kinds["Pad"] == 3
+    assert not kinds["QuantizeLinear"] + kinds["DequantizeLinear"]
+    for quantizer in student.activation_quantizers().values():
+        quantizer.register_forward_hook(lambda _, inputs, __: inputs[0])
+    images = torch.randn(4, *spec.shape) / 4  # so that no ReLU6 cuts at 6, which the twin does not
+    (found,) = OrtSession(twin, threads=1).run({"images": images.numpy()}, ["logits"])
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(found), student(images), atol=1e-4)
+
+
 @pytest.mark.parametrize("target", ["int8box", "int4"])
 @pytest.mark.parametrize("family", ["densenet", "own"])
 def test_what_runs_in_float_is_right_too_and_told(student_of, family, target):
@@ -199,6 +230,25 @@ def test_what_runs_in_float_is_right_too_and_told(student_of, family, target):
     assert found.verification.float_convolutions > 0
     assert found.in_float
     assert all(": " in reason for reason in found.in_float)
+
+
+def without_a_form(exporter):
+    return [
+        "  where:  Own",
+        f"  remedy: write that part of its forward pass with operations that `{exporter}` knows, "
+        "for any number of images",
+    ]
+
+
+def test_a_forward_pass_that_no_program_can_hold(student_of):
+    program = importlib.import_module("dreamquant.export.program").program
+    student, spec = student_of("own", Scheme(Bits(4, 4), "layer-input"))
+    student.network.head.register_forward_hook(
+        lambda _, __, logits: logits * 2 if logits.sum() > 0 else logits
+    )
+    with pytest.raises(ExportError, match=r"^the network cannot be exported: ") as refused:
+        program(student, MANIFEST, spec)
+    assert str(refused.value).splitlines()[1:] == without_a_form("torch.export")
 
 
 def test_an_operation_without_an_onnx_form(student_of):
@@ -211,8 +261,4 @@ def test_an_operation_without_an_onnx_form(student_of):
         exported(student, spec, "int8box")
     lines = str(refused.value).splitlines()
     assert lines[0].startswith("the network cannot be exported: ")
-    assert lines[1:] == [
-        "  where:  Own",
-        "  remedy: write that part of its forward pass with operations that `torch.onnx.export` "
-        "knows, for any number of images",
-    ]
+    assert lines[1:] == without_a_form("torch.onnx.export")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import shutil
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 import torch
 
 from dreamquant.errors import ExportError, ResultError
+from dreamquant.export import metadata
 from dreamquant.export.job import export_result
+from dreamquant.export.parts import is_there
+from dreamquant.networks.spec import InputSpec
 from dreamquant.results.files import sha256_file
 from dreamquant.results.manifest import read_manifest
 from dreamquant.results.result import load
@@ -52,6 +56,10 @@ def test_files_are_on_record_with_their_verification(exported):
     assert box["verification"]["integer_convolutions"] == 2
     assert box["verification"]["float_convolutions"] == 0
     assert box["verification"]["flipped"] < 0.001
+    assert box["verification"]["confident"] >= verify._FEWEST
+    assert box["verification"]["warning"] == ""
+    expected = {name: 1.0 for name in ("onnxruntime", "openvino") if is_there(name)}
+    assert box["verification"]["agreement"] == expected
     assert "stored in INT4" in " ".join(files["model.int4.onnx"]["in_float"])
 
 
@@ -68,6 +76,42 @@ def test_a_file_describes_itself(exported, name):
     assert model.opset_import[0].version == 21
     (images,) = model.graph.input
     assert images.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_the_fast_file_is_of_8_bit_integers_that_keep_to_the_true_bits(exported):
+    graph = onnx.load(exported / FILES[0]).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {out: node for node in graph.node for out in node.output}
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    widths = []
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert constants[node.input[2]].dtype == np.uint8
+        if node.op_type == "Clip":
+            assert makers[node.input[0]].op_type == "QuantizeLinear"
+            low, high = (constants[name] for name in node.input[1:])
+            assert low.dtype == high.dtype == np.uint8
+            widths.append(int(high) - int(low))
+        if node.op_type == "DequantizeLinear" and node.input[0].endswith("weight.codes"):
+            codes, scale, zero_point = (constants[name] for name in node.input)
+            assert codes.dtype == zero_point.dtype == np.int8
+            assert not zero_point.any()
+            assert len(scale) == len(codes)
+    assert min(widths) <= 15  # the input of `conv` has 4 bits
+
+
+def test_class_names_go_along(exported):
+    described = metadata.read(
+        metadata.describe(
+            read_manifest(exported),
+            InputSpec((3, 16, 16), (0.5,) * 3, (0.25,) * 3, 2, ("cat", "dog, wet")),
+            "int8box",
+            "nhwc",
+        ),
+        "file",
+    )
+    assert described.input.class_names == ("cat", "dog, wet")
+    assert (described.target, described.layout) == ("int8box", "nhwc")
 
 
 def test_the_small_file_holds_integers_of_four_bits(exported):
@@ -171,6 +215,30 @@ def test_codes_may_differ_by_one_and_rarely():
     found[0] = 2
     with pytest.raises(ExportError, match="1 of 10000 codes differ, by up to 2"):
         verify._compare_codes(found, wanted, "layer")
+
+
+def test_no_agreement_is_claimed_where_no_input_is_confident(copy, monkeypatch):
+    monkeypatch.setattr(verify, "_sensitivity", lambda *_: math.inf)
+    (file,) = export_result(copy, ["int8box"])
+    assert file.verification.confident == 0
+    assert set(file.verification.agreement.values()) == {None}
+    on_record = read_manifest(copy)["files"][FILES[0]]["verification"]
+    assert on_record["warning"].startswith(
+        f"only 0 of {file.verification.images} synthetic inputs are confident"
+    )
+
+
+def test_confident_inputs_must_agree():
+    wanted = torch.eye(4) * 10
+    confident = torch.ones(4, dtype=torch.bool)
+    assert verify._compare_logits(wanted, wanted, confident, 0.0, "some runtime") == 1.0
+    # Logits may deviate by 2 × 4, but no top-1 may change where it stands well above that.
+    found = wanted.clone()
+    found[0] = torch.tensor([4.0, 6.0, 0.0, 0.0])
+    with pytest.raises(ExportError, match=r"in some runtime top-1 agrees on only 75\.0%"):
+        verify._compare_logits(found, wanted, confident, 4.0, "some runtime")
+    with pytest.raises(ExportError, match="in some runtime logits deviate by 10"):
+        verify._compare_logits(torch.zeros(4, 4), wanted, confident, 4.0, "some runtime")
 
 
 def test_the_loaded_result_compiles(saved):

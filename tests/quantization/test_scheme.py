@@ -65,25 +65,40 @@ def test_first_and_last_out_of_range(bits):
 
 
 @pytest.mark.parametrize(
-    ("layer", "first_or_last", "expected"),
+    ("layer", "end", "expected"),
     [
-        ("conv", False, "w4a4"),
-        ("conv", True, "w8a8"),
-        ("layer1.0", False, "w3a3"),
-        ("layer1.0", True, "w3a3"),  # what is named goes before what is first
-        ("layer1.0.conv2", False, "w2a5"),  # the last pattern that matches
-        ("head", True, "w6a6"),
-        ("Head", True, "w8a8"),
+        ("conv", None, "w4a4"),
+        ("conv", "first", "w8a8"),
+        ("layer1.0", None, "w3a3"),
+        ("layer1.0", "first", "w3a3"),  # what is named goes before what is first
+        ("layer1.0.conv2", None, "w2a5"),  # the last pattern that matches
+        ("head", "last", "w6a6"),
+        ("Head", "last", "w8a8"),
     ],
 )
-def test_bits_of(layer, first_or_last, expected):
+def test_bits_of(layer, end, expected):
     overrides = (("layer1.*", Bits(3, 3)), ("*.conv?", Bits(2, 5)), ("head", Bits(6, 6)))
     scheme = Scheme(W4A4, first_last_bits=8, overrides=overrides)
-    assert str(scheme.bits_of(layer, first_or_last=first_or_last)) == expected
+    assert str(scheme.bits_of(layer, first=end == "first", last=end == "last")) == expected
 
 
 def test_first_and_last_are_like_the_others_unless_asked():
-    assert Scheme(W4A4).bits_of("conv", first_or_last=True) == W4A4
+    assert Scheme(W4A4).bits_of("conv", first=True, last=True) == W4A4
+
+
+@pytest.mark.parametrize(
+    ("bits", "options", "expected"),
+    [
+        ("w4a4", {}, "w4a8"),
+        ("w4a8", {"joins": 6}, "w4a8"),
+        ("w4a4", {"first_last_bits": 6}, "w6a6"),
+        ("w4a4", {"overrides": (("stem", Bits(3, 3)),)}, "w3a3"),
+    ],
+)
+def test_the_image_has_the_bits_of_what_is_stored(bits, options, expected):
+    scheme = Scheme(Bits.parse(bits), "layer-input", **{"joins": 8, **options})
+    assert str(scheme.bits_of("stem", first=True, last=False)) == expected
+    assert scheme.bits_of("conv", first=False, last=False) == Bits.parse(bits)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ def test_the_protocol_is_in_whole_sentences(record):
 def test_exceptions_from_the_bits_are_named(record):
     record.manifest["protocol"] |= {"first_last_bits": 8, "overrides": {"3": "w2a2"}}
     record.manifest["coverage"]["left_in_float"] = ["matmul of computed tensors"] * 2
+    record.manifest["protocol"] |= {"joins": 7, "image": 8}
     found = wording.protocol(record.manifest)
+    assert "sums, concatenations and poolings read has 7 bits, the image 8;" in found["Bits"]
     assert "first and the last layer have 8 bits. Layers 3 have w2a2." in found["Bits"]
     assert "Left in float: 2 × matmul of computed tensors." in found["Where"]
 
@@ -69,7 +71,7 @@ def named(record):
         "input_source": "options",
     }
     manifest["protocol"]["overrides"] = {"layer1.*": "w8a8"}
-    manifest["scheme"]["first_last_bits"] = 8
+    manifest["scheme"] |= {"first_last_bits": 8, "joins": 7}
     return manifest
 
 
@@ -81,7 +83,7 @@ def test_the_command_can_be_pasted_into_a_shell(named):
     assert options["--input"] == "3x8x8"
     assert options["--mean"] == "0.5,0.5,0.5"
     assert options["--override"] == "layer1.*=w8a8"
-    assert options["--first-last"] == "8"
+    assert (options["--first-last"], options["--joins"]) == ("8", "7")
     assert (options["--bits"], options["--iterations"]) == ("w3a3", "12")
 
 

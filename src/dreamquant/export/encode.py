@@ -94,6 +94,7 @@ class _Encoder:
         self.graph, self.target, self.two_bit = graph, target, two_bit
         self.activations = student.activation_quantizers()
         self.weights = student.quantized_weights()
+        self.made: dict[ir.Node, Codes] = {}
         self.encoded = Encoded()
 
     def _markers(self, kind: str) -> list[ir.Node]:
@@ -173,7 +174,7 @@ class _Encoder:
         rounded = np.round(exact / unit)
         step = float(constant(readers[0].inputs[1])) if _quantize(readers) else np.inf
         moved = float(np.abs(rounded * unit - exact).mean()) / step
-        if moved > _MOVED or np.abs(rounded).max() > _LARGEST_BIAS:
+        if moved > _MOVED:
             self._keep_bias(layer, marker, readers)
             return f"rounding its bias to 32-bit integers would move {moved:.2%} of its codes"
         self._round_bias(layer, attribute(marker, QUANTIZER), rounded, unit)
@@ -226,6 +227,12 @@ class _Encoder:
             self.graph.remove(marker, safe=True)
 
     def _codes(self, marker: ir.Node) -> Codes:
+        """Made once, while biases are still numbers."""
+        if marker not in self.made:
+            self.made[marker] = self._make_codes(marker)
+        return self.made[marker]
+
+    def _make_codes(self, marker: ir.Node) -> Codes:
         name = attribute(marker, QUANTIZER)
         weight, factor = self.weights[name], marker.meta.get(FACTOR)
         if not self._is_boxed(marker):
@@ -233,7 +240,8 @@ class _Encoder:
         highest = max(
             (_highest(read_by(node)) for node in marker.outputs[0].consumers()), default=1
         )
-        return boxed(weight, factor, highest, name)
+        codes = boxed(weight, factor, highest, name)
+        return codes.coarsened(_least_scale(codes, marker.outputs[0].consumers()))
 
     def _is_boxed(self, marker: ir.Node) -> bool:
         return self.target == "int8box" or self._least_type(marker) == ir.DataType.INT8
@@ -255,6 +263,20 @@ def _obstacle(layer: ir.Node, marker: ir.Node | None) -> str:
         read = " and ".join(sorted(set(readers))) or "nothing"
         return f"its result is read by {read} before it is quantized"
     return ""
+
+
+def _least_scale(codes: Codes, layers: Sequence[ir.Node]) -> Floats:
+    """Scales with which no bias exceeds 32 bits.
+
+    A channel that batch norm made constant has hardly any weight, but a bias as any other.
+    """
+    least = np.zeros_like(codes.scale)
+    for layer in layers:
+        source, bias = read_by(layer).producer(), bias_of(layer)
+        if source is not None and source.op_type == _DEQUANTIZE and bias is not None:
+            unit = np.abs(constant(bias)) / _LARGEST_BIAS
+            least = np.maximum(least, unit / constant(source.inputs[1]))
+    return least
 
 
 def _unit(input_scale: Floats, codes: Codes) -> Floats:

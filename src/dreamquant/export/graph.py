@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from dreamquant.errors import ExportError
 from dreamquant.export.metadata import IMAGES, LOGITS
-from dreamquant.networks.zoo import one_line
+from dreamquant.export.tracing import tracing
 from dreamquant.quantization.layers import Student
 
 DOMAIN = "dreamquant"
@@ -96,48 +91,19 @@ def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
     Raises:
         ExportError: the network's code cannot be traced, or an operation has no ONNX form.
     """
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                _MarkedStudent(student).eval(),
-                (torch.zeros(2, *shape),),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[IMAGES],
-                output_names=[LOGITS],
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-                verbose=False,
-            )
-    except Exception as error:  # the network's own code, and any operation of it, may fail
-        raise ExportError(
-            f"the network cannot be exported: {_cause(error)}",
-            where=type(student.network).__name__,
-            remedy="write that part of its forward pass with operations that `torch.onnx.export` "
-            "knows, for any number of images",
-        ) from error
+    with tracing(student.network, "torch.onnx.export"):
+        program = torch.onnx.export(
+            _MarkedStudent(student).eval(),
+            (torch.zeros(2, *shape),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[IMAGES],
+            output_names=[LOGITS],
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+            verbose=False,
+        )
     assert program is not None  # None only for the exporter before dynamo
     return program.model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
-
-
-def _cause(error: BaseException) -> str:
-    """The first failure of a chain, which is the network's own."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def attribute(node: ir.Node, name: str) -> str:

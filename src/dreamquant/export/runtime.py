@@ -21,7 +21,7 @@ from dreamquant.export.parts import part, require
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
 from dreamquant.results.files import sha256_file
-from dreamquant.results.manifest import MANIFEST, read_manifest
+from dreamquant.results.manifest import MANIFEST, names_file, read_checksum, read_manifest
 
 Array = NDArray[Any]
 _INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
@@ -128,7 +128,10 @@ def open_onnx(
     description = metadata.read(properties_of(data, path), str(path))
     with running(runtime, path):
         session = RUNTIMES[runtime](data, threads=threads or torch.get_num_threads())
-    return OnnxNetwork(session, description)
+        network = OnnxNetwork(session, description)
+        # Once, since a file may be sound and yet not what its metadata tell.
+        network(torch.zeros(1, *description.input.shape))
+    return network
 
 
 @contextmanager
@@ -149,6 +152,7 @@ def read_whole(path: Path) -> bytes:
 
     Raises:
         ExportError: it cannot be read, or is another file than the manifest says.
+        ResultError: the manifest is damaged.
     """
     try:
         data = path.read_bytes()
@@ -156,15 +160,20 @@ def read_whole(path: Path) -> bytes:
         raise ExportError(
             f"the file cannot be read: {error.strerror}", where=str(path), remedy="check the path"
         ) from error
-    if (path.parent / MANIFEST).is_file():
-        known = read_manifest(path.parent).get("files", {}).get(path.name)
-        if known is not None and known["sha256"] != sha256_file(path):
-            raise ExportError(
-                f"{path.name} is not the file that the manifest describes: its checksum differs",
-                where=str(path),
-                remedy="export it again or restore a copy",
-            )
+    folder = path.parent
+    if (folder / MANIFEST).is_file() and _is_another(path, read_manifest(folder)):
+        raise ExportError(
+            f"{path.name} is not the file that the manifest describes: its checksum differs",
+            where=str(path),
+            remedy="export it again or restore a copy",
+        )
     return data
+
+
+def _is_another(path: Path, manifest: Mapping[str, Any]) -> bool:
+    if not names_file(manifest, path.name, path.parent):
+        return False
+    return read_checksum(manifest, path.name, path.parent) != sha256_file(path)
 
 
 def properties_of(data: bytes, path: Path) -> dict[str, str]:

@@ -32,6 +32,7 @@ _FLIPPED = 0.001  # the largest share of a layer's codes that may differ, each b
 _FEW = 2  # so many may differ anyway: a layer of a few hundred codes knows no such small share
 _AGREEMENT = 0.995
 _CONFIDENT = 4.0  # margins above so many typical deviations make an input confident
+_FEWEST = 8  # confident inputs, below which agreement on them says little
 _SCALES = (1.0, 4.0)
 _PIXELS = 2**19  # images to compare on, counted in pixels, so that memory stays small
 _MOST_IMAGES = 32
@@ -47,7 +48,8 @@ class Verification:
         layers: calls of activation quantizers compared, each fed with the student's own codes.
         flipped: the largest share of codes of one of them that differ, each by one.
         confident: images whose top-1 is compared end to end.
-        agreement: of top-1 on these, by runtime.
+        agreement: of top-1 on these, by runtime; ``None`` where there are none.
+        warning: what the comparison could not show, or nothing.
         integer_convolutions: in the graph that ONNX Runtime runs.
         float_convolutions: likewise.
     """
@@ -56,7 +58,8 @@ class Verification:
     layers: int
     flipped: float
     confident: int
-    agreement: dict[str, float]
+    agreement: dict[str, float | None]
+    warning: str
     integer_convolutions: int
     float_convolutions: int
 
@@ -107,6 +110,7 @@ def verify(
         flipped=flipped,
         confident=int(confident.sum()),
         agreement=agreement,
+        warning=_warning(int(confident.sum()), len(images)),
         integer_convolutions=integer,
         float_convolutions=in_float,
     )
@@ -133,7 +137,7 @@ def verify_preprocessing(
         for proto, feed in ((model, as_pixels(images, spec, layout)), (plain, images.numpy()))
     )
     if not np.array_equal(with_pixels, normalised):
-        raise _failure("with preprocessing its logits differ")
+        raise not_the_student("with preprocessing its logits differ")
 
 
 def noise(shape: tuple[int, int, int]) -> Tensor:
@@ -196,14 +200,14 @@ def _require_well_formed(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker raises types of its own
-        raise _failure(f"the ONNX checker refuses it: {one_line(error)}") from error
+        raise not_the_student(f"the ONNX checker refuses it: {one_line(error)}") from error
 
 
 def _session(runtime: str, data: bytes, threads: int) -> OrtSession | OpenVinoSession:
     try:
         return RUNTIMES[runtime](data, threads=threads)
     except Exception as error:  # runtimes raise types of their own
-        raise _failure(f"{runtime} does not load it: {one_line(error)}") from error
+        raise not_the_student(f"{runtime} does not load it: {one_line(error)}") from error
 
 
 def _compare_layers(
@@ -223,7 +227,9 @@ def _compare_layers(
         worst = max(worst, _compare_codes(by_name[name], recorded[call], name))
     deviation = float((torch.from_numpy(last) - logits).abs().max())
     if deviation > _FLIPPED * float(logits.abs().max()):
-        raise _failure(f"logits deviate by {deviation:.3g} though the last layer's input is equal")
+        raise not_the_student(
+            f"logits deviate by {deviation:.3g} though the last layer's input is equal"
+        )
     return worst
 
 
@@ -231,7 +237,7 @@ def _compare_codes(found: Array, wanted: Array, name: str) -> float:
     difference = np.abs(found.astype(np.int16) - wanted)
     flips = int(np.count_nonzero(difference))
     if difference.max(initial=0) > 1 or flips > _FLIPPED * difference.size + _FEW:
-        raise _failure(
+        raise not_the_student(
             f"{flips} of {difference.size} codes differ, by up to {difference.max()}, at {name}"
         )
     return flips / difference.size
@@ -259,22 +265,36 @@ def _margins(logits: Tensor) -> Tensor:
 
 def _compare_logits(
     found: Tensor, wanted: Tensor, confident: Tensor, sensitivity: float, runtime: str
-) -> float:
+) -> float | None:
     deviation = float((found - wanted).abs().amax(1).median())
     rounding = 1e-4 * float(wanted.abs().max())
     if not deviation <= 2 * sensitivity + rounding:
-        raise _failure(
+        raise not_the_student(
             f"in {runtime} logits deviate by {deviation:.3g}, where flipped codes move the "
             f"student's own by {sensitivity:.3g}"
         )
+    if not confident.any():
+        return None
     same = found.argmax(1) == wanted.argmax(1)
-    agreement = float(same[confident].float().mean()) if confident.any() else 1.0
+    agreement = float(same[confident].float().mean())
     if agreement < _AGREEMENT:
-        raise _failure(f"in {runtime} top-1 agrees on only {agreement:.1%} of confident inputs")
+        raise not_the_student(
+            f"in {runtime} top-1 agrees on only {agreement:.1%} of confident inputs"
+        )
     return agreement
 
 
-def _failure(what: str) -> ExportError:
+def _warning(confident: int, images: int) -> str:
+    if confident >= _FEWEST:
+        return ""
+    return (
+        f"only {confident} of {images} synthetic inputs are confident, so that equal top-1 on them "
+        "says little: evaluate the file on images; each layer was compared on all of them"
+    )
+
+
+def not_the_student(what: str) -> ExportError:
+    """The error of a file that failed its verification."""
     return ExportError(
         f"the exported network is not the student: {what}",
         where="verification",

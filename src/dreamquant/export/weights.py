@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -48,6 +48,12 @@ class Codes:
         """Codes and zero-points in a NumPy type of that many bits."""
         kind = _NUMPY[self.dtype]
         return self.codes.astype(kind), self.zero_point.astype(kind)
+
+    def coarsened(self, least: Floats) -> Codes:
+        """The same with scales of at least ``least`` each, for codes without zero-points."""
+        scale = np.maximum(self.scale, least)
+        codes = self.codes * _wide(self.scale / scale, self.axis, self.codes.ndim)
+        return replace(self, codes=np.round(codes).astype(np.int64), scale=scale)
 
 
 def least_type(bits: int, *, two_bit: bool) -> ir.DataType:

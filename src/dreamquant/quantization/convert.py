@@ -168,9 +168,11 @@ def quantize_network(
     _require_quantizable(survey, scheme)
     _require_plain_weights(network, survey.layers)
     student = copy.deepcopy(network).requires_grad_(True)
-    ends = {survey.layers[0], survey.layers[-1]}
+    first, last = survey.layers[0], survey.layers[-1]
     layers = [
-        _quantize_layer(student, name, scheme, scheme.bits_of(name, first_or_last=name in ends))
+        _quantize_layer(
+            student, name, scheme, scheme.bits_of(name, first=name == first, last=name == last)
+        )
         for name in survey.layers
     ]
     count = survey.relus if scheme.placement == "relu-output" else 0

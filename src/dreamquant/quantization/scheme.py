@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
@@ -73,7 +73,8 @@ class Scheme:
         joins: bits of tensors that sums, concatenations, poolings or several layers read; such a
             tensor is quantized once, and its readers see that. Biases then become whole numbers
             of integer kernels too, so that nothing but the logits need be computed in float.
-            ``None`` leaves both in float. It takes placement ``layer-input``.
+            ``None`` leaves both in float. It takes placement ``layer-input``. The image, which
+            is stored as well, has at least these bits where the first layer reads it.
 
     Weights are per output channel and their ranges follow the weights (min-max); activations are
     static and per tensor. Biases and batch norm stay in float32.
@@ -108,13 +109,16 @@ class Scheme:
                 remedy="add --placement layer-input",
             )
 
-    def bits_of(self, layer: str, *, first_or_last: bool) -> Bits:
-        """Bits of the layer named ``layer``."""
+    def bits_of(self, layer: str, *, first: bool, last: bool) -> Bits:
+        """Bits of the layer named ``layer``, which may be the first or the last executed."""
         matching = [bits for pattern, bits in self.overrides if fnmatchcase(layer, pattern)]
         if matching:
             return matching[-1]
-        if first_or_last and self.first_last_bits is not None:
+        if (first or last) and self.first_last_bits is not None:
             return Bits(self.first_last_bits, self.first_last_bits)
+        if first and self.joins is not None:
+            # Pixels on few levels cost more than all other activations, and save nothing.
+            return replace(self.bits, activation=max(self.bits.activation, self.joins))
         return self.bits
 
     @property

@@ -19,6 +19,8 @@ _NAMES = {
     "weights": "how weights are rounded",
     "activations": "how activations are rounded",
     "gradient": "gradient through the rounding",
+    "joins": "bits of what sums, concatenations and poolings read",
+    "image": "bits of the image",
     "batch_norm": "batch norm",
     "iteration": "which iteration is reported",
     "teacher_sha256": "the original network",

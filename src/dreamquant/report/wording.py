@@ -98,7 +98,16 @@ def _bits(fields: Mapping[str, Any]) -> str:
     exception = "" if ends == fields["bits"] else f" The first and the last layer have {ends} bits."
     return (
         f"Weights have {weights} bits ({2 ** int(weights)} levels), activations {activations} bits "
-        f"({2 ** int(activations)} levels).{exception}{others}"
+        f"({2 ** int(activations)} levels).{exception}{others}{_joins(fields)}"
+    )
+
+
+def _joins(fields: Mapping[str, Any]) -> str:
+    if "joins" not in fields:
+        return ""
+    return (
+        f" What sums, concatenations and poolings read has {fields['joins']} bits, the image "
+        f"{fields['image']}; biases are whole, in units of input scale times weight scale."
     )
 
 
@@ -145,11 +154,10 @@ def _quantizing(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("--bits", fields["bits"]),
         ("--placement", fields["placement"]),
-        *_ends(scheme),
+        *_scheme_options(scheme),
         *(("--override", f"{name}={bits}") for name, bits in fields["overrides"].items()),
         ("--ranges", scheme["ranges"]),
         ("--gradient", scheme["gradient"]),
-        *([("--joins", str(scheme["joins"]))] if scheme.get("joins") else []),
         ("--preset", manifest["method"]["preset"]),
     ]
 
@@ -184,9 +192,9 @@ def _input_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _ends(scheme: Mapping[str, Any]) -> list[tuple[str, str]]:
-    ends = scheme["first_last_bits"]
-    return [] if ends is None else [("--first-last", str(ends))]
+def _scheme_options(scheme: Mapping[str, Any]) -> list[tuple[str, str]]:
+    given = {"--first-last": scheme["first_last_bits"], "--joins": scheme.get("joins")}
+    return [(option, str(bits)) for option, bits in given.items() if bits is not None]
 
 
 def _python_call(manifest: Mapping[str, Any]) -> str:
@@ -195,8 +203,8 @@ def _python_call(manifest: Mapping[str, Any]) -> str:
     given = {
         "placement": fields["placement"],
         "first_last": scheme["first_last_bits"],
-        "joins": scheme.get("joins"),
         "overrides": tuple(fields["overrides"].items()),
+        "joins": scheme.get("joins"),
         "preset": manifest["method"]["preset"],
         "ranges": scheme["ranges"],
         "gradient": scheme["gradient"],

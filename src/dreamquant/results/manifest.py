@@ -131,7 +131,11 @@ def describe_distillation(
 def _stored(scheme: Scheme) -> dict[str, Any]:
     if scheme.joins is None:
         return {}
-    return {"joins": scheme.joins, "biases": "whole, in units of input scale times weight scale"}
+    return {
+        "joins": scheme.joins,
+        "image": scheme.bits_of("", first=True, last=False).activation,
+        "biases": "whole, in units of input scale times weight scale",
+    }
 
 
 class Storage(NamedTuple):
@@ -275,6 +279,18 @@ def read_origin(
         return Origin(**{field: fields[field] for field in Origin.__dataclass_fields__})
     except _DAMAGE as error:
         raise _damaged(section, error, where) from error
+
+
+def names_file(manifest: Mapping[str, Any], file: str, where: Path) -> bool:
+    """Whether a file in the result folder is on record.
+
+    Raises:
+        ResultError: the record is damaged.
+    """
+    try:
+        return file in dict(manifest["files"])  # a list, which holds no checksums, is refused
+    except _DAMAGE as error:
+        raise _damaged("files", error, where) from error
 
 
 def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:

@@ -1,0 +1,61 @@
+"""A network's own code while it is traced: whatever goes wrong there is told as one error."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
+
+from torch import nn
+
+from dreamquant.errors import ExportError
+from dreamquant.networks.zoo import one_line
+
+_TALKATIVE = ("torch.onnx", "torch.fx.experimental.symbolic_shapes")
+
+
+@contextmanager
+def tracing(network: nn.Module, exporter: str) -> Iterator[None]:
+    """Whatever is raised inside becomes an :class:`ExportError` that names the network.
+
+    The exporter's remarks on its own internals are left out.
+
+    Args:
+        network: the user's own.
+        exporter: the function that traces it.
+    """
+    try:
+        with _quiet():
+            yield
+    except Exception as error:  # the network's own code, and any operation of it, may fail
+        raise ExportError(
+            f"the network cannot be exported: {_cause(error)}",
+            where=type(network).__name__,
+            remedy=f"write that part of its forward pass with operations that `{exporter}` knows, "
+            "for any number of images",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without remarks: PyTorch logs some, warns of others, and prints whole programs."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The first failure of a chain, which is the network's own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {one_line(error)}"
