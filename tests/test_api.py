@@ -408,6 +408,25 @@ def test_a_damaged_checkpoint_cannot_be_resumed(stopped):
         quantize_tiny(out=stopped, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("record", {"nothing": 1}),
+        ("record", None),
+        ("training", {}),
+        ("training", {"iteration": 1, "generator": {"x": torch.zeros(2)}}),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_parts_cannot_be_resumed(part, content, stopped):
+    path = stopped / "checkpoint" / "state.pt"
+    state = checkpoint.read(path.parent)
+    path.write_bytes(checkpoint.encode(state | {part: content}))
+    with pytest.raises(TrainingError, match="does not fit this run") as e:
+        quantize_tiny(out=stopped, resume=True)
+    assert e.value.where == str(path)
+
+
 # ------------------------------------------------------------------------ diagnostics
 
 

@@ -145,11 +145,12 @@ class Job:
             KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
         """
         saved = open_folder(folder, configuration, resume=resume)
-        before = 0.0 if saved is None else saved["record"]["seconds"]
         with sparing_memory(self.accelerator.device):
             if budget is not None and saved is None:
                 self._fit_budget(budget - (time.monotonic() - started))
-            training = self._train(folder, configuration, saved, quiet=quiet)
+            training = self._begun(folder, saved)
+            before = self.record.seconds
+            self._train(training, folder, configuration, quiet=quiet)
             announce("measuring", quiet=quiet)
             measured = self.measuring.finish(training, self.record.ranges_only, quiet=quiet)
             samples, analysis = self.measuring.samples(training), self.measuring.analyse(training)
@@ -226,27 +227,33 @@ class Job:
         )
         self.recipe = replace(self.recipe, schedule=schedule)
 
+    def _begun(self, folder: Path | None, saved: Mapping[str, Any] | None) -> Training:
+        """A run as it starts, or as it was saved."""
+        if folder is not None and saved is not None:
+            with checkpoint.fitting(folder / CHECKPOINT):
+                return self._restored(saved)
+        self.record.iterations = self.recipe.schedule.iterations
+        return self._training(self.student)
+
+    def _restored(self, saved: Mapping[str, Any]) -> Training:
+        self.record = Record(**saved["record"])
+        schedule = self.recipe.schedule.scaled(self.record.iterations)
+        self.recipe = replace(self.recipe, schedule=schedule)
+        training = self._training(self.student)
+        training.load_state_dict(saved["training"])
+        return training
+
     def _train(
         self,
+        training: Training,
         folder: Path | None,
         configuration: Mapping[str, Any],
-        saved: Mapping[str, Any] | None,
         *,
         quiet: bool,
-    ) -> Training:
-        if saved is not None:
-            self.record = Record(**saved["record"])
-            schedule = self.recipe.schedule.scaled(self.record.iterations)
-            self.recipe = replace(self.recipe, schedule=schedule)
+    ) -> None:
         total = self.recipe.schedule.iterations
-        self.record.iterations = total
-        training = self._training(self.student)
-        if saved is not None:
-            training.load_state_dict(saved["training"])
-        display = ProgressDisplay(total, done=training.iteration, quiet=quiet)
-        with display:
+        with ProgressDisplay(total, done=training.iteration, quiet=quiet) as display:
             self._run(training, display, folder, configuration)
-        return training
 
     def _run(
         self,

@@ -21,7 +21,7 @@ from dreamquant.export.parts import part, require
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
 from dreamquant.results.files import sha256_file
-from dreamquant.results.manifest import MANIFEST, read_manifest
+from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
 
 Array = NDArray[Any]
 _INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
@@ -88,18 +88,28 @@ class OnnxNetwork(nn.Module):
     Args:
         session: it runs in.
         description: of the file; one that takes uint8 images gets them back from the normalised.
+        runtime: of the session.
+        path: of the file.
     """
 
-    def __init__(self, session: Session, description: Description) -> None:
+    def __init__(
+        self, session: Session, description: Description, runtime: str, path: Path
+    ) -> None:
         super().__init__()
         self.session, self.description = session, description
+        self.runtime, self.path = runtime, path
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of normalised images (B, C, H, W)."""
+        """Logits (B, classes) of normalised images (B, C, H, W).
+
+        Raises:
+            ExportError: the runtime cannot run the file.
+        """
         feed = images.numpy()
         if self.description.layout is not None:
             feed = as_pixels(images, self.description.input, self.description.layout)
-        return torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0])
+        with running(self.runtime, self.path):
+            return torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0])
 
 
 def as_pixels(images: Tensor, spec: InputSpec, layout: metadata.Layout) -> Array:
@@ -128,7 +138,7 @@ def open_onnx(
     description = metadata.read(properties_of(data, path), str(path))
     with running(runtime, path):
         session = RUNTIMES[runtime](data, threads=threads or torch.get_num_threads())
-    return OnnxNetwork(session, description)
+    return OnnxNetwork(session, description, runtime, path)
 
 
 @contextmanager
@@ -157,8 +167,10 @@ def read_whole(path: Path) -> bytes:
             f"the file cannot be read: {error.strerror}", where=str(path), remedy="check the path"
         ) from error
     if (path.parent / MANIFEST).is_file():
-        known = read_manifest(path.parent).get("files", {}).get(path.name)
-        if known is not None and known["sha256"] != sha256_file(path):
+        manifest = read_manifest(path.parent)
+        files = manifest.get("files")
+        on_record = isinstance(files, dict) and path.name in files
+        if on_record and read_checksum(manifest, path.name, path.parent) != sha256_file(path):
             raise ExportError(
                 f"{path.name} is not the file that the manifest describes: its checksum differs",
                 where=str(path),
