@@ -46,6 +46,7 @@ def distill(
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    verbose: bool = False,
 ) -> Result:
     """Train another, smaller network to do what a trained one does, without data.
 
@@ -71,6 +72,7 @@ def distill(
         out: the result folder; needed to resume.
         resume: as :func:`dreamquant.quantize` does.
         quiet: show no progress.
+        verbose: show losses and accuracies on the way too, line by line.
 
     Returns:
         The result; saved already where ``out`` is given.
@@ -105,6 +107,7 @@ def distill(
         folder=own,
         resume=resume,
         quiet=quiet,
+        verbose=verbose,
         started=started,
     )
     if bits is None:
@@ -121,6 +124,7 @@ def distill(
         out=out,
         resume=resume,
         quiet=quiet,
+        verbose=verbose,
     )
 
 
@@ -138,6 +142,7 @@ def _distilled(
     folder: Path | None,
     resume: bool,
     quiet: bool,
+    verbose: bool,
     started: float,
 ) -> Result:
     accelerator = accelerator_for(device, precision)
@@ -159,7 +164,16 @@ def _distilled(
     )
     student = _beginner(target.module)
     recipe = recipe.lasting(iterations)
-    job = Job(source, student, recipe, images, seed=seed, accelerator=accelerator)
+    job = Job(
+        source,
+        student,
+        recipe,
+        images,
+        seed=seed,
+        accelerator=accelerator,
+        quiet=quiet,
+        verbose=verbose,
+    )
     with alone_in(folder if accelerator.is_main_process else None):
         if resume and (finished := job.finished(folder, configuration, target.module)):
             return finished
@@ -169,7 +183,6 @@ def _distilled(
             started=started,
             budget=None if budget is None else parse_duration(budget),
             resume=resume,
-            quiet=quiet,
         )
         trained = replace(target, weights_sha256=state_sha256(student.network))
         manifest: dict[str, Any] = {
@@ -183,7 +196,7 @@ def _distilled(
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,
         }
-        return job.result(outcome, manifest, folder, quiet=quiet)
+        return job.result(outcome, manifest, folder)
 
 
 def _beginner(module: nn.Module) -> Student:

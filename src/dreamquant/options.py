@@ -203,6 +203,26 @@ Resume = Annotated[
         "was saved yet.",
     ),
 ]
+Quiet = Annotated[
+    bool,
+    Parameter(
+        name=("--quiet", "-q"),
+        group=_RESULT,
+        help="Print nothing but errors, and what --json asks for.",
+        negative="",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[
+    bool,
+    Parameter(
+        name=("--verbose", "-v"),
+        group=_RESULT,
+        help="Print losses, speed and accuracies on the way too, line by line.",
+        negative="",
+        show_default=False,
+    ),
+]
 Diagnostics = Annotated[
     bool,
     _flag(

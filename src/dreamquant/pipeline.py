@@ -17,6 +17,7 @@ from torch import nn
 
 from dreamquant.diagnostics.dynamics import Dynamics, over_time
 from dreamquant.diagnostics.images import diagnose, observed
+from dreamquant.diagnostics.looks import Looks
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.measuring import Measuring
@@ -86,6 +87,8 @@ class Job:
         seed: of everything random.
         accelerator: device, precision and processes.
         diagnostics: whether to record what the papers diagnose.
+        quiet: show no progress.
+        verbose: show losses and accuracies on the way too, line by line.
 
     Raises:
         NetworkError: the network lacks what the recipe or the diagnostics read.
@@ -101,9 +104,12 @@ class Job:
         seed: int,
         accelerator: Accelerator,
         diagnostics: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
     ) -> None:
         self.network, self.recipe = network, recipe
         self.images, self.seed, self.accelerator = images, seed, accelerator
+        self.quiet, self.verbose = quiet, verbose
         self.record = Record()
         device = accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
@@ -126,7 +132,6 @@ class Job:
         started: float,
         budget: float | None,
         resume: bool,
-        quiet: bool,
     ) -> Outcome:
         """Train and measure.
 
@@ -136,7 +141,6 @@ class Job:
             started: when this process began, by the monotonic clock.
             budget: seconds from then to the end of training; ``None`` keeps the schedule.
             resume: go on from the checkpoint in ``folder``.
-            quiet: show no progress.
 
         Raises:
             ResultError: the folder cannot take this run.
@@ -150,9 +154,9 @@ class Job:
                 self._fit_budget(budget - (time.monotonic() - started))
             training = self._begun(folder, saved)
             before = self.record.seconds
-            self._train(training, folder, configuration, quiet=quiet)
-            announce("measuring", quiet=quiet)
-            measured = self.measuring.finish(training, self.record.ranges_only, quiet=quiet)
+            self._train(training, folder, configuration)
+            announce("measuring", quiet=self.quiet)
+            measured = self.measuring.finish(training, self.record.ranges_only, quiet=self.quiet)
             samples, analysis = self.measuring.samples(training), self.measuring.analyse(training)
             diagnosed = self._diagnose(training)
         timings = {
@@ -168,14 +172,7 @@ class Job:
         }
         return Outcome(training.student, measured, samples, analysis, diagnosed)
 
-    def result(
-        self,
-        outcome: Outcome,
-        manifest: Mapping[str, Any],
-        folder: Path | None,
-        *,
-        quiet: bool,
-    ) -> Result:
+    def result(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         """The result of a run that is over; saved where there is a folder.
 
         Raises:
@@ -191,7 +188,7 @@ class Job:
             after_save=write_after_run,
         )
         if folder is not None and self.accelerator.is_main_process:
-            announce("saving", quiet=quiet)
+            announce("saving", quiet=self.quiet)
             result.save(folder)
         return result
 
@@ -244,15 +241,15 @@ class Job:
         return training
 
     def _train(
-        self,
-        training: Training,
-        folder: Path | None,
-        configuration: Mapping[str, Any],
-        *,
-        quiet: bool,
+        self, training: Training, folder: Path | None, configuration: Mapping[str, Any]
     ) -> None:
-        total = self.recipe.schedule.iterations
-        with ProgressDisplay(total, done=training.iteration, quiet=quiet) as display:
+        display = ProgressDisplay(
+            self.recipe.schedule.iterations,
+            done=training.iteration,
+            quiet=self.quiet,
+            verbose=self.verbose,
+        )
+        with display:
             self._run(training, display, folder, configuration)
 
     def _run(
@@ -281,10 +278,28 @@ class Job:
             self.record,
             stopping=lambda: signals.waiting,
         )
-        with _log_in(folder / LOG, self.record, training.iteration) as log, signals:
+        with self._log_in(folder / LOG, training.iteration) as log, signals:
             run(training, [*watchers, log, saving, signals])
         # What comes now, measuring, takes a while and may be stopped or fail too.
         saving.save(training)
+
+    @contextmanager
+    def _log_in(self, folder: Path, done: int) -> Iterator[Watcher]:
+        """TensorBoard's log as a watcher; what its thread cannot write is told like all else."""
+        with writing(folder):
+            log = TensorBoardLog(folder, self.record, done)
+        looks = Looks(log.writer, self.network.input, self.seed)
+
+        def write(training: Training, losses: dict[str, float] | None) -> None:
+            with writing(folder):
+                log(training, losses)
+                looks(training, losses)
+
+        try:
+            yield write
+        finally:
+            with writing(folder):
+                log.close()
 
     def _training(self, student: Student) -> Training:
         return Training(
@@ -312,23 +327,6 @@ class Job:
             **describe_machine(self.accelerator.device),
             "history": {"losses": self.record.losses, "accuracy": self.record.accuracy},
         }
-
-
-@contextmanager
-def _log_in(folder: Path, record: Record, done: int) -> Iterator[Watcher]:
-    """TensorBoard's log as a watcher; what its own thread cannot write is told like all else."""
-    with writing(folder):
-        log = TensorBoardLog(folder, record, done)
-
-    def write(training: Training, losses: dict[str, float] | None) -> None:
-        with writing(folder):
-            log(training, losses)
-
-    try:
-        yield write
-    finally:
-        with writing(folder):
-            log.close()
 
 
 def open_folder(
