@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dreamquant import InputSpec, Result, quantize
+from dreamquant import InputSpec, Method, Result, quantize
+from dreamquant.methods import METHODS
 
 CLASSES = 5
 INPUT = InputSpec(shape=(1, 8, 8), mean=(0.5,), std=(0.25,), num_classes=CLASSES)
@@ -41,11 +42,12 @@ def options(folder: Path, iterations: int) -> Sequence[str]:
     )
 
 
-def job(out: Path, iterations: int = 2) -> Result:
+def job(out: Path, iterations: int = 2, method: Method = METHODS["adadfq"]) -> Result:
     """Quantize it in this process into a folder, or go on with what is there."""
     return quantize(
         _seeded(),
         "w3a3",
+        method,
         input=INPUT,
         iterations=iterations,
         device="cpu",

@@ -135,12 +135,32 @@ def test_the_log_has_the_losses(digits):
     events = EventAccumulator(str(folder / "log")).Reload()
     names = ["generator/Balance", "generator/Band", "generator/BatchNormStatistics"]
     names.append("student/DifferenceEntropy")
-    assert set(events.Tags()["scalars"]) == {*(f"loss/{name}" for name in names), "accuracy/top1"}
+    scalars = {name for name in events.Tags()["scalars"] if not name.startswith("range/")}
+    assert scalars == {*(f"loss/{name}" for name in names), "accuracy/top1"}
     (last,) = result.manifest["history"]["losses"]
     assert last["iteration"] == 6
     for name in names:
         (event,) = events.Scalars(f"loss/{name}")
         assert (event.step, event.value) == (6, pytest.approx(last[name], rel=1e-6))
+
+
+def test_the_log_shows_images_weights_codes_and_ranges(digits):
+    result, folder = digits
+    events = EventAccumulator(str(folder / "log")).Reload()
+    assert events.Tags()["images"] == ["images/synthetic"]
+    layers = [layer["name"] for layer in result.manifest["coverage"]["layers"]]
+    assert sorted(events.Tags()["histograms"]) == sorted(
+        f"{what}/{layer}" for what in ("weights", "codes") for layer in layers
+    )
+    codes = events.Histograms(f"codes/{layers[0]}")[-1]
+    assert codes.step == 6
+    assert (codes.histogram_value.min, codes.histogram_value.max) == (-4, 3)
+    quantizers = result.model.activation_quantizers()
+    for name, quantizer in quantizers.items():
+        low, high = (events.Scalars(f"range/{name}/{end}")[-1].value for end in ("low", "high"))
+        assert high - low == pytest.approx(7 * quantizer.scale.item())
+        assert low <= 0 < high
+    assert len(quantizers) > 0
 
 
 def test_a_loaded_student_answers_bit_by_bit_the_same(digits):
@@ -408,6 +428,25 @@ def test_a_damaged_checkpoint_cannot_be_resumed(stopped):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(TrainingError, match="cannot be read"):
         quantize_tiny(out=stopped, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("record", {"nothing": 1}),
+        ("record", None),
+        ("training", {}),
+        ("training", {"iteration": 1, "generator": {"x": torch.zeros(2)}}),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_parts_cannot_be_resumed(part, content, stopped):
+    path = stopped / "checkpoint" / "state.pt"
+    state = checkpoint.read(path.parent)
+    path.write_bytes(checkpoint.encode(state | {part: content}))
+    with pytest.raises(TrainingError, match="does not fit this run") as e:
+        quantize_tiny(out=stopped, resume=True)
+    assert e.value.where == str(path)
 
 
 # ------------------------------------------------------------------------ diagnostics

@@ -240,7 +240,7 @@ def test_what_quantize_prints_fits_the_terminal(saved, capsys, monkeypatch, widt
 
 
 def test_progress_goes_to_standard_error(run, tmp_path, data):
-    written = run("quantize", *DIGITS, *SHORT, *data, "--out", str(tmp_path / "out"))
+    written = run("quantize", *DIGITS, *SHORT, *data, "-v", "--out", str(tmp_path / "out"))
     assert "student learns from iteration 1 of 4\n" in written.err
     assert "after 3 of 4 iterations\n" in written.err
     assert "iterations\n" not in written.out
@@ -362,6 +362,24 @@ def test_evaluate_prints_a_table_of_what_was_measured(run, saved, unlabelled, da
 
 
 # ---------------------------------------------------------------------------- methods
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_prints_nothing(run, tmp_path, option):
+    assert run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out"), option) == ("", "")
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_elsewhere_than_on_a_terminal_each_phase_is_one_line(run, tmp_path):
+    written = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out"), "-q", "--json")
+    assert json.loads(written.out)["iterations"] == 4
+    assert written.err == ""
+    written = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "other"))
+    assert written.err.splitlines() == [
+        "student learns from iteration 1 of 4",
+        "measuring",
+        "saving",
+    ]
 
 
 def test_methods_lists_them_all(run):
@@ -516,7 +534,7 @@ def test_a_real_network_takes_half_a_gigabyte_beside_torch_and_starts_soon(tmp_p
         *("quantize", f"{networks}:cifar10_resnet20"),
         *("--weights", str(real_data / "weights" / "cifar10_resnet20.safetensors")),
         *("--input", "3x32x32", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
-        *("--bits", "w3a3", "--iterations", "4", "--data", str(few), "--device", "cpu"),
+        *("--bits", "w3a3", "--iterations", "4", "--data", str(few), "--device", "cpu", "-v"),
         *("--out", str(tmp_path / "out")),
     ]
     program = (

@@ -55,6 +55,7 @@ def quantize(
     diagnostics: bool = False,
     resume: bool = False,
     quiet: bool = False,
+    verbose: bool = False,
 ) -> Result:
     """Quantize a trained network on images dreamed up from the network itself.
 
@@ -85,6 +86,7 @@ def quantize(
         resume: go on from the checkpoint in ``out``; start where there is none, and return the
             result where there is one already.
         quiet: show no progress.
+        verbose: show losses and accuracies on the way too, line by line.
 
     Returns:
         The result; saved already where ``out`` is given.
@@ -142,12 +144,14 @@ def quantize(
         accelerator=accelerator,
         accumulate=accumulate,
         diagnostics=diagnostics,
+        quiet=quiet,
+        verbose=verbose,
     )
     with alone_in(folder if accelerator.is_main_process else None):
         if resume and (finished := job.finished(folder, configuration, teacher.module)):
             return finished
         outcome = job.complete(
-            folder, configuration, started=started, budget=seconds, resume=resume, quiet=quiet
+            folder, configuration, started=started, budget=seconds, resume=resume
         )
         manifest = {
             "schema": describe.SCHEMA,
@@ -161,15 +165,17 @@ def quantize(
             "coverage": asdict(coverage),
             **outcome.measured,
         }
-        return job.result(outcome, manifest, folder, quiet=quiet)
+        return job.result(outcome, manifest, folder)
 
 
-def quantize_demo(out: str | Path) -> Result:
+def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False) -> Result:
     """Quantize the embedded digit network to W3A3 with AdaDFQ, and save the result.
 
     Args:
         out: the result folder; what an earlier demo left there is replaced, or gone on with where
             it was stopped.
+        quiet: as for :func:`quantize`.
+        verbose: likewise.
 
     Raises:
         ResultError: the folder holds something else, or cannot be written.
@@ -178,7 +184,15 @@ def quantize_demo(out: str | Path) -> Result:
     remove_result(Path(out), made_from=network.weights_sha256)
     resume = (Path(out) / CHECKPOINT / STATE).exists()
     return quantize(
-        network, "w3a3", "adadfq", data=demo.HELD_OUT, device="cpu", out=out, resume=resume
+        network,
+        "w3a3",
+        "adadfq",
+        data=demo.HELD_OUT,
+        device="cpu",
+        out=out,
+        resume=resume,
+        quiet=quiet,
+        verbose=verbose,
     )
 
 

@@ -68,6 +68,8 @@ def quantize(
     resume: options.Resume = False,
     export: options.Export = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
     with resumable(out, "--resume"):
@@ -96,8 +98,10 @@ def quantize(
             out=out,
             diagnostics=diagnostics,
             resume=resume,
+            quiet=quiet,
+            verbose=verbose,
         )
-    _present(result, out, as_json=json, export=export)
+    _present(result, out, as_json=json, quiet=quiet, export=export)
 
 
 @app.command(sort_key=1)
@@ -124,6 +128,8 @@ def distill(
     data: options.Data = None,
     resume: options.Resume = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Train another, smaller network to do what a trained one does, without data."""
     with resumable(out, "--resume"):
@@ -144,8 +150,10 @@ def distill(
             accumulate=accumulate,
             out=out,
             resume=resume,
+            quiet=quiet,
+            verbose=verbose,
         )
-    _present(result, out, as_json=json)
+    _present(result, out, as_json=json, quiet=quiet)
 
 
 @app.command(sort_key=2)
@@ -213,13 +221,19 @@ def methods(
 
 
 @app.command(sort_key=5)
-def demo(*, out: options.DemoOut = Path("out/demo"), json: options.Json = False) -> None:
+def demo(
+    *,
+    out: options.DemoOut = Path("out/demo"),
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
     """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
     with resumable(out):
         from dreamquant.api import quantize_demo
 
-        result = quantize_demo(out)
-    _present(result, out, as_json=json)
+        result = quantize_demo(out, quiet=quiet, verbose=verbose)
+    _present(result, out, as_json=json, quiet=quiet)
 
 
 app.command(report, sort_key=6)
@@ -295,14 +309,17 @@ def _nothing_to_measure(data: str) -> DataError:
     )
 
 
-def _present(result: Result, out: Path, *, as_json: bool, export: bool = False) -> None:
+def _present(
+    result: Result, out: Path, *, as_json: bool, quiet: bool, export: bool = False
+) -> None:
     from dreamquant import processes
 
     if processes.rank() > 0:
         return
+    exported = {"exported": cli_deploy.exported(out)} if export and (as_json or quiet) else {}
     if as_json:
-        exported = {"exported": cli_deploy.exported(out)} if export else {}
         _print_json({"out": str(out), **result.summary(), **exported})
+    if as_json or quiet:
         return
     from dreamquant.printing import result_table
 

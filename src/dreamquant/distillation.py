@@ -47,6 +47,7 @@ def distill(
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    verbose: bool = False,
 ) -> Result:
     """Train another, smaller network to do what a trained one does, without data.
 
@@ -73,6 +74,7 @@ def distill(
         out: the result folder; needed to resume.
         resume: as :func:`dreamquant.quantize` does.
         quiet: show no progress.
+        verbose: show losses and accuracies on the way too, line by line.
 
     Returns:
         The result; saved already where ``out`` is given.
@@ -108,6 +110,7 @@ def distill(
         folder=own,
         resume=resume,
         quiet=quiet,
+        verbose=verbose,
         started=started,
     )
     if bits is None:
@@ -125,6 +128,7 @@ def distill(
         out=out,
         resume=resume,
         quiet=quiet,
+        verbose=verbose,
     )
 
 
@@ -143,6 +147,7 @@ def _distilled(
     folder: Path | None,
     resume: bool,
     quiet: bool,
+    verbose: bool,
     started: float,
 ) -> Result:
     accelerator = accelerator_for(device, precision)
@@ -173,6 +178,8 @@ def _distilled(
         seed=seed,
         accelerator=accelerator,
         accumulate=accumulate,
+        quiet=quiet,
+        verbose=verbose,
     )
     with alone_in(folder if accelerator.is_main_process else None):
         if resume and (finished := job.finished(folder, configuration, target.module)):
@@ -183,7 +190,6 @@ def _distilled(
             started=started,
             budget=None if budget is None else parse_duration(budget),
             resume=resume,
-            quiet=quiet,
         )
         trained = replace(target, weights_sha256=state_sha256(student.network))
         manifest: dict[str, Any] = {
@@ -199,7 +205,7 @@ def _distilled(
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,
         }
-        return job.result(outcome, manifest, folder, quiet=quiet)
+        return job.result(outcome, manifest, folder)
 
 
 def _beginner(module: nn.Module) -> Student:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,9 @@ _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
 _TRAINING = Group.create_ordered("Training")
 _RESULT = Group.create_ordered("Result")
+
+
+_SIDE = re.compile("[0-9]{1,9}")
 
 
 def _whole(_: type, tokens: Sequence[Any]) -> int:
@@ -204,6 +208,26 @@ Resume = Annotated[
         "was saved yet.",
     ),
 ]
+Quiet = Annotated[
+    bool,
+    Parameter(
+        name=("--quiet", "-q"),
+        group=_RESULT,
+        help="Print nothing but errors, and what --json asks for.",
+        negative="",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[
+    bool,
+    Parameter(
+        name=("--verbose", "-v"),
+        group=_RESULT,
+        help="Print losses, speed and accuracies on the way too, line by line.",
+        negative="",
+        show_default=False,
+    ),
+]
 Diagnostics = Annotated[
     bool,
     _flag(
@@ -273,7 +297,7 @@ def parse_shape(text: str) -> tuple[int, int, int]:
         NetworkError: the text is not of that form.
     """
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+    if len(parts) != 3 or not all(_SIDE.fullmatch(part) for part in parts):
         raise NetworkError(
             f"{text!r} is no input shape", where="--input", remedy="give CxHxW, as 3x32x32"
         )

@@ -17,6 +17,7 @@ from torch import nn
 
 from dreamquant.diagnostics.dynamics import Dynamics, over_time
 from dreamquant.diagnostics.images import diagnose, observed
+from dreamquant.diagnostics.looks import Looks
 from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.measuring import Measuring
@@ -87,6 +88,8 @@ class Job:
         accelerator: device, precision and processes.
         accumulate: parts that each process takes its share of a batch in.
         diagnostics: whether to record what the papers diagnose.
+        quiet: show no progress.
+        verbose: show losses and accuracies on the way too, line by line.
 
     Raises:
         NetworkError: the network lacks what the recipe or the diagnostics read.
@@ -103,10 +106,13 @@ class Job:
         accelerator: Accelerator,
         accumulate: int,
         diagnostics: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
     ) -> None:
         self.network, self.recipe = network, recipe
         self.images, self.seed = images, seed
         self.accelerator, self.accumulate = accelerator, accumulate
+        self.quiet, self.verbose = quiet or not accelerator.is_main_process, verbose
         self.record = Record()
         device = accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
@@ -129,7 +135,6 @@ class Job:
         started: float,
         budget: float | None,
         resume: bool,
-        quiet: bool,
     ) -> Outcome:
         """Train and measure.
 
@@ -139,7 +144,6 @@ class Job:
             started: when this process began, by the monotonic clock.
             budget: seconds from then to the end of training; ``None`` keeps the schedule.
             resume: go on from the checkpoint in ``folder``.
-            quiet: show no progress.
 
         Raises:
             ResultError: the folder cannot take this run.
@@ -147,15 +151,15 @@ class Job:
                 does not suffice.
             KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
         """
-        quiet = quiet or not self.accelerator.is_main_process
         saved = open_folder(folder, configuration, resume=resume)
-        before = 0.0 if saved is None else saved["record"]["seconds"]
         with sparing_memory(self.accelerator.device):
             if budget is not None and saved is None:
                 self._fit_budget(budget - (time.monotonic() - started))
-            training = self._train(folder, configuration, saved, quiet=quiet)
-            announce("measuring", quiet=quiet)
-            measured = self.measuring.finish(training, self.record.ranges_only, quiet=quiet)
+            training = self._begun(folder, saved)
+            before = self.record.seconds
+            self._train(training, folder, configuration)
+            announce("measuring", quiet=self.quiet)
+            measured = self.measuring.finish(training, self.record.ranges_only, quiet=self.quiet)
             samples, analysis = self.measuring.samples(training), self.measuring.analyse(training)
             diagnosed = self._diagnose(training)
         timings = {
@@ -171,14 +175,7 @@ class Job:
         }
         return Outcome(training.student, measured, samples, analysis, diagnosed)
 
-    def result(
-        self,
-        outcome: Outcome,
-        manifest: Mapping[str, Any],
-        folder: Path | None,
-        *,
-        quiet: bool,
-    ) -> Result:
+    def result(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         """The result of a run that is over; saved where there is a folder.
 
         Raises:
@@ -194,7 +191,7 @@ class Job:
             after_save=write_after_run,
         )
         if folder is not None and self.accelerator.is_main_process:
-            announce("saving", quiet=quiet)
+            announce("saving", quiet=self.quiet)
             result.save(folder)
         return result
 
@@ -230,27 +227,33 @@ class Job:
         )
         self.recipe = replace(self.recipe, schedule=schedule)
 
-    def _train(
-        self,
-        folder: Path | None,
-        configuration: Mapping[str, Any],
-        saved: Mapping[str, Any] | None,
-        *,
-        quiet: bool,
-    ) -> Training:
-        if saved is not None:
-            self.record = Record(**saved["record"])
-            schedule = self.recipe.schedule.scaled(self.record.iterations)
-            self.recipe = replace(self.recipe, schedule=schedule)
-        total = self.recipe.schedule.iterations
-        self.record.iterations = total
+    def _begun(self, folder: Path | None, saved: Mapping[str, Any] | None) -> Training:
+        """A run as it starts, or as it was saved."""
+        if folder is not None and saved is not None:
+            with checkpoint.fitting(folder / CHECKPOINT):
+                return self._restored(saved)
+        self.record.iterations = self.recipe.schedule.iterations
+        return self._training(self.student)
+
+    def _restored(self, saved: Mapping[str, Any]) -> Training:
+        self.record = Record(**saved["record"])
+        schedule = self.recipe.schedule.scaled(self.record.iterations)
+        self.recipe = replace(self.recipe, schedule=schedule)
         training = self._training(self.student)
-        if saved is not None:
-            training.load_state_dict(saved["training"])
-        display = ProgressDisplay(total, done=training.iteration, quiet=quiet)
+        training.load_state_dict(saved["training"])
+        return training
+
+    def _train(
+        self, training: Training, folder: Path | None, configuration: Mapping[str, Any]
+    ) -> None:
+        display = ProgressDisplay(
+            self.recipe.schedule.iterations,
+            done=training.iteration,
+            quiet=self.quiet,
+            verbose=self.verbose,
+        )
         with display:
             self._run(training, display, folder, configuration)
-        return training
 
     def _run(
         self,
@@ -278,10 +281,28 @@ class Job:
             self.record,
             stopping=lambda: signals.waiting,
         )
-        with _log_in(folder / LOG, self.record, training.iteration) as log, signals:
+        with self._log_in(folder / LOG, training.iteration) as log, signals:
             run(training, [*watchers, log, saving, signals])
         # What comes now, measuring, takes a while and may be stopped or fail too.
         saving.save(training)
+
+    @contextmanager
+    def _log_in(self, folder: Path, done: int) -> Iterator[Watcher]:
+        """TensorBoard's log as a watcher; what its thread cannot write is told like all else."""
+        with writing(folder):
+            log = TensorBoardLog(folder, self.record, done)
+        looks = Looks(log.writer, self.network.input, self.seed)
+
+        def write(training: Training, losses: dict[str, float] | None) -> None:
+            with writing(folder):
+                log(training, losses)
+                looks(training, losses)
+
+        try:
+            yield write
+        finally:
+            with writing(folder):
+                log.close()
 
     def _training(self, student: Student) -> Training:
         return Training(
@@ -310,23 +331,6 @@ class Job:
             **describe_machine(self.accelerator.device),
             "history": {"losses": self.record.losses, "accuracy": self.record.accuracy},
         }
-
-
-@contextmanager
-def _log_in(folder: Path, record: Record, done: int) -> Iterator[Watcher]:
-    """TensorBoard's log as a watcher; what its own thread cannot write is told like all else."""
-    with writing(folder):
-        log = TensorBoardLog(folder, record, done)
-
-    def write(training: Training, losses: dict[str, float] | None) -> None:
-        with writing(folder):
-            log(training, losses)
-
-    try:
-        yield write
-    finally:
-        with writing(folder):
-            log.close()
 
 
 def open_folder(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 import tarfile
@@ -521,3 +522,33 @@ def test_real_imagenet(real_data: Path) -> None:
     images = open_images(real_data / "imagenet" / "samples1000_256.tar", spec, limit=8)
     assert labels(images) == list(range(8))
     assert next(images.batches(8)).shape == (8, 3, 224, 224)
+
+
+# ------------------------------------------------------------------- what no one may ask
+
+
+def test_links_that_lead_round_in_circles_are_followed_once(tmp_path: Path) -> None:
+    for name in "01":
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "a.png")
+        # Two in each: followed again and again they would make 2^40 folders.
+        (tmp_path / name / "here").symlink_to(tmp_path / name)
+        (tmp_path / name / "up").symlink_to(tmp_path)
+    assert len(files.folder_files(tmp_path)) == 2
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    spec = InputSpec((1, 8, 8), (0.5,), (0.5,), 5)
+    with pytest.raises(DataError, match="no ordinary file"):
+        next(open_images(tmp_path, spec).batches(1))
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_not_read(tmp_path: Path) -> None:
+    spec, images = InputSpec((1, 8, 8), (0.5,), (0.5,), 5), np.zeros((2**21, 8, 8, 1), np.uint8)
+    np.savez_compressed(tmp_path / "bomb.npz", images=images)
+    assert (tmp_path / "bomb.npz").stat().st_size < 2**18
+    with pytest.raises(DataError, match="far more than its size"):
+        open_images(tmp_path / "bomb.npz", spec)
+    np.savez_compressed(tmp_path / "small.npz", images=images[: 2**19])
+    assert len(open_images(tmp_path / "small.npz", spec)) == 2**19

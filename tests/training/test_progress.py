@@ -20,9 +20,9 @@ def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def show(training, *, quiet=False):
+def show(training, *, quiet=False, verbose=False):
     total = training.recipe.schedule.iterations
-    display = ProgressDisplay(total, done=training.iteration, quiet=quiet)
+    display = ProgressDisplay(total, done=training.iteration, quiet=quiet, verbose=verbose)
     with display:
         run(training, [display])
         display.note_accuracy("top-1 87.5 % of 8", training.iteration)
@@ -35,8 +35,24 @@ def test_elsewhere_than_on_a_terminal_each_phase_is_one_line(recipe_for, trainin
     assert err.splitlines() == [
         "generator warms up from iteration 1 of 25",
         "student learns from iteration 12 of 25",
-        "  top-1 87.5 % of 8 after 25 of 25 iterations",
     ]
+
+
+def test_verbose_adds_every_reading_and_accuracy(recipe_for, training_for, capsys):
+    show(training_for(recipe_for(iterations=25, student_warmup=12)), verbose=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == [
+        "generator warms up from iteration 1 of 25",
+        "student learns from iteration 12 of 25",
+    ]
+    readings = [line.strip() for line in lines if line.startswith("  ")]
+    assert [line.partition(":")[0] for line in readings[:-1]] == [
+        "10 of 25",
+        "20 of 25",
+        "25 of 25",
+    ]
+    assert all("images/s" in line and "BatchNormStatistics" in line for line in readings[:-1])
+    assert readings[-1] == "top-1 87.5 % of 8 after 25 of 25 iterations"
 
 
 def test_a_resumed_run_tells_where_it_goes_on(recipe_for, training_for, capsys):

@@ -20,6 +20,7 @@ from dreamquant.evaluation.files import (
     tar_files,
     with_labels,
 )
+from dreamquant.networks.archives import require_no_bomb
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.torchvision_data import TEST_SPLITS, open_test_split
 
@@ -162,13 +163,15 @@ def _from_npz(path: Path, spec: InputSpec, limit: int | None) -> EvaluationSet:
 
 def _load_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
     try:
+        require_no_bomb(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("images", "labels") if name in archive}
     # A damaged zip or header ends in a dozen kinds of error, from BadZipFile to MemoryError; and
     # what NumPy says of one with objects advises to run their code.
     except Exception as error:
         raise DataError(
-            "the .npz cannot be read: it is damaged, or holds more than numbers",
+            "the .npz cannot be read: it is damaged, holds more than numbers, or unpacks to far "
+            "more than its size",
             where=str(path),
             remedy="save it anew with numpy.savez(file, images=..., labels=...)",
         ) from error

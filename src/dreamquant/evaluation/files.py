@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from itertools import zip_longest
@@ -45,7 +46,13 @@ class Extent:
     place: str
 
     def read(self) -> bytes:
-        """The bytes themselves."""
+        """The bytes themselves.
+
+        Raises:
+            OSError: they cannot be read, or the file is none: opening a pipe would wait for ever.
+        """
+        if not self.path.is_file():
+            raise OSError(errno.EINVAL, "it is no ordinary file")
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -59,17 +66,25 @@ Files = dict[PurePosixPath, Extent]
 
 def folder_files(root: Path) -> Files:
     """The images and label tables below a folder, by their names seen from it, sorted."""
-    found = [
-        Path(folder, name)
-        # Class folders are often links, and torchvision follows them too.
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-    ]
+    found = [Path(folder, name) for folder, names in _walk(root) for name in names]
     files = {
         PurePosixPath(path.relative_to(root).as_posix()): Extent(path, 0, -1, str(path))
         for path in found
     }
     return {name: files[name] for name in sorted(files) if _is_wanted(name)}
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder once, with the names of its files, even where links lead round in circles."""
+    known: set[tuple[int, int]] = set()
+    # Class folders are often links, and torchvision follows them too.
+    for folder, folders, names in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in known:
+            folders.clear()
+            continue
+        known.add((status.st_dev, status.st_ino))
+        yield folder, names
 
 
 def tar_files(path: Path) -> Files:

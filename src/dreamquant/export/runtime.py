@@ -88,18 +88,28 @@ class OnnxNetwork(nn.Module):
     Args:
         session: it runs in.
         description: of the file; one that takes uint8 images gets them back from the normalised.
+        runtime: of the session.
+        path: of the file.
     """
 
-    def __init__(self, session: Session, description: Description) -> None:
+    def __init__(
+        self, session: Session, description: Description, runtime: str, path: Path
+    ) -> None:
         super().__init__()
         self.session, self.description = session, description
+        self.runtime, self.path = runtime, path
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of normalised images (B, C, H, W)."""
+        """Logits (B, classes) of normalised images (B, C, H, W).
+
+        Raises:
+            ExportError: the runtime cannot run the file.
+        """
         feed = images.numpy()
         if self.description.layout is not None:
             feed = as_pixels(images, self.description.input, self.description.layout)
-        return torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0])
+        with running(self.runtime, self.path):
+            return torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0])
 
 
 def as_pixels(images: Tensor, spec: InputSpec, layout: metadata.Layout) -> Array:
@@ -128,9 +138,9 @@ def open_onnx(
     description = metadata.read(properties_of(data, path), str(path))
     with running(runtime, path):
         session = RUNTIMES[runtime](data, threads=threads or torch.get_num_threads())
-        network = OnnxNetwork(session, description)
-        # Once, since a file may be sound and yet not what its metadata tell.
-        network(torch.zeros(1, *description.input.shape))
+    network = OnnxNetwork(session, description, runtime, path)
+    # Once, since a file may be sound and yet not what its metadata tell.
+    network(torch.zeros(1, *description.input.shape))
     return network
 
 

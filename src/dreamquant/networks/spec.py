@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from dreamquant.errors import NetworkError
 
+_MOST_VALUES = 2**25  # an image of 3,300 x 3,300 pixels
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -39,6 +41,12 @@ class InputSpec:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise NetworkError(
                 f"{self.shape} is no input shape", where="--input", remedy="give CxHxW, as 3x32x32"
+            )
+        if math.prod(self.shape) > _MOST_VALUES:
+            raise NetworkError(
+                f"an input of {' x '.join(map(str, self.shape))} is too large",
+                where="--input",
+                remedy=f"give a shape of at most {_MOST_VALUES:,} values",
             )
         channels = self.shape[0]
         for option, values in (("--mean", self.mean), ("--std", self.std)):

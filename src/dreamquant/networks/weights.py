@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreamquant.errors import WeightsError
+from dreamquant.networks.archives import require_no_bomb
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 _PARALLEL_PREFIX = "module."
@@ -128,6 +129,7 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path) -> object:
     try:
+        require_no_bomb(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message advises weights_only=False, which would run the file's code.

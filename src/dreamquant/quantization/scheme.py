@@ -13,7 +13,7 @@ Placement = Literal["relu-output", "layer-input"]
 Ranges = Literal["ema", "learned"]
 Gradient = Literal["straight-through", "clipped"]
 
-_NOTATION = re.compile(r"w(\d+)a(\d+)", re.IGNORECASE)
+_NOTATION = re.compile(r"w([0-9]{1,9})a([0-9]{1,9})", re.IGNORECASE)
 _LEAST, _MOST = 2, 8
 
 

@@ -305,6 +305,26 @@ def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:
         raise _damaged("files", error, where) from error
 
 
+def read_summary(manifest: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """The figures on record that a run is known by.
+
+    Raises:
+        ResultError: the record is incomplete.
+    """
+    try:
+        return {
+            **{
+                name: {"top1": None if measured is None else measured["top1"]}
+                for name, measured in manifest["accuracy"].items()
+            },
+            "agreement": manifest["agreement"]["percent"],
+            "seconds": manifest["timings"]["seconds"],
+            "iterations": manifest["timings"]["iterations"],
+        }
+    except _DAMAGE as error:
+        raise _damaged("accuracy, agreement or timings", error, where) from error
+
+
 def _damaged(section: str, error: Exception, where: Path) -> ResultError:
     return ResultError(
         f"the manifest's section {section!r} is damaged: {_reason(error)}",

@@ -39,6 +39,7 @@ from dreamquant.results.manifest import (
     read_manifest,
     read_origin,
     read_scheme,
+    read_summary,
 )
 from dreamquant.results.samples import encode_tiles, save_samples
 from dreamquant.results.student import decode, encode
@@ -92,18 +93,12 @@ class Result:
         return read_input(self.manifest, Path())
 
     def summary(self) -> dict[str, Any]:
-        """The headline, as the command line prints it with ``--json``."""
-        accuracy = self.manifest["accuracy"]
-        timings = self.manifest["timings"]
-        return {
-            **{
-                name: {"top1": None if measured is None else measured["top1"]}
-                for name, measured in accuracy.items()
-            },
-            "agreement": self.manifest["agreement"]["percent"],
-            "seconds": timings["seconds"],
-            "iterations": timings["iterations"],
-        }
+        """The headline, as the command line prints it with ``--json``.
+
+        Raises:
+            ResultError: the manifest is damaged.
+        """
+        return read_summary(self.manifest, Path())
 
     def evaluate(self, data: str | Path, *, limit: int | None = None) -> Evaluation:
         """Accuracy on labelled images, agreement with the teacher where it is at hand.

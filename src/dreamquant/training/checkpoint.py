@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dreamquant.errors import TrainingError
+from dreamquant.networks.archives import require_no_bomb
 
 STATE = "state.pt"
 _PARTS = {"configuration", "record", "training"}
@@ -34,6 +36,7 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise _unusable("there is no checkpoint to resume", path)
     try:
+        require_no_bomb(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _unusable(f"the checkpoint cannot be read: {error.strerror}", path) from error
@@ -46,6 +49,22 @@ def read(folder: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not state.keys() >= _PARTS:
         raise _unusable("the checkpoint cannot be read: it holds something else", path)
     return state
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Whatever a checkpoint of other parts ends in, inside, becomes an error that names it.
+
+    Raises:
+        TrainingError: the checkpoint in ``folder`` does not fit the run.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _unusable(
+            f"the checkpoint does not fit this run: {reason}", folder / STATE
+        ) from error
 
 
 def _unusable(what: str, path: Path) -> TrainingError:

@@ -28,9 +28,13 @@ class ProgressDisplay:
         total: iterations of the run.
         done: of them, before this process.
         quiet: show nothing at all.
+        verbose: show losses and accuracies line by line too.
     """
 
-    def __init__(self, total: int, *, done: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self, total: int, *, done: int = 0, quiet: bool = False, verbose: bool = False
+    ) -> None:
+        self.verbose = verbose
         self.console = Console(stderr=True, quiet=quiet)
         self.total, self.done = total, done
         self.accuracy = ""
@@ -79,6 +83,8 @@ class ProgressDisplay:
         self.bar.update(self.task, completed=training.iteration)
         if losses is not None:
             self.bar.update(self.task, detail=self._detail(losses))
+            if self.verbose:
+                self.say(f"  {training.iteration} of {self.total}: {self._detail(losses)}")
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -91,7 +97,7 @@ class ProgressDisplay:
     def note_accuracy(self, text: str, iteration: int) -> None:
         """Show the latest measured accuracy."""
         self.accuracy = text
-        if not self.console.is_terminal:
+        if self.verbose:
             self.say(f"  {text} after {iteration} of {self.total} iterations")
 
     def _enter_phase(self, phase: str, iteration: int) -> None:

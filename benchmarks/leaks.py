@@ -1,0 +1,81 @@
+"""Memory and file handles over thousands of iterations of a run, everything it writes included."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import psutil
+import torch
+
+import tiny
+from dreamquant import Method, pipeline
+from dreamquant.methods import METHODS
+from dreamquant.training.loop import Training, Watcher
+
+_TENSORS = (torch.Tensor, torch.nn.Parameter)
+
+
+@dataclass
+class Levels:
+    """What a run held after so many iterations.
+
+    Attributes:
+        iterations: of each reading.
+        resident: bytes of the process.
+        tensors: that are alive.
+        files: that are open.
+    """
+
+    iterations: list[int] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    tensors: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+
+    def slope(self, values: list[int]) -> float:
+        """Growth per iteration, by least squares over the later half, when caches are full."""
+        half = len(self.iterations) // 2
+        line = statistics.linear_regression(self.iterations[half:], values[half:])
+        return line.slope
+
+
+def watch(out: Path, iterations: int, every: int, *beside: Watcher) -> Levels:
+    """Run a job, and read its levels now and then.
+
+    Args:
+        out: its result folder.
+        iterations: of it.
+        every: so many, a reading.
+        beside: further watchers.
+    """
+    levels = Levels()
+
+    def read(training: Training, losses: dict[str, float] | None) -> None:
+        if training.iteration % every:
+            return
+        gc.collect()
+        process = psutil.Process()
+        levels.iterations.append(training.iteration)
+        levels.resident.append(process.memory_info().rss)
+        levels.tensors.append(sum(type(one) in _TENSORS for one in gc.get_objects()))
+        levels.files.append(process.num_fds())
+
+    with patch.object(pipeline, "run", _watched(pipeline.run, (*beside, read))):
+        tiny.job(out, iterations, _of_few_images())
+    return levels
+
+
+def _of_few_images() -> Method:
+    """AdaDFQ on batches of four, since what leaks does not depend on their size."""
+    method = METHODS["adadfq"]
+    quick = method.presets["quick"]
+    preset = replace(quick, schedule=replace(quick.schedule, batch=4))
+    return replace(method, presets={"quick": preset})
+
+
+def _watched(run: Callable[..., None], more: tuple[Watcher, ...]) -> Callable[..., None]:
+    return lambda training, watchers: run(training, [*watchers, *more])

@@ -1,0 +1,33 @@
+"""Nothing grows with the iterations; ``benchmarks/reliability.py`` looks at twenty thousand."""
+
+from __future__ import annotations
+
+import pytest
+
+import leaks
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Checkpoints as often as they can come, for they may leak too."""
+    monkeypatch.setattr("dreamquant.training.watchers._SHORTEST", 0.0)
+    monkeypatch.setattr("dreamquant.training.watchers._LONGEST", 0.0)
+
+
+@pytest.mark.usefixtures("often")
+def test_nothing_grows(tmp_path):
+    levels = leaks.watch(tmp_path / "out", 100, 5)
+    assert levels.slope(levels.tensors) == 0
+    assert levels.slope(levels.files) == 0
+    assert levels.slope(levels.resident) < 20_000
+
+
+def test_a_leak_is_noticed(tmp_path):
+    kept = []
+
+    def leak(training, losses):
+        kept.append((training.draw_batch(1).images, (tmp_path / "file").open("w")))
+
+    levels = leaks.watch(tmp_path / "out", 24, 4, leak)
+    assert levels.slope(levels.tensors) >= 1
+    assert levels.slope(levels.files) == pytest.approx(1)

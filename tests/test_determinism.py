@@ -1,0 +1,28 @@
+"""Same seed, same machine, same bytes: in processes that share nothing but the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from dreamquant import demo
+
+COMMAND = (
+    *(sys.executable, "-c", "from dreamquant.cli import main; main()", "quantize"),
+    *(f"{demo.NETWORK}:digits", "--weights", str(demo.WEIGHTS), "--input", "1x8x8"),
+    *("--mean", "0.3054", "--std", "0.3758", "--iterations", "4", "--device", "cpu", "-q"),
+)
+
+
+def files(out, *options, hash_seed):
+    """The bytes of a run in a process of its own, whose sets hash their own way."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": hash_seed}
+    subprocess.run([*COMMAND, "--out", str(out), *options], check=True, env=environment)
+    return [(out / name).read_bytes() for name in ("student.safetensors", "samples.png")]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
+    one = files(tmp_path / "one", hash_seed="1")
+    assert files(tmp_path / "again", hash_seed="2") == one
+    assert files(tmp_path / "other", "--seed", "1", hash_seed="1") != one
