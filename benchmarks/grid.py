@@ -29,6 +29,7 @@ class Point:
     seed: int
     iterations: int | None = None
     precision: str = "32"
+    preset: str = "quick"
 
 
 class Grid:
@@ -52,18 +53,22 @@ class Grid:
 
     def has(self, point: Point) -> bool:
         """Whether a run is on record."""
-        key = (point.method, point.bits, point.seed)
-        return any((run["method"], run["bits"], run["seed"]) == key for run in self.runs)
+        key = (point.bits, point.method, point.seed, point.preset)
+        return any((*_place(run), run.get("preset", "quick")) == key for run in self.runs)
 
     def add(self, run: dict[str, Any]) -> None:
         """Put a run on record at once, so that stopping loses none that is over."""
-        runs = sorted([*self.runs, run], key=lambda r: (r["bits"], r["method"], r["seed"]))
+        runs = sorted([*self.runs, run], key=_place)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {"title": self.title, "runs": runs})
 
     def write_page(self, lines: Iterable[str]) -> None:
         """Write the page beside the runs."""
         write_bytes(self.path.with_suffix(".md"), "\n".join([*lines, ""]).encode())
+
+
+def _place(run: dict[str, Any]) -> tuple[str, str, int]:
+    return run["bits"], run["method"], run["seed"]
 
 
 def cifar(data: Path, factory: str) -> tuple[Network, Path]:
@@ -98,6 +103,7 @@ def measure(
             network,
             point.bits,
             method or point.method,
+            preset=point.preset,
             iterations=point.iterations,
             precision=point.precision,
             seed=point.seed,
@@ -108,6 +114,7 @@ def measure(
     accuracy, timings = manifest["accuracy"], manifest["timings"]
     return {
         "method": point.method,
+        "preset": point.preset,
         "bits": point.bits,
         "seed": point.seed,
         "teacher_top1": accuracy["teacher"]["top1"],
@@ -115,6 +122,7 @@ def measure(
         "top1": accuracy["student"]["top1"],
         "ci95": accuracy["student"]["ci95"],
         "n": accuracy["student"]["n"],
+        "on_the_way": manifest["history"]["accuracy"],
         "agreement": manifest["agreement"]["percent"],
         "training_seconds": timings["training_seconds"],
         "seconds": timings["seconds"],
@@ -132,15 +140,15 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def protocol_lines(run: dict[str, Any]) -> Iterable[str]:
-    """What every figure of a page was measured under."""
+def protocol_lines(run: dict[str, Any], length: str | None = None) -> Iterable[str]:
+    """What every figure of a page was measured under; ``length`` where runs differ in theirs."""
     protocol, schedule, hardware = run["protocol"], run["schedule"], run["hardware"]
+    own = f"{schedule['iterations']} iterations of {schedule['batch']} images (preset quick)"
     yield (
         f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
         f"{protocol['activations']}; all layers, first and last too, at the bits named; batch norm "
-        f"{protocol['batch_norm']}; {schedule['iterations']} iterations of {schedule['batch']} "
-        f"images (preset quick) in {_PRECISIONS[protocol['training_precision']]}; the last "
-        "iteration is reported; teacher sha256 "
+        f"{protocol['batch_norm']}; {length or own} in "
+        f"{_PRECISIONS[protocol['training_precision']]}; the last iteration is reported; teacher sha256 "
         f"{protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
         f"{run['n']} lossless test images."
     )
