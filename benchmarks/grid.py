@@ -148,8 +148,8 @@ def protocol_lines(run: dict[str, Any], length: str | None = None) -> Iterable[s
         f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
         f"{protocol['activations']}; all layers, first and last too, at the bits named; batch norm "
         f"{protocol['batch_norm']}; {length or own} in "
-        f"{_PRECISIONS[protocol['training_precision']]}; the last iteration is reported; teacher sha256 "
-        f"{protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
+        f"{_PRECISIONS[protocol['training_precision']]}; the last iteration is reported; teacher "
+        f"sha256 {protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
         f"{run['n']} lossless test images."
     )
     yield ""
