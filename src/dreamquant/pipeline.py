@@ -262,9 +262,10 @@ class Job:
         folder: Path | None,
         configuration: Mapping[str, Any],
     ) -> None:
+        history = History(self.record)
         watchers: list[Watcher] = [
-            History(self.record),
-            Evaluations(self.record, display, self.measuring.ranges, self.measuring.glance),
+            history,
+            Evaluations(history, display, self.measuring.ranges, self.measuring.glance),
             display,
         ]
         if self.observed is not None:

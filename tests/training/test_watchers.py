@@ -63,7 +63,7 @@ def evaluated(training, looks=3, glance=lambda training: (75.0, 40)):
         return {"top1": 50.0, "at": training.iteration}
 
     with display:
-        run(training, [Evaluations(record, display, whole, glance, looks)])
+        run(training, [Evaluations(History(record), display, whole, glance, looks)])
     return record, display, moving
 
 
@@ -72,6 +72,24 @@ def test_ranges_only_is_measured_once_when_the_warm_up_ends(recipe_for, training
     assert record.ranges_only == {"top1": 50.0, "at": 2}
     # Ranges still follow images while training; those of the evaluation must not move them.
     assert moving == [False]
+
+
+def test_measuring_on_the_way_is_no_training(clock, recipe_for, training_for):
+    training = training_for(recipe_for(iterations=6, student_warmup=2))
+    record, display = Record(), NotedDisplay(6)
+    history = History(record)
+
+    def slowly(found):
+        clock[0] += 50.0
+        return found
+
+    measuring = Evaluations(
+        history, display, lambda training: slowly({}), lambda training: slowly((75.0, 40))
+    )
+    with display:
+        run(training, [lambda *_: slowly(None), history, measuring])
+    assert len(record.accuracy) > 1
+    assert record.seconds == 6 * 50.0
 
 
 def test_glances_are_evenly_spread_after_the_warm_up_and_not_at_the_end(recipe_for, training_for):

@@ -35,7 +35,7 @@ class GaussianMargin(Term):
         sigma: in units of logits.
     """
 
-    kind: Kind = "repulsion"
+    kind: Kind = "random-margin"
     sigma: float = 1.0
     taps = frozenset({"student"})
 

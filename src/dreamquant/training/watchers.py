@@ -6,7 +6,8 @@ Each watcher is called after every iteration with the run and, now and then, its
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class Record:
         losses: one entry per reading: the iteration and every term's value.
         accuracy: one entry per measurement on the way: the iteration, top-1 in percent, images.
         ranges_only: evaluation of the student with ranges set and nothing learned.
-        seconds: spent on training, over all processes that took part in turn.
+        seconds: spent on training, measuring on the way left out, over all processes that took
+            part in turn.
         iterations: of the whole run, as resolved.
         dynamics: with ``--diagnostics``, one entry per reading, see
             :class:`dreamquant.diagnostics.dynamics.Dynamics`.
@@ -49,6 +51,10 @@ class History:
 
     def __init__(self, record: Record) -> None:
         self.record = record
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave the time since the latest iteration out."""
         self._last = time.monotonic()
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
@@ -66,7 +72,7 @@ class Evaluations:
     The figures on the way are for watching: nothing is selected by them.
 
     Args:
-        record: takes the figures.
+        history: whose record takes the figures.
         display: shows them.
         whole: evaluates the student on all images, for ranges-only.
         glance: evaluates it on few; top-1 in percent and their number, or ``None`` where there
@@ -76,13 +82,13 @@ class Evaluations:
 
     def __init__(
         self,
-        record: Record,
+        history: History,
         display: ProgressDisplay,
         whole: Callable[[Training], dict[str, Any] | None],
         glance: Callable[[Training], tuple[float, int] | None],
         looks: int = 10,
     ) -> None:
-        self.record, self.display = record, display
+        self.history, self.record, self.display = history, history.record, display
         self.whole, self.glance, self.looks = whole, glance, looks
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
@@ -90,19 +96,26 @@ class Evaluations:
         schedule, iteration = training.recipe.schedule, training.iteration
         if iteration == schedule.student_warmup:
             training.student.observe(False)
-            with self.display.measuring():
+            with self._aside():
                 self.record.ranges_only = self.whole(training)
         every = max(schedule.iterations // self.looks, 1)
         if iteration % every or not training.student_learns or iteration == schedule.iterations:
             return
         training.student.observe(False)
-        with self.display.measuring():
+        with self._aside():
             seen = self.glance(training)
         if seen is None:
             return
         top1, n = seen
         self.record.accuracy.append({"iteration": iteration, "top1": top1, "n": n})
         self.display.note_accuracy(f"top-1 {top1:.1f} % of {n}", iteration)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Show that the run waits, and do not count that as training."""
+        with self.display.measuring():
+            yield
+        self.history.restart()
 
 
 class TensorBoardLog:
