@@ -269,10 +269,13 @@ def arguments(folder: Path) -> st.SearchStrategy[list[str]]:
     text = st.text(st.characters(exclude_characters="\0"), max_size=12) | st.just("\udcff")
     token = st.sampled_from(odd) | text
     option = st.tuples(st.sampled_from(names), token).map(list) | token.map(lambda one: [one])
+    # From none of them right to all but one.
+    right = ["quantize", *tiny.options(folder, 2), "--out", str(folder / "whole")]
+    begun = st.builds(lambda command: [command], st.sampled_from(_COMMANDS) | token)
     return st.builds(
-        lambda command, parts: [command, *(token for part in parts for token in part)],
-        st.sampled_from(_COMMANDS) | token,
-        st.lists(option, max_size=8),
+        lambda begin, parts: [*begin, *(token for part in parts for token in part)],
+        begun | st.just(right),
+        st.lists(option, max_size=4),
     )
 
 

@@ -39,7 +39,7 @@ def test_every_write_may_fail(whole, tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_system_refuses_whatever_thread_writes(whole, tmp_path):
     said = faults.survive(
-        tiny.job, tmp_path / "out", whole, lambda n: faults.no_file_above((30, 30_000, 2**30)[n])
+        tiny.job, tmp_path / "out", whole, lambda n: faults.no_file_above((30, 2**20, 2**30)[n])
     )
     assert [message.partition(":")[0] for message in said] == [
         "cannot write log",
