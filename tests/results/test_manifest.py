@@ -106,6 +106,7 @@ PROTOCOL = {
     "iteration": "last",
     "seed": 7,
     "training_precision": "32",
+    "accumulate": 1,
 }
 
 

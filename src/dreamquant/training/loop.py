@@ -100,7 +100,7 @@ class Training:
             size: how many.
             targets: in place of those that the method draws.
         """
-        recipe, random = self.recipe, self.chance.random
+        recipe, random = self.recipe, self.chance.asked
         if targets is None:
             targets = recipe.targets.sample(size, self.classes, random)
         centres = None if recipe.centres is None else recipe.centres.sample(size, random)
@@ -205,8 +205,7 @@ class Training:
             "student": self.student.state_dict(),
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "student_optimizer": self.student_optimizer.state_dict(),
-            "random": self.chance.random.get_state(),
-            "dice": self.chance.dice.get_state(),
+            "chance": self.chance.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -216,8 +215,7 @@ class Training:
         self.student.load_state_dict(state["student"])
         self.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.student_optimizer.load_state_dict(state["student_optimizer"])
-        self.chance.random.set_state(state["random"].cpu())
-        self.chance.dice.set_state(state["dice"].cpu())
+        self.chance.load_state_dict(state["chance"])
 
 
 def _require_equal_parts(recipe: Recipe, parts: int) -> None:

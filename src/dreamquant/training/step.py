@@ -23,6 +23,7 @@ from dreamquant.networks.taps import (
 )
 from dreamquant.terms.contract import Answer, Statistics, Tap
 
+_OTHER_NUMBERS = 2**32  # added to a seed, which is smaller
 _NOISE_SEED = 0  # of the noise images that thresholds refer to: the same in every run
 
 
@@ -172,17 +173,33 @@ class Chance:
     """Where a run's random numbers come from.
 
     Attributes:
-        random: tensors, on the device.
+        asked: what images are to be, on the device. Apart from what terms draw, since that depends
+            on how many images a process makes at once.
+        random: other tensors, on the device.
         dice: choices, on the CPU, so that they do not wait for the device.
     """
 
+    asked: torch.Generator
     random: torch.Generator
     dice: torch.Generator
 
     @classmethod
     def seeded(cls, seed: int, device: torch.device) -> Chance:
-        """Both generators from one seed."""
-        return cls(torch.Generator(device).manual_seed(seed), torch.Generator().manual_seed(seed))
+        """All from one seed."""
+        return cls(
+            torch.Generator(device).manual_seed(seed),
+            torch.Generator(device).manual_seed(seed + _OTHER_NUMBERS),
+            torch.Generator().manual_seed(seed),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where each of them stands."""
+        return {name: generator.get_state() for name, generator in vars(self).items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        for name, generator in vars(self).items():
+            generator.set_state(state[name].cpu())
 
 
 @dataclass(frozen=True)
