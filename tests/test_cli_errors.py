@@ -403,7 +403,8 @@ def test_bad_weights(refused_run, bad, file, message):
         ),
         (
             "damaged.npz",
-            "error: the .npz cannot be read: it is damaged, or holds more than numbers\n"
+            "error: the .npz cannot be read: it is damaged, holds more than numbers, or unpacks to "
+            "far more than its size\n"
             "  where:  BAD/damaged.npz\n"
             "  remedy: save it anew with numpy.savez(file, images=..., labels=...)\n",
         ),
