@@ -7,6 +7,7 @@ published ones tens of thousands. docs/diagnostics.md says what holds with the m
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 
@@ -34,9 +35,13 @@ def plus(recipe, *weighted):
 
 def test_a_gaussian_margin_keeps_the_generator_moving_and_its_batches_apart(diagnosed):
     recipe = recipe_of("gdfq")
-    off, on = (diagnosed(r, 200) for r in (recipe, plus(recipe, 30.0 * GaussianMargin())))
-    assert on.late("gradient_norm") > 1.2 * off.late("gradient_norm")
-    assert on.late("batch_similarity") < off.late("batch_similarity") - 0.01
+    recipes = (recipe, plus(recipe, 30.0 * GaussianMargin()))
+    off, on = ([diagnosed(r, 200, seed=seed) for seed in range(3)] for r in recipes)
+    for without, with_it in zip(off, on, strict=True):
+        assert with_it.late("gradient_norm") > 1.2 * without.late("gradient_norm")
+    # How alike batches are differs more from seed to seed: the claim is one about means.
+    alike = [mean(run.late("batch_similarity") for run in runs) for runs in (off, on)]
+    assert alike[1] < alike[0] - 0.01
 
 
 def test_acqs_terms_spread_attention_and_bring_the_modes_together(diagnosed):
