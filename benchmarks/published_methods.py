@@ -66,6 +66,10 @@ def _page(title: str, runs: list[dict[str, Any]], methods: Iterable[str]) -> Ite
         if its:
             yield _row(bits, method, its)
     yield ""
+    notes = {f"{run['method']}: {run['note']}." for run in runs if "note" in run}
+    for note in sorted(notes):
+        yield f"In the rows of {note}"
+        yield ""
     yield from protocol_lines(runs[0])
 
 
