@@ -90,7 +90,7 @@ SUBJECTS = {
     ),
     "mobilenet_v1_075": Subject(imagenet, QUICK_IMAGENET, 8, {"w8a8": 10, "w4a4": 40}),
     "cifar10_resnet56": Subject(
-        lambda: grid.cifar(grid.DATA, "cifar10_resnet56"), QUICK, 32, {"w8a8": 10, "w4a4": 120}
+        lambda: grid.cifar(grid.DATA, "cifar10_resnet56"), QUICK, 32, {"w8a8": 40, "w4a4": 120}
     ),
 }
 

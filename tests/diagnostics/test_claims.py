@@ -63,7 +63,7 @@ def test_robustness_terms_make_answers_to_synthetic_images_hold(diagnosed, digit
         diagnosed(r, images=digits, student_learns=False).found["inconsistency"] for r in runs
     )
     for what in ("feature", "prediction"):
-        assert on["synthetic"]["views"][what] < 0.85 * off["synthetic"]["views"][what]
+        assert on["synthetic"]["views"][what] < 0.9 * off["synthetic"]["views"][what]
     # Real images are more robust yet, as far as predictions tell.
     for by in ("views", "weights"):
         real = on["real"][by]["prediction"]

@@ -26,7 +26,7 @@ def test_a_leak_is_noticed(tmp_path):
     kept = []
 
     def leak(training, losses):
-        kept.append((training.draw_batch(1).images, (tmp_path / "file").open("w")))
+        kept.append((training.invent(training.ask(1)).images, (tmp_path / "file").open("w")))
 
     levels = leaks.watch(tmp_path / "out", 24, 4, leak)
     assert levels.slope(levels.tensors) >= 1
