@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import signal
 import threading
 
@@ -88,3 +89,31 @@ def test_other_threads_leave_signals_alone():
     thread.start()
     thread.join()
     assert not errors
+
+
+class InterruptedFile(io.RawIOBase):
+    """A signal comes while its first bytes are written."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if not self.written:
+            signal.raise_signal(signal.SIGINT)
+        self.written += bytes(data)
+        return len(data)
+
+
+def test_a_signal_that_comes_while_something_is_printed_is_told_of_all_the_same():
+    file = InterruptedFile()
+    stream = io.TextIOWrapper(io.BufferedWriter(file), write_through=True)
+    with HeldSignals(lambda words: print(words, file=stream, flush=True)) as signals:
+        print("a line", file=stream, flush=True)
+        assert signals.waiting
+    first, second = file.written.decode().splitlines()
+    assert first == "a line"
+    assert second.startswith("stopping after this iteration")

@@ -30,6 +30,7 @@ class HeldSignals:
         self._say = say
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._held = 0
+        self._saying: threading.Thread | None = None
         self.waiting = False
 
     def __enter__(self) -> HeldSignals:
@@ -49,6 +50,8 @@ class HeldSignals:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self._saying is not None:
+            self._saying.join()
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
         """Deliver what is held back: an iteration is over."""
@@ -60,4 +63,7 @@ class HeldSignals:
             self._handlers[number](number, frame)
             return
         self._held, self.waiting = number, True
-        self._say("stopping after this iteration; once more stops at once, without saving")
+        # The signal may have come while this thread prints, which cannot be done twice at a time.
+        words = "stopping after this iteration; once more stops at once, without saving"
+        self._saying = threading.Thread(target=self._say, args=(words,))
+        self._saying.start()
