@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,11 +19,10 @@ from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network, load_network, wrap_module
 from dreamquant.networks.probe import require_batch_norm
 from dreamquant.networks.spec import InputSpec
-from dreamquant.pipeline import Job, plain
+from dreamquant.pipeline import Job, Outcome, plain
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
 from dreamquant.results import manifest as describe
-from dreamquant.results.lock import alone_in
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
 from dreamquant.training.budget import parse_duration
 from dreamquant.training.checkpoint import STATE
@@ -147,13 +147,9 @@ def quantize(
         quiet=quiet,
         verbose=verbose,
     )
-    with alone_in(folder if accelerator.is_main_process else None):
-        if resume and (finished := job.finished(folder, configuration, teacher.module)):
-            return finished
-        outcome = job.complete(
-            folder, configuration, started=started, budget=seconds, resume=resume
-        )
-        manifest = {
+
+    def manifest(outcome: Outcome) -> dict[str, Any]:
+        return {
             "schema": describe.SCHEMA,
             "network": describe.describe_network(teacher),
             "method": describe.describe_method(chosen, preset, job.recipe),
@@ -165,7 +161,16 @@ def quantize(
             "coverage": asdict(coverage),
             **outcome.measured,
         }
-        return job.result(outcome, manifest, folder)
+
+    return job.result(
+        folder,
+        configuration,
+        manifest,
+        architecture=teacher.module,
+        started=started,
+        budget=seconds,
+        resume=resume,
+    )
 
 
 def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False) -> Result:

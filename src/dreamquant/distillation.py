@@ -18,11 +18,10 @@ from dreamquant.methods.quick import DISTILL
 from dreamquant.networks.load import Network, inheriting, load_network, untrained
 from dreamquant.networks.probe import batch_norms, require_batch_norm
 from dreamquant.networks.weights import state_sha256
-from dreamquant.pipeline import Job, plain
+from dreamquant.pipeline import Job, Outcome, plain
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Bits
 from dreamquant.results import manifest as describe
-from dreamquant.results.lock import alone_in
 from dreamquant.results.result import STUDENT, Result, require_no_result
 from dreamquant.training.budget import parse_duration
 from dreamquant.training.devices import accelerator_for
@@ -181,18 +180,10 @@ def _distilled(
         quiet=quiet,
         verbose=verbose,
     )
-    with alone_in(folder if accelerator.is_main_process else None):
-        if resume and (finished := job.finished(folder, configuration, target.module)):
-            return finished
-        outcome = job.complete(
-            folder,
-            configuration,
-            started=started,
-            budget=None if budget is None else parse_duration(budget),
-            resume=resume,
-        )
+
+    def manifest(outcome: Outcome) -> dict[str, Any]:
         trained = replace(target, weights_sha256=state_sha256(student.network))
-        manifest: dict[str, Any] = {
+        return {
             "schema": describe.SCHEMA,
             "network": describe.describe_network(trained),
             "teacher": describe.describe_network(source),
@@ -205,7 +196,16 @@ def _distilled(
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,
         }
-        return job.result(outcome, manifest, folder)
+
+    return job.result(
+        folder,
+        configuration,
+        manifest,
+        architecture=target.module,
+        started=started,
+        budget=None if budget is None else parse_duration(budget),
+        resume=resume,
+    )
 
 
 def _beginner(module: nn.Module) -> Student:

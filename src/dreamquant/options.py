@@ -37,8 +37,9 @@ def _number(group: Group, meaning: str) -> Parameter:
     return Parameter(group=group, metavar="N", help=meaning, converter=_whole)
 
 
-def _flag(group: Group, meaning: str) -> Parameter:
-    return Parameter(group=group, help=meaning, negative="", show_default=False)
+def _flag(group: Group, meaning: str, *names: str) -> Parameter:
+    name = names or None
+    return Parameter(name=name, group=group, help=meaning, negative="", show_default=False)
 
 
 Network = Annotated[
@@ -210,22 +211,15 @@ Resume = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    Parameter(
-        name=("--quiet", "-q"),
-        group=_RESULT,
-        help="Print nothing but errors, and what --json asks for.",
-        negative="",
-        show_default=False,
-    ),
+    _flag(_RESULT, "Print nothing but errors, and what --json asks for.", "--quiet", "-q"),
 ]
 Verbose = Annotated[
     bool,
-    Parameter(
-        name=("--verbose", "-v"),
-        group=_RESULT,
-        help="Print losses, speed and accuracies on the way too, line by line.",
-        negative="",
-        show_default=False,
+    _flag(
+        _RESULT,
+        "Print losses, speed and accuracies on the way too, line by line.",
+        "--verbose",
+        "-v",
     ),
 ]
 Diagnostics = Annotated[

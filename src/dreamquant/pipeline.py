@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from dreamquant.networks.load import Network
 from dreamquant.quantization.layers import Student
 from dreamquant.report.write import write_after_run
 from dreamquant.results.files import make_folder, write_bytes, writing
+from dreamquant.results.lock import alone_in
 from dreamquant.results.manifest import MANIFEST, describe_machine, read_manifest
 from dreamquant.results.result import (
     CHECKPOINT,
@@ -127,7 +128,43 @@ class Job:
         )
         self.observed = observed(network.module, example) if diagnostics else None
 
-    def complete(
+    def result(
+        self,
+        folder: Path | None,
+        configuration: Mapping[str, Any],
+        describe: Callable[[Outcome], Mapping[str, Any]],
+        *,
+        architecture: nn.Module,
+        started: float,
+        budget: float | None,
+        resume: bool,
+    ) -> Result:
+        """Train, measure, and save where there is a folder.
+
+        Args:
+            folder: of the result.
+            configuration: that a later process must share to resume.
+            describe: the manifest of a run that is over.
+            architecture: of the student; its weights do not matter.
+            started: when this process began, by the monotonic clock.
+            budget: seconds from then to the end of training; ``None`` keeps the schedule.
+            resume: go on from the checkpoint in ``folder``, or return the result that is there.
+
+        Raises:
+            ResultError: the folder cannot take this run, or another is at work in it.
+            TrainingError: what is to be resumed was another run; a loss is not finite; or memory
+                does not suffice.
+            KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
+        """
+        with alone_in(folder if self.accelerator.is_main_process else None):
+            if resume and (finished := self._finished(folder, configuration, architecture)):
+                return finished
+            outcome = self._complete(
+                folder, configuration, started=started, budget=budget, resume=resume
+            )
+            return self._saved(outcome, describe(outcome), folder)
+
+    def _complete(
         self,
         folder: Path | None,
         configuration: Mapping[str, Any],
@@ -136,21 +173,6 @@ class Job:
         budget: float | None,
         resume: bool,
     ) -> Outcome:
-        """Train and measure.
-
-        Args:
-            folder: for checkpoints and logs.
-            configuration: that a later process must share to resume.
-            started: when this process began, by the monotonic clock.
-            budget: seconds from then to the end of training; ``None`` keeps the schedule.
-            resume: go on from the checkpoint in ``folder``.
-
-        Raises:
-            ResultError: the folder cannot take this run.
-            TrainingError: what is to be resumed was another run; a loss is not finite; or memory
-                does not suffice.
-            KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
-        """
         saved = open_folder(folder, configuration, resume=resume)
         with sparing_memory(self.accelerator.device):
             if budget is not None and saved is None:
@@ -175,12 +197,7 @@ class Job:
         }
         return Outcome(training.student, measured, samples, analysis, diagnosed)
 
-    def result(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
-        """The result of a run that is over; saved where there is a folder.
-
-        Raises:
-            ResultError: the folder cannot be written.
-        """
+    def _saved(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         result = Result(
             outcome.student.cpu(),
             plain(manifest),
@@ -195,25 +212,15 @@ class Job:
             result.save(folder)
         return result
 
-    def finished(
-        self, folder: Path | None, configuration: Mapping[str, Any], student: nn.Module
+    def _finished(
+        self, folder: Path | None, configuration: Mapping[str, Any], architecture: nn.Module
     ) -> Result | None:
-        """The result in the folder, where the run that is to go on was over already.
-
-        Args:
-            folder: of the result.
-            configuration: that the run must have had.
-            student: its architecture.
-
-        Raises:
-            ResultError: the result is damaged.
-            TrainingError: it is of another run.
-        """
+        """The result in the folder, where the run that is to go on was over already."""
         if folder is None or not (folder / MANIFEST).exists():
             return None
         manifest = read_manifest(folder)
         checkpoint.require_same_run(manifest.get("configuration", {}), configuration, folder)
-        result = open_result(folder, network=student)
+        result = open_result(folder, network=architecture)
         result.teacher, result.after_save = self.network.module.cpu(), write_after_run
         concluded = (folder / REPORT).exists() and not (folder / CHECKPOINT).exists()
         if self.accelerator.is_main_process and not concluded:

@@ -112,4 +112,6 @@ def test_a_network_that_breaks_in_the_last_update_is_no_result(
 def test_ordinary_networks_are_finite(recipe_for, training_for):
     training = training_for(recipe_for())
     run(training, [])
-    require_finite_networks(training)
+    require_finite_networks(training)  # and does not raise
+    assert all(p.isfinite().all() for p in training.student_parameters)
+    assert all(p.isfinite().all() for p in training.generator_parameters)

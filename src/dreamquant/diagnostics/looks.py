@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dreamquant.diagnostics.dreams import dream
+from dreamquant.networks.pixels import denormalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.training.loop import Training
 
@@ -45,8 +46,7 @@ class Looks:
         random = torch.Generator(training.accelerator.device).manual_seed(self.seed)
         targets = training.recipe.targets.sample(_IMAGES, training.classes, random)
         images = dream(training, random, targets).images.float().cpu()
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.spec.mean, self.spec.std))
-        pixels = (images * std + mean).clamp(0, 1)
+        pixels = denormalise(images, self.spec).clamp(0, 1)
         shown = pixels if pixels.shape[1] == 3 else pixels[:, :1]
         self.writer.add_images("images/synthetic", shown, iteration)
 

@@ -21,6 +21,7 @@ from dreamquant.evaluation.files import (
     with_labels,
 )
 from dreamquant.networks.archives import require_no_bomb
+from dreamquant.networks.pixels import normalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.torchvision_data import TEST_SPLITS, open_test_split
 
@@ -79,10 +80,8 @@ class EvaluationSet:
 
 def normalised(pixels: Pixels, spec: InputSpec) -> Tensor:
     """uint8 (B, H, W, C) as the network takes them: float32 (B, C, H, W)."""
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
     # Contiguous, because a network may flatten its input with `view`.
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return images.float().div_(255).sub_(mean).div_(std)
+    return normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), spec)
 
 
 def _cut(chunks: Iterator[Pixels], count: int) -> Iterator[Pixels]:

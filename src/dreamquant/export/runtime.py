@@ -18,6 +18,7 @@ from dreamquant.errors import ExportError
 from dreamquant.export import metadata
 from dreamquant.export.metadata import IMAGES, LOGITS, Description
 from dreamquant.export.parts import part, require
+from dreamquant.networks.pixels import denormalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
 from dreamquant.results.files import sha256_file
@@ -114,8 +115,7 @@ class OnnxNetwork(nn.Module):
 
 def as_pixels(images: Tensor, spec: InputSpec, layout: metadata.Layout) -> Array:
     """The uint8 images that normalised ones (B, C, H, W) came from."""
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
-    pixels = ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+    pixels = (denormalise(images, spec) * 255).round_().clamp_(0, 255).to(torch.uint8)
     return (pixels.permute(0, 2, 3, 1) if layout == "nhwc" else pixels).contiguous().numpy()
 
 

@@ -24,6 +24,7 @@ from dreamquant.export.runtime import (
     as_pixels,
     convolutions,
 )
+from dreamquant.networks.pixels import normalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.layers import ActivationQuantizer, Student
@@ -129,8 +130,7 @@ def verify_preprocessing(
     channels, height, width = spec.shape
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randint(0, 256, (4, channels, height, width), generator=generator)
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
-    images = pixels.float().div(255).sub(mean).div(std)
+    images = normalise(pixels, spec)
     threads = torch.get_num_threads()
     with_pixels, normalised = (
         _session("onnxruntime", proto.SerializeToString(), threads).run({IMAGES: feed}, [LOGITS])[0]

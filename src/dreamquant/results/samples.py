@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from dreamquant.networks.pixels import denormalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.results.files import write_bytes
 
@@ -87,9 +88,7 @@ def _encoded(image: Image.Image) -> dict[str, str]:
 
 def _to_pixels(images: Tensor, spec: InputSpec) -> Tensor:
     """Return uint8 pixels (N, H, W, 3) of normalised images (N, C, H, W)."""
-    images = images.detach().float().cpu()
-    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-    pixels = (images * std + mean).clamp(0, 1)
+    pixels = denormalise(images.detach().float().cpu(), spec).clamp(0, 1)
     if pixels.shape[1] != 3:
         pixels = pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
