@@ -125,6 +125,7 @@ def measure(
         "on_the_way": manifest["history"]["accuracy"],
         "agreement": manifest["agreement"]["percent"],
         "training_seconds": timings["training_seconds"],
+        "training_cpu_seconds": timings["training_cpu_seconds"],
         "seconds": timings["seconds"],
         "cpu_seconds": _cpu_seconds() - before,
         "schedule": manifest["method"]["schedule"],

@@ -62,19 +62,22 @@ def _show(grid: Grid) -> None:
 def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield f"# {TITLE}"
     yield ""
-    yield "| bits | schedule | iterations × batch | seeds | top-1 %, last iteration | training s |"
+    yield (
+        "| bits | schedule | iterations × batch | seeds | top-1 %, last iteration | "
+        "training, CPU s |"
+    )
     yield "|---|---|---|--:|--:|--:|"
     for bits, preset in product(BITS, LABELS):
         its = _of(runs, bits, preset)
         if its:
             schedule = its[0]["schedule"]
-            seconds = statistics.mean(run["training_seconds"] for run in its)
+            seconds = statistics.mean(run["training_cpu_seconds"] for run in its)
             yield (
                 f"| {bits} | {LABELS[preset]} | {schedule['iterations']} × {schedule['batch']} | "
                 f"{len(its)} | {spread([run['top1'] for run in its])} | {seconds:.0f} |"
             )
     yield ""
-    yield f"![Accuracy over seconds of training, both schedules]({NAME}.svg)"
+    yield f"![Accuracy over CPU seconds of training, both schedules]({NAME}.svg)"
     yield ""
     yield (
         "Dots on the way are top-1 of the first 1,000 test images, for watching: nothing is chosen "
@@ -96,7 +99,7 @@ def _draw(runs: list[dict[str, Any]], path: Path) -> None:
                 seconds, accuracy = _curve(run)
                 label = LABELS[preset] if i == 0 else None
                 axis.plot(seconds, accuracy, ".-", color=colour, alpha=0.7, label=label)
-        axis.set(title=bits.upper(), xlabel="seconds of training", xscale="log")
+        axis.set(title=bits.upper(), xlabel="CPU seconds of training", xscale="log")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("top-1, %")
     axes[0].legend()
@@ -105,11 +108,11 @@ def _draw(runs: list[dict[str, Any]], path: Path) -> None:
 
 
 def _curve(run: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """Seconds and top-1, on the way and at the end."""
-    pace = run["training_seconds"] / run["schedule"]["iterations"]
+    """CPU seconds and top-1, on the way and at the end."""
+    pace = run["training_cpu_seconds"] / run["schedule"]["iterations"]
     seconds = [entry["iteration"] * pace for entry in run["on_the_way"]]
     accuracy = [entry["top1"] for entry in run["on_the_way"]]
-    return [*seconds, run["training_seconds"]], [*accuracy, run["top1"]]
+    return [*seconds, run["training_cpu_seconds"]], [*accuracy, run["top1"]]
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def test_the_manifest_on_disk_is_the_results(digits):
     assert manifest["agreement"]["on"] == "597 images given"
     assert manifest["protocol"]["bits"] == "w3a3"
     assert manifest["timings"]["iterations"] == 6
+    assert 0 < manifest["timings"]["training_cpu_seconds"] < manifest["timings"]["seconds"] * 64
     assert manifest["method"]["schedule"]["iterations"] == 6
     assert sorted(manifest["files"]) == ["analysis.json", "samples.png", "student.safetensors"]
 

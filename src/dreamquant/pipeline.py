@@ -186,6 +186,7 @@ class Job:
             diagnosed = self._diagnose(training)
         timings = {
             "training_seconds": self.record.seconds,
+            "training_cpu_seconds": self.record.cpu_seconds,
             "seconds": before + time.monotonic() - started,
             "iterations": training.iteration,
         }

@@ -31,6 +31,8 @@ class Record:
         ranges_only: evaluation of the student with ranges set and nothing learned.
         seconds: spent on training, measuring on the way left out, over all processes that took
             part in turn.
+        cpu_seconds: the same as the processors count it, over all threads: what other work on the
+            machine does not lengthen.
         iterations: of the whole run, as resolved.
         dynamics: with ``--diagnostics``, one entry per reading, see
             :class:`dreamquant.diagnostics.dynamics.Dynamics`.
@@ -41,6 +43,7 @@ class Record:
     accuracy: list[dict[str, float]] = field(default_factory=list)
     ranges_only: dict[str, Any] | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     iterations: int = 0
     dynamics: list[dict[str, float | None]] = field(default_factory=list)
     features: Tensor | None = None
@@ -54,14 +57,15 @@ class History:
         self.restart()
 
     def restart(self) -> None:
-        """Leave the time since the latest iteration out."""
-        self._last = time.monotonic()
+        """Count from now; what passed since the latest iteration is left out."""
+        self._wall, self._cpu = time.monotonic(), time.process_time()
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
         """Take note of an iteration."""
-        now = time.monotonic()
-        self.record.seconds += now - self._last
-        self._last = now
+        wall, cpu = time.monotonic(), time.process_time()
+        self.record.seconds += wall - self._wall
+        self.record.cpu_seconds += cpu - self._cpu
+        self._wall, self._cpu = wall, cpu
         if losses is not None:
             self.record.losses.append({"iteration": training.iteration, **losses})
 
