@@ -20,9 +20,10 @@ from dreamquant.training.watchers import (
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only when told to."""
+    """Seconds that pass only when told to; two processors are at work in all of them."""
     now = [0.0]
-    monkeypatch.setattr(watchers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clocks = SimpleNamespace(monotonic=lambda: now[0], process_time=lambda: 2 * now[0])
+    monkeypatch.setattr(watchers, "time", clocks)
     return now
 
 
@@ -48,6 +49,7 @@ def test_history_keeps_losses_and_the_seconds_of_all_processes(clock):
         watch(SimpleNamespace(iteration=iteration), losses)
     assert record.losses == [{"iteration": 2, "student/KD": 0.5}]
     assert record.seconds == 106.0
+    assert record.cpu_seconds == 12.0
 
 
 # ----------------------------------------------------------------------- evaluations
