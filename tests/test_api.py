@@ -21,7 +21,7 @@ from dreamquant.errors import (
     SchemeError,
     TrainingError,
 )
-from dreamquant.training import checkpoint
+from dreamquant.training import checkpoint, compiled
 from dreamquant.training.loop import Training
 
 TINY_INPUT = InputSpec(shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=5)
@@ -306,6 +306,20 @@ def test_an_interrupted_run_goes_on_bit_for_bit(iteration, digits, tmp_path, mon
     assert_loads_alike(result, out)
 
 
+def test_a_compiled_run_learns_the_same_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_compiled", lambda graph, device: graph)
+    plain = quantize_tiny()
+    whole = quantize_tiny(compiled=True, out=tmp_path / "whole")
+    shape = plain.input.shape
+    torch.testing.assert_close(logits(whole.model, shape), logits(plain.model, shape))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_tiny(compiled=True, out=tmp_path / "out")
+    quantize_tiny(compiled=True, out=tmp_path / "out", resume=True)
+    assert student_bytes(tmp_path / "out") == student_bytes(tmp_path / "whole")
+
+
 def test_a_run_stopped_while_it_was_measured_at_the_end_goes_on(tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
@@ -368,6 +382,7 @@ def test_an_unfinished_run_is_not_overwritten(stopped):
         ("preset", "paper"),
         ("iterations", 5),
         ("precision", "bf16"),
+        ("compiled", True),
     ],
 )
 def test_another_run_cannot_be_resumed(option, value, stopped):

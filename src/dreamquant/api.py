@@ -50,6 +50,8 @@ def quantize(
     data: str | Path | None = None,
     device: str = "auto",
     precision: str = "32",
+    compiled: bool = False,
+    threads: int | None = None,
     accumulate: int = 1,
     out: str | Path | None = None,
     diagnostics: bool = False,
@@ -78,6 +80,8 @@ def quantize(
         data: images to measure on; they take no part in training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
+        compiled: compile the networks first: a minute or two, then quicker steps.
+        threads: of this process from now on; ``None`` leaves them, one per core at first.
         accumulate: parts that a batch is taken in, one after another, where memory is small; what
             is computed over a batch, such as its statistics, is then computed over each part.
         out: the result folder; needed to resume.
@@ -99,7 +103,7 @@ def quantize(
     require_possible(iterations, budget, seed)
     if diagnostics:
         require_matplotlib()
-    accelerator = accelerator_for(device, precision)
+    accelerator = accelerator_for(device, precision, threads)
     chosen = find_method(method)
     teacher = _open(network, input)
     require_batch_norm(teacher, chosen.name)
@@ -124,6 +128,7 @@ def quantize(
             "budget": budget,
             "seed": seed,
             "precision": precision,
+            "compiled": compiled,
             "accumulate": accumulate,
             "device": accelerator.device.type,
             "data": None if data is None else str(data),
@@ -142,6 +147,7 @@ def quantize(
         images,
         seed=seed,
         accelerator=accelerator,
+        compiled=compiled,
         accumulate=accumulate,
         diagnostics=diagnostics,
         quiet=quiet,

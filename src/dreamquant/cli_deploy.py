@@ -65,7 +65,7 @@ def benchmark(
     /,
     *,
     runtime: options.Runtime = "onnxruntime",
-    threads: options.Threads = None,
+    threads: options.RuntimeThreads = None,
     batch: options.Batch = 1,
     runs: options.Runs = 50,
     json: options.Json = False,

@@ -42,6 +42,8 @@ def distill(
     data: str | Path | None = None,
     device: str = "auto",
     precision: str = "32",
+    compiled: bool = False,
+    threads: int | None = None,
     accumulate: int = 1,
     out: str | Path | None = None,
     resume: bool = False,
@@ -69,6 +71,8 @@ def distill(
         data: images to measure on; they take no part in training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
+        compiled: compile the networks first: a minute or two, then quicker steps.
+        threads: of this process from now on; ``None`` leaves them, one per core at first.
         accumulate: parts that a batch is taken in, one after another, where memory is small.
         out: the result folder; needed to resume.
         resume: as :func:`dreamquant.quantize` does.
@@ -105,6 +109,8 @@ def distill(
         data=data,
         device=device,
         precision=precision,
+        compiled=compiled,
+        threads=threads,
         accumulate=accumulate,
         folder=own,
         resume=resume,
@@ -123,6 +129,8 @@ def distill(
         data=data,
         device=device,
         precision=precision,
+        compiled=compiled,
+        threads=threads,
         accumulate=accumulate,
         out=out,
         resume=resume,
@@ -142,6 +150,8 @@ def _distilled(
     data: str | Path | None,
     device: str,
     precision: str,
+    compiled: bool,
+    threads: int | None,
     accumulate: int,
     folder: Path | None,
     resume: bool,
@@ -149,7 +159,7 @@ def _distilled(
     verbose: bool,
     started: float,
 ) -> Result:
-    accelerator = accelerator_for(device, precision)
+    accelerator = accelerator_for(device, precision, threads)
     require_batch_norm(source, method.name)
     recipe = replace(method.recipe("quick", source.input.shape), schedule=DISTILL)
     images = None if data is None else open_images(data, source.input)
@@ -162,6 +172,7 @@ def _distilled(
             "budget": budget,
             "seed": seed,
             "precision": precision,
+            "compiled": compiled,
             "accumulate": accumulate,
             "device": accelerator.device.type,
             "data": None if data is None else str(data),
@@ -176,6 +187,7 @@ def _distilled(
         images,
         seed=seed,
         accelerator=accelerator,
+        compiled=compiled,
         accumulate=accumulate,
         quiet=quiet,
         verbose=verbose,

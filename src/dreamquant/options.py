@@ -172,6 +172,15 @@ Precision = Annotated[
     Literal["32", "bf16"],
     _value(_TRAINING, "NAME", "While training; bf16 where the hardware is faster at it."),
 ]
+Compile = Annotated[
+    bool,
+    _flag(
+        _TRAINING,
+        "Compile the networks first: a minute or two, then quicker steps; for long runs.",
+        "--compile",
+    ),
+]
+Threads = Annotated[int | None, _number(_TRAINING, "Of this process; without it, one per core.")]
 Accumulate = Annotated[
     int,
     _number(_TRAINING, "Take each batch in so many parts, where memory is small."),
@@ -277,7 +286,7 @@ Top = Annotated[int, _number(_DEPLOYMENT, "So many classes an image, the likelie
 Runtime = Annotated[
     Literal["onnxruntime", "openvino"], _value(_DEPLOYMENT, "NAME", "That runs the file.")
 ]
-Threads = Annotated[
+RuntimeThreads = Annotated[
     int | None, _number(_DEPLOYMENT, "Of the runtime; as many as PyTorch takes where not given.")
 ]
 Batch = Annotated[int, _number(_DEPLOYMENT, "Images a run.")]

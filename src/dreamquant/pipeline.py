@@ -87,6 +87,7 @@ class Job:
         images: to measure on; ``None`` measures agreement on synthetic images alone.
         seed: of everything random.
         accelerator: device, precision and processes.
+        compiled: whether the networks run as compiled graphs.
         accumulate: parts that each process takes its share of a batch in.
         diagnostics: whether to record what the papers diagnose.
         quiet: show no progress.
@@ -105,6 +106,7 @@ class Job:
         *,
         seed: int,
         accelerator: Accelerator,
+        compiled: bool,
         accumulate: int,
         diagnostics: bool = False,
         quiet: bool = False,
@@ -112,7 +114,7 @@ class Job:
     ) -> None:
         self.network, self.recipe = network, recipe
         self.images, self.seed = images, seed
-        self.accelerator, self.accumulate = accelerator, accumulate
+        self.accelerator, self.compiled, self.accumulate = accelerator, compiled, accumulate
         self.quiet, self.verbose = quiet or not accelerator.is_main_process, verbose
         self.record = Record()
         device = accelerator.device
@@ -322,6 +324,7 @@ class Job:
             classes=self.network.input.num_classes,
             seed=self.seed,
             accelerator=self.accelerator,
+            compiled=self.compiled,
             accumulate=self.accumulate,
         )
 

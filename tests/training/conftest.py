@@ -68,20 +68,30 @@ def recipe_for():
 def training_for():
     """``training_for(recipe)``: a fresh run of a recipe on the tiny network."""
 
-    def build(recipe, *, seed=0, bits="w3a3", placement="relu-output", network=None, accumulate=1):
+    def build(
+        recipe,
+        *,
+        seed=0,
+        bits="w3a3",
+        placement="relu-output",
+        network=None,
+        device="cpu",
+        **choices,
+    ):
+        accelerator = accelerator_for(device, "32")
         teacher = tiny_network() if network is None else network
         example = torch.zeros(2, *IMAGE)
         scheme = Scheme(Bits.parse(bits), placement, None, recipe.ranges, recipe.gradient)
         student, _ = quantize_network(teacher, scheme, example)
         return Training(
             recipe,
-            Teacher(teacher, example, recipe.taps),
-            student,
+            Teacher(teacher.to(accelerator.device), example.to(accelerator.device), recipe.taps),
+            student.to(accelerator.device),
             image=IMAGE,
             classes=CLASSES,
             seed=seed,
-            accelerator=accelerator_for("cpu", "32"),
-            accumulate=accumulate,
+            accelerator=accelerator,
+            **choices,
         )
 
     return build

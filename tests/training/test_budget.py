@@ -44,13 +44,15 @@ def test_what_is_no_duration(text):
 class FakeTraining:
     """Iterations that take a known time by a fake clock."""
 
-    def __init__(self, schedule, clock, warmup, learning):
+    def __init__(self, schedule, clock, warmup, learning, compiling=0.0):
         self.schedule, self.clock, self.iteration = schedule, clock, 0
         self.warmup, self.learning = warmup, learning
+        self.compiling = {False: compiling, True: compiling}
 
     def step(self):
         learns = self.iteration >= self.schedule.student_warmup
         self.clock[0] += self.learning if learns else self.warmup
+        self.clock[0] += self.compiling.pop(learns, 0)
         self.iteration += 1
 
 
@@ -59,14 +61,13 @@ def timed(monkeypatch):
     """``timed(schedule, warmup, learning)``: a builder of runs with that many s/iteration."""
     clock = [0.0]
     monkeypatch.setattr(budget.time, "perf_counter", lambda: clock[0])
-    return lambda schedule, warmup, learning: (
-        lambda: FakeTraining(schedule, clock, warmup, learning)
-    )
+    return lambda schedule, *seconds: lambda: FakeTraining(schedule, clock, *seconds)
 
 
 @pytest.mark.parametrize(
     ("warmup", "learning", "seconds", "iterations"),
-    [(1.0, 1.0, 50, 50), (1.0, 3.0, 100, 40), (0.01, 0.03, 100, 4000), (1.0, 3.0, 2500, 1000)],
+    # Four iterations of each kind were timed before.
+    [(1.0, 1.0, 58, 50), (1.0, 3.0, 116, 40), (0.01, 0.03, 100.16, 4000), (1.0, 3.0, 2516, 1000)],
 )
 def test_the_schedule_is_cut_to_the_time_there_is(
     warmup, learning, seconds, iterations, timed, schedule_for
@@ -78,10 +79,16 @@ def test_the_schedule_is_cut_to_the_time_there_is(
     assert fitted.range_warmup == pytest.approx(iterations / 2, abs=1)
     takes = fitted.student_warmup * warmup
     takes += (fitted.iterations - fitted.student_warmup) * learning
-    assert takes == pytest.approx(seconds, abs=3 * learning)
+    assert takes + 4 * (warmup + learning) == pytest.approx(seconds, abs=3 * learning)
 
 
-@pytest.mark.parametrize("seconds", [1.9, 0.0, -10.0])
+def test_what_compiling_takes_is_left_out_and_comes_again(timed, schedule_for):
+    schedule = schedule_for(iterations=100, student_warmup=25)
+    fitted = fit(schedule, 58 + 4 * 7.0, timed(schedule, 1.0, 1.0, 7.0))
+    assert fitted.iterations == 50
+
+
+@pytest.mark.parametrize("seconds", [9.9, 0.0, -10.0])
 def test_too_little_time_is_refused(seconds, timed, schedule_for):
     schedule = schedule_for(iterations=100, student_warmup=25)
     with pytest.raises(TrainingError, match=r"one iteration takes 1\.0 s") as e:

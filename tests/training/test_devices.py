@@ -28,6 +28,24 @@ def test_unknown_choices_are_refused(device, precision, where):
     assert "choose" in e.value.remedy
 
 
+def test_threads_are_those_asked_for_or_left_alone():
+    before = torch.get_num_threads()
+    try:
+        accelerator_for("cpu", "32", threads=3)
+        assert torch.get_num_threads() == 3
+        accelerator_for("cpu", "32")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads_are_refused(threads):
+    with pytest.raises(TrainingError, match="no number of threads") as e:
+        accelerator_for("cpu", "32", threads)
+    assert e.value.where == "--threads"
+
+
 def test_a_missing_gpu_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match="no CUDA device") as e:

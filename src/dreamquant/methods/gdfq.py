@@ -18,7 +18,15 @@ EPOCH = 200
 # learns alone for longer, and the student more gently.
 _QUICK = replace(
     QUICK,
-    schedule=replace(QUICK.schedule, student_lr=2e-3, student_warmup=240, range_warmup=240),
+    schedule=replace(
+        QUICK.schedule,
+        iterations=600,
+        batch=32,
+        range_warmup=240,
+        student_warmup=240,
+        student_lr=2e-3,
+        lr_warmup=50,
+    ),
 )
 
 gdfq = Method(

@@ -7,15 +7,17 @@ from dataclasses import replace
 from dreamquant.methods.method import Preset
 from dreamquant.methods.schedule import Schedule
 
+# Tried on ResNet-20 W3A3 with as many images: 600 batches of 32 end 2.4 points lower, 2,400 of 8
+# 1.3, a student's rate of 2e-2 3.2; 5e-3, or a generator's rate of 2e-3, end where this does.
 QUICK = Preset(
     Schedule(
-        iterations=600,
-        batch=32,
-        range_warmup=120,
-        student_warmup=120,
+        iterations=1200,
+        batch=16,
+        range_warmup=100,
+        student_warmup=100,
         student_lr=1e-2,
         decay="cosine",
-        lr_warmup=50,
+        lr_warmup=100,
         clip=5.0,
     ),
     ranges="learned",
@@ -27,9 +29,11 @@ QUICK = Preset(
 DISTILL = replace(
     QUICK.schedule,
     iterations=4000,
+    batch=32,
     range_warmup=0,
     student_warmup=100,
     student_lr=1e-1,
+    lr_warmup=50,
     weight_decay=5e-4,
 )
 

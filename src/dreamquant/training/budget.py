@@ -49,12 +49,15 @@ def fit(schedule: Schedule, seconds: float, build: Callable[[], Training]) -> Sc
     Raises:
         TrainingError: not even the shortest run fits.
     """
+    start = time.perf_counter()
     probe = build()
-    warmup = _seconds_per_iteration(probe)
+    warmup, once = _seconds_per_iteration(probe)
     probe.iteration = schedule.student_warmup
-    learning = _seconds_per_iteration(probe)
+    learning, once_more = _seconds_per_iteration(probe)
+    # The run itself will begin as slowly as the probe did, compiling above all.
+    left = seconds - (time.perf_counter() - start) - once - once_more
     share = schedule.student_warmup / schedule.iterations
-    iterations = int(seconds / (share * warmup + (1 - share) * learning))
+    iterations = int(left / (share * warmup + (1 - share) * learning))
     if iterations < 2:
         raise TrainingError(
             f"{seconds:.0f} s are too few: one iteration takes {learning:.1f} s",
@@ -64,12 +67,15 @@ def fit(schedule: Schedule, seconds: float, build: Callable[[], Training]) -> Sc
     return schedule.scaled(iterations)
 
 
-def _seconds_per_iteration(training: Training) -> float:
-    training.step()
+def _seconds_per_iteration(training: Training) -> tuple[float, float]:
+    """What an iteration takes, and what the first takes beyond that."""
     times = []
-    for _ in range(_PROBES):
+    for _ in range(1 + _PROBES):
         start = time.perf_counter()
         training.step()
         times.append(time.perf_counter() - start)
+    first, *others = times
+    usual = sorted(others)[_PROBES // 2]
     with processes.together():
-        return float(processes.mean(torch.tensor(sorted(times)[_PROBES // 2])))
+        usual, first = processes.mean(torch.tensor([usual, first])).tolist()
+    return usual, max(first - usual, 0)

@@ -52,16 +52,18 @@ def _first_host(nodes: str) -> str:
     return "".join(part or "" for part in found.groups())
 
 
-def accelerator_for(device: str, precision: str) -> Accelerator:
+def accelerator_for(device: str, precision: str, threads: int | None = None) -> Accelerator:
     """The device to run on.
 
     Args:
         device: ``auto`` takes a GPU where there is one; ``cpu``; ``cuda``.
         precision: ``32``, or ``bf16`` for mixed precision while training; the student is always
             evaluated and saved in float32.
+        threads: of this process from now on; ``None`` leaves them, one per core or as
+            ``OMP_NUM_THREADS`` has it.
 
     Raises:
-        TrainingError: there is no such device or precision.
+        TrainingError: there is no such device, precision or number of threads.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -80,6 +82,12 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
         raise TrainingError(
             f"{precision!r} is no precision", where="--precision", remedy="choose 32 or bf16"
         )
+    if threads is not None:
+        if threads < 1:
+            raise TrainingError(
+                f"{threads} is no number of threads", where="--threads", remedy="give 1 or more"
+            )
+        torch.set_num_threads(threads)
     os.environ.update(slurm_place(os.environ))
     # accelerate holds a process to its first device and precision; this run may ask for others.
     AcceleratorState._reset_state(reset_partial_state=True)

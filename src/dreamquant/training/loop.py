@@ -18,9 +18,10 @@ from dreamquant.quantization.layers import Student
 from dreamquant.synthesis.generators import build_generator
 from dreamquant.synthesis.views import Mixup
 from dreamquant.terms.contract import Weighted
+from dreamquant.training.compiled import Compiled, begin_iteration
 from dreamquant.training.finite import require_finite_losses, require_finite_networks
 from dreamquant.training.optimizers import Adam, NesterovSGD
-from dreamquant.training.step import Batch, Chance, Request, Step, Teacher
+from dreamquant.training.step import Batch, Chance, Network, Request, Step, Teacher
 
 Losses = dict[str, Tensor]
 Watcher = Callable[["Training", dict[str, float] | None], None]
@@ -39,6 +40,8 @@ class Training:
         accelerator: device, precision and processes.
         accumulate: parts that each process takes its share of a batch in, one after another. What
             is computed over a batch is then computed over a part of it.
+        compiled: whether the networks run as compiled graphs. Where ranges follow the images the
+            student does not; nor does a generator whose batch norms meet other processes.
 
     Attributes:
         iteration: how many are done.
@@ -58,8 +61,10 @@ class Training:
         seed: int,
         accelerator: Accelerator,
         accumulate: int = 1,
+        compiled: bool = False,
     ) -> None:
         self.recipe, self.teacher, self.student = recipe, teacher, student
+        self.compiled = compiled
         self.classes, self.accelerator = classes, accelerator
         self.iteration = 0
         device = accelerator.device
@@ -76,6 +81,13 @@ class Training:
         student.in_parts(self.parts)
         self.student_parameters = [p for p in student.parameters() if p.requires_grad]
         self.generator_parameters = list(self.generator.parameters())
+        self._answer: Network = student
+        self._generate: Callable[..., Tensor] = self.generator
+        if compiled:
+            teacher.compile()
+            self._answer = Compiled(student)
+            if accelerator.num_processes == 1:
+                self._generate = Compiled(self.generator)
         self.student_optimizer = NesterovSGD(
             self.student_parameters,
             momentum=schedule.momentum,
@@ -109,7 +121,8 @@ class Training:
 
     def invent(self, asked: Request) -> Batch:
         """Images as they were asked for."""
-        images = self.generator(asked.noise, asked.targets, asked.centres)
+        centres = () if asked.centres is None else (asked.centres,)
+        images = self._generate(asked.noise, asked.targets, *centres)
         return Batch(images, asked.targets, asked.noise, asked.centres)
 
     def step(self) -> Losses:
@@ -119,6 +132,8 @@ class Training:
             Every term's unweighted loss by name, scalars left on the device.
         """
         self._forget_gradients()
+        if self.compiled:
+            begin_iteration(self.accelerator.device)
         asked = self.ask(self.recipe.schedule.batch)
         first = processes.rank() * self.accumulate
         losses: Losses = {}
@@ -148,9 +163,8 @@ class Training:
         return self.accelerator.autocast()  # type: ignore[no-any-return]
 
     def _step_on(self, batch: Batch) -> Step:
-        return Step(
-            batch, self.teacher, self.student, self.chance, student_learns=self.student_learns
-        )
+        answer = self.student if self.observes else self._answer
+        return Step(batch, self.teacher, answer, self.chance, student_learns=self.student_learns)
 
     def _teach_student(self, step: Step, losses: Losses) -> None:
         loss = self._total(self.recipe.student_terms, step, losses, "student")

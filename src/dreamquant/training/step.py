@@ -16,12 +16,16 @@ from dreamquant import processes
 from dreamquant.errors import NetworkError
 from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.taps import (
+    ChannelStatistics,
     LastReluMap,
     batch_norm_inputs,
     batch_statistics,
     execution_order,
 )
 from dreamquant.terms.contract import Answer, Statistics, Tap
+from dreamquant.training.compiled import Compiled
+
+Network = Callable[[Tensor], Tensor]
 
 _OTHER_NUMBERS = 2**32  # added to a seed, which is smaller
 _NOISE_SEED = 0  # of the noise images that thresholds refer to: the same in every run
@@ -42,6 +46,7 @@ class Teacher:
     def __init__(self, network: nn.Module, example: Tensor, taps: Collection[Tap]) -> None:
         self.network = network
         self.taps_activation = "activation" in taps
+        self._tapped: Callable[[Tensor], tuple[Tensor, ...]] = _Tapped(self)
         self.references: dict[Callable[..., Tensor], Tensor] = {}
         all_norms = [norm for _, norm in batch_norms(network)]
         self.norms = all_norms if "statistics" in taps else []
@@ -79,6 +84,31 @@ class Teacher:
         activation = images.new_empty(0) if found is None else found.float()
         return Answer(logits.float(), activation)
 
+    def compile(self) -> None:
+        """Let steps' images go through compiled graphs from now on."""
+        self._tapped = Compiled(_Tapped(self))
+
+    def tapped(self, images: Tensor) -> tuple[Answer, ChannelStatistics | None]:
+        """The answer to images, and their statistics where a term reads them."""
+        logits, activation, *moments = self._tapped(images)
+        return Answer(logits, activation), ChannelStatistics(*moments) if moments else None
+
+
+class _Tapped(nn.Module):
+    """All that is read of a teacher, as one function of images."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.network, self._teacher = teacher.network, teacher
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        with batch_norm_inputs(self._teacher.norms) as collected:
+            answer = self._teacher.answer(images)
+        if not collected:
+            return answer
+        means, variances = zip(*collected, strict=True)
+        return *answer, torch.cat(means).float(), torch.cat(variances).float()
+
 
 class TeacherOnStep:
     """The teacher on a step's images: one forward pass serves logits, statistics and features."""
@@ -89,12 +119,10 @@ class TeacherOnStep:
     @cached_property
     def _forward(self) -> tuple[Answer, Statistics | None]:
         teacher = self._teacher
-        with batch_norm_inputs(teacher.norms) as collected:
-            answer = teacher.answer(self._images)
-        if not collected:
+        answer, own = teacher.tapped(self._images)
+        if own is None:
             return answer, None
-        means, variances = zip(*collected, strict=True)
-        measured = processes.moments(torch.cat(means).float(), torch.cat(variances).float())
+        measured = processes.moments(*own)
         return answer, Statistics(*measured, teacher.stored_mean, teacher.stored_var, teacher.share)
 
     @property
@@ -158,7 +186,7 @@ class TeacherOnStep:
 class StudentOnStep:
     """The student on a step's images."""
 
-    def __init__(self, student: nn.Module, images: Tensor) -> None:
+    def __init__(self, student: Network, images: Tensor) -> None:
         self._student, self._images = student, images
 
     @cached_property
@@ -256,7 +284,7 @@ class Step:
         self,
         batch: Batch,
         teacher: Teacher,
-        student: nn.Module,
+        student: Network,
         chance: Chance,
         *,
         student_learns: bool,

@@ -1,0 +1,284 @@
+"""Networks as compiled graphs: the forward pass, and each way back on its own.
+
+``torch.compile`` takes a network's way back in one piece: the gradients of its weights come with
+those of its images, also where one of them alone is asked for. A step goes back through the student
+twice, to its weights and to the images, so the passes are traced and parted here, and compiled by
+PyTorch. Tracing runs the network's Python once: hooks, taps and quantizers are in the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from dreamquant.errors import TrainingError
+from dreamquant.networks.zoo import one_line
+
+Function = Callable[..., list[Tensor]]
+
+
+class Compiled:
+    """A network that is trained, or trained through, at fixed sizes.
+
+    Where no gradient is recorded it is called as it is.
+
+    Args:
+        network: called with tensors; returns one or a tuple of them. It must not choose what it
+            does by their values.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        state: dict[str, Tensor] = {
+            **dict(network.named_parameters()),
+            **dict(network.named_buffers()),
+        }
+        self._names, self._state = list(state), list(state.values())
+        self._passes: dict[Hashable, Passes] = {}
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """What the network returns, with a graph to its weights and inputs.
+
+        Raises:
+            TrainingError: the network cannot be traced, or its graphs not compiled.
+        """
+        if not torch.is_grad_enabled():
+            return self.network(*inputs)
+        forms = [(x.shape, x.stride(), x.dtype, x.requires_grad) for x in inputs]
+        key = (self.network.training, *forms)
+        tensors = [*self._state, *inputs]
+        try:
+            if key not in self._passes:
+                self._passes[key] = self._traced(tensors)
+            outputs = self._passes[key](tensors)
+        except TorchDynamoException as error:
+            raise _refused("PyTorch cannot compile this network here", error) from error
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def _traced(self, tensors: list[Tensor]) -> Passes:
+        device = tensors[-1].device.type
+        autocast = torch.autocast(
+            device,
+            torch.get_autocast_dtype(device),
+            torch.is_autocast_enabled(device),
+            cache_enabled=False,  # it would keep what stands for a weight while tracing
+        )
+        with autocast:
+            try:
+                return trace(self._run, tensors)
+            except (RuntimeError, NotImplementedError) as error:
+                raise _refused("the network cannot be traced", error) from error
+
+    def _run(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(self._names)
+        state = dict(zip(self._names, tensors[:count], strict=True))
+        result = functional_call(self.network, state, tensors[count:])
+        return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def _refused(what: str, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"{what}: {one_line(error)}",
+        where="--compile",
+        remedy="leave --compile away; it needs a C++ compiler, and a network that does the same "
+        "for all images",
+    )
+
+
+def begin_iteration(device: torch.device) -> None:
+    """Tell recorded graphs that what they returned before is read no more."""
+    if device.type == "cuda":
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
+class Way(NamedTuple):
+    """A way back.
+
+    Attributes:
+        leaves: where in the forward pass's arguments those are that gradients are taken of.
+        saved: where in the forward graph's results those are that it reads.
+        graph: from these and the outputs' gradients to the leaves'.
+    """
+
+    leaves: list[int]
+    saved: list[int]
+    graph: Function
+
+
+class Passes:
+    """A forward pass and its ways back, for arguments of one form.
+
+    Args:
+        forward: graph from the arguments to the outputs and what ways back read.
+        ways: to the parameters, and to the other arguments, where these take gradients.
+        strides: of each output's gradient; ``None`` for an output that has none.
+    """
+
+    def __init__(
+        self, forward: Function, ways: list[Way], strides: list[tuple[int, ...] | None]
+    ) -> None:
+        self.forward, self.ways, self.strides = forward, ways, strides
+
+    def __call__(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs for arguments."""
+        results = _plainly(self.forward, tensors)
+        outputs = results[: len(self.strides)]
+        differentiable = [i for i, stride in enumerate(self.strides) if stride is not None]
+        strides = [self.strides[i] for i in differentiable]
+        # Autograd follows the one summand or the other, and only those that lead to what is asked.
+        summands = []
+        for index, way in enumerate(self.ways):
+            values = [
+                outputs[i] if index == 0 else torch.zeros_like(outputs[i]) for i in differentiable
+            ]
+            saved = [results[i] for i in way.saved]
+            leaves = [tensors[i] for i in way.leaves]
+            summands.append(_Way.apply(way.graph, strides, values, saved, *leaves))
+        for i, parts in zip(differentiable, zip(*summands, strict=True), strict=True):
+            outputs[i] = sum(parts[1:], start=parts[0])
+        return tuple(outputs)
+
+
+class _Way(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        graph: Function,
+        strides: list[tuple[int, ...]],
+        values: list[Tensor],
+        saved: list[Tensor],
+        *leaves: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.graph, ctx.strides = graph, strides
+        ctx.save_for_backward(*saved)
+        return tuple(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        laid_out = map(_laid_out, gradients, ctx.strides)
+        found = _plainly(ctx.graph, [*ctx.saved_tensors, *laid_out])
+        return None, None, None, None, *found
+
+
+def _plainly(graph: Function, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Run a graph, which has its casts and gradients in it already."""
+    device = tensors[-1].device.type
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        return list(graph(*tensors))
+
+
+def _laid_out(gradient: Tensor, stride: tuple[int, ...]) -> Tensor:
+    if gradient.stride() == stride:
+        return gradient
+    return gradient.new_empty_strided(gradient.shape, stride).copy_(gradient)
+
+
+def trace(run: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]) -> Passes:
+    """Trace a function and its derivatives.
+
+    Args:
+        run: from tensors to tensors.
+        tensors: arguments of the form it will be called with; they are not changed.
+    """
+    examples = run(*(x.detach().clone().requires_grad_(x.requires_grad) for x in tensors))
+    gradients = [torch.empty_like(y.detach()) for y in examples if y.requires_grad]
+    asked = [i for i, x in enumerate(tensors) if x.requires_grad]
+    groups = [
+        [i for i in asked if isinstance(tensors[i], nn.Parameter)],
+        [i for i in asked if not isinstance(tensors[i], nn.Parameter)],
+    ]
+    groups = [leaves for leaves in groups if leaves and gradients]
+
+    def joint(*given: Tensor) -> list[Tensor | None]:
+        arguments = [x.detach() for x in given[: len(tensors)]]
+        for i in asked:
+            arguments[i].requires_grad_()
+        outputs = run(*arguments)
+        found: list[Tensor | None] = list(outputs)
+        for leaves in groups:
+            found += torch.autograd.grad(
+                [y for y in outputs if y.requires_grad],
+                [arguments[i] for i in leaves],
+                given[len(tensors) :],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        return found
+
+    given = [*(x.detach() for x in tensors), *gradients]
+    recorded = make_fx(joint, tracing_mode="fake")(*given)
+    # Once more without operations in place, so that what nothing reads can be left out.
+    graph = make_fx(functionalize(recorded), tracing_mode="fake")(*given)
+    return _parted(graph, tensors, examples, groups)
+
+
+def _parted(
+    joint: fx.GraphModule,
+    arguments: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    groups: list[list[int]],
+) -> Passes:
+    """The joint graph cut where the outputs' gradients come in."""
+    *nodes, end = joint.graph.nodes
+    results = list(cast(Iterable[fx.Node | None], end.args[0]))
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    given, gradients = placeholders[: len(arguments)], placeholders[len(arguments) :]
+    device = arguments[-1].device
+    late = set(gradients)
+    for node in nodes:
+        if late.intersection(node.all_input_nodes):
+            late.add(node)
+    kept = results[: len(outputs)]
+    ways, start = [], len(outputs)
+    for leaves in groups:
+        ends = results[start : start + len(leaves)]
+        start += len(leaves)
+        back = _needed(ends, late)
+        read = {early: None for node in back for early in node.all_input_nodes if early not in late}
+        saved = list({**read, **{node: None for node in ends if node and node not in late}})
+        graph = _graph(joint, [*saved, *gradients], [n for n in nodes if n in back], ends)
+        kept += (node for node in saved if node not in kept)
+        ways.append(Way(leaves, [kept.index(node) for node in saved], _compiled(graph, device)))
+    early = [node for node in nodes if node not in late and node not in given]
+    forward = _compiled(_graph(joint, given, early, kept), device)
+    strides = [y.stride() if y.requires_grad else None for y in outputs]
+    return Passes(forward, ways, strides)
+
+
+def _needed(ends: Iterable[fx.Node | None], late: set[fx.Node]) -> set[fx.Node]:
+    """What of the late nodes leads to ``ends``; gradients come from outside."""
+    found: set[fx.Node] = set()
+    waiting = [node for node in ends if node in late]
+    while waiting:
+        node = waiting.pop()
+        if node in found or node.op == "placeholder":
+            continue
+        found.add(node)
+        waiting += (before for before in node.all_input_nodes if before in late)
+    return found
+
+
+def _graph(
+    joint: fx.GraphModule,
+    inputs: Iterable[fx.Node],
+    nodes: Iterable[fx.Node],
+    outputs: Iterable[fx.Node | None],
+) -> fx.GraphModule:
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in inputs}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output([None if node is None else copies[node] for node in outputs])
+    return fx.GraphModule(joint, graph)
+
+
+def _compiled(graph: fx.GraphModule, device: torch.device) -> Function:
+    # On a GPU the launches of a small batch take longer than the work: there they are recorded.
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    return cast(Function, torch.compile(graph, fullgraph=True, dynamic=False, mode=mode))
