@@ -59,7 +59,7 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
             cpu = statistics.mean(run["cpu_seconds"] for run in its)
             yield f"| {name} | {len(its)} | {spread([run['top1'] for run in its])} | {cpu:.0f} |"
     yield ""
-    yield from protocol_lines(runs[0])
+    yield from protocol_lines(runs)
 
 
 if __name__ == "__main__":

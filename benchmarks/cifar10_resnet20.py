@@ -54,7 +54,7 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield ""
     yield from _table(runs)
     yield ""
-    yield from protocol_lines(runs[0])
+    yield from protocol_lines(runs)
     yield ""
     yield (
         "Min-max is the student of the same runs when the generator's warm-up ends: ranges set on "

@@ -30,6 +30,7 @@ class Point:
     iterations: int | None = None
     precision: str = "32"
     preset: str = "quick"
+    compiled: bool = False
 
 
 class Grid:
@@ -106,6 +107,7 @@ def measure(
             preset=point.preset,
             iterations=point.iterations,
             precision=point.precision,
+            compiled=point.compiled,
             seed=point.seed,
             data=images,
             out=out,
@@ -141,16 +143,16 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def protocol_lines(run: dict[str, Any], length: str | None = None) -> Iterable[str]:
-    """What every figure of a page was measured under; ``length`` where runs differ in theirs."""
-    protocol, schedule, hardware = run["protocol"], run["schedule"], run["hardware"]
-    own = f"{schedule['iterations']} iterations of {schedule['batch']} images (preset quick)"
+def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> Iterable[str]:
+    """What every figure of a page was measured under; ``precision`` where runs differ in it."""
+    run = runs[0]
+    protocol, hardware = run["protocol"], run["hardware"]
+    precision = precision or _PRECISIONS[protocol["training_precision"]]
     yield (
         f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
         f"{protocol['activations']}; all layers, first and last too, at the bits named; batch norm "
-        f"{protocol['batch_norm']}; {length or own} in "
-        f"{_PRECISIONS[protocol['training_precision']]}; the last iteration is reported; teacher "
-        f"sha256 {protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
+        f"{protocol['batch_norm']}; {_lengths(runs)} in {precision}; the last "
+        f"iteration is reported; teacher sha256 {protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
         f"{run['n']} lossless test images."
     )
     yield ""
@@ -160,6 +162,20 @@ def protocol_lines(run: dict[str, Any], length: str | None = None) -> Iterable[s
         "machine did other work at times: compare CPU seconds rather than wall seconds; both "
         "count from the first line to the saved result, evaluations included."
     )
+
+
+def _lengths(runs: list[dict[str, Any]]) -> str:
+    """``1200 iterations of 16 images``, and of which methods where they differ."""
+    methods: dict[str, list[str]] = {}
+    for run in runs:
+        schedule = run["schedule"]
+        length = f"{schedule['iterations']} iterations of {schedule['batch']} images"
+        known = methods.setdefault(length, [])
+        if run["method"] not in known:
+            known.append(run["method"])
+    if len(methods) == 1:
+        return next(iter(methods))
+    return " and ".join(f"{length} ({', '.join(names)})" for length, names in methods.items())
 
 
 def _cpu_seconds() -> float:

@@ -70,7 +70,7 @@ def _page(title: str, runs: list[dict[str, Any]], methods: Iterable[str]) -> Ite
     for note in sorted(notes):
         yield f"In the rows of {note}"
         yield ""
-    yield from protocol_lines(runs[0])
+    yield from protocol_lines(runs)
 
 
 def _shown(run: dict[str, Any], method: str) -> bool:

@@ -40,25 +40,45 @@ from networks import cifar10_resnet20
 from plain import PlainLoop
 
 PRECISIONS = {"float32": "32", "bfloat16": "bf16"}
+
+
+class Setting(NamedTuple):
+    """What a user chooses of a run's speed."""
+
+    precision: str
+    compiled: bool
+
+
+SETTINGS = {
+    "float32": Setting("float32", compiled=False),
+    "bfloat16": Setting("bfloat16", compiled=False),
+    "float32 compiled": Setting("float32", compiled=True),
+    "bfloat16 compiled": Setting("bfloat16", compiled=True),
+}
 METHODS_TIMED = ("adadfq", "gdfq")
 PHASES = ("synthesis", "generator", "student", "update")
 SHOWN_OPERATIONS = 12
+UNCOUNTED = 2
 
 
 class Cell(NamedTuple):
-    """What is timed, and how many turns each loop gets."""
+    """What is timed in which settings, and how many turns each loop gets."""
 
     network: str
     batch: int
     turns: int
+    settings: tuple[str, ...] = ("float32", "bfloat16", "bfloat16 compiled")
 
 
-QUICK = (Cell("resnet20", 16, turns=10), Cell("resnet20", 200, turns=2))
+QUICK = (
+    Cell("resnet20", 16, turns=10),
+    Cell("resnet20", 200, turns=2, settings=("float32", "bfloat16")),
+)
 WHOLE = (
-    Cell("resnet20", 16, turns=30),
-    Cell("resnet20", 200, turns=8),
-    Cell("resnet18", 16, turns=4),
-    Cell("mobilenet_v2", 16, turns=4),
+    Cell("resnet20", 16, turns=30, settings=tuple(SETTINGS)),
+    Cell("resnet20", 200, turns=6),
+    Cell("resnet18", 16, turns=3),
+    Cell("mobilenet_v2", 16, turns=3),
 )
 
 
@@ -116,9 +136,9 @@ def network_of(name: str) -> tuple[nn.Module, tuple[int, int, int], int]:
 
 
 def training_of(
-    method: str, network: str, batch: int, precision: str, device: str, accumulate: int = 1
+    method: str, network: str, batch: int, precision: str, device: str, **choices: Any
 ) -> Timed:
-    """A run with frozen ranges, past both warm-ups."""
+    """A run with frozen ranges, past both warm-ups; ``choices`` are those of a training."""
     torch.manual_seed(0)
     module, image, classes = network_of(network)
     recipe = METHODS[method].recipe("paper", image)
@@ -137,7 +157,7 @@ def training_of(
         classes=classes,
         seed=0,
         accelerator=accelerator,
-        accumulate=accumulate,
+        **choices,
     )
     training.step()
     return training
@@ -168,10 +188,18 @@ def our_step(training: Timed) -> dict[str, float]:
 
 
 def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
-    """Play the plain loop and ours in turns; one turn is not counted."""
+    """Play the plain loop and ours in turns."""
     runs = {
-        name: training_of(method, cell.network, cell.batch, precision, device)
-        for name, precision in PRECISIONS.items()
+        name: training_of(
+            method,
+            cell.network,
+            cell.batch,
+            PRECISIONS[setting.precision],
+            device,
+            compiled=setting.compiled,
+        )
+        for name, setting in SETTINGS.items()
+        if name in cell.settings
     }
     plain = PlainLoop(runs["float32"])
     players: dict[str, Callable[[], dict[str, float]]] = {
@@ -179,15 +207,17 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
         **{name: (lambda run=run: our_step(run)) for name, run in runs.items()},  # type: ignore[misc]
     }
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in players}
-    for _ in range(cell.turns + 1):
+    # The first turns are not counted: memory is laid out then, and graphs are compiled.
+    for _ in range(cell.turns + UNCOUNTED):
         for name, play in players.items():
             taken[name].append(play())
-    found = {name: _summary(times[1:], cell.batch) for name, times in taken.items()}
+    found = {name: _summary(times[UNCOUNTED:], cell.batch) for name, times in taken.items()}
     baseline = found.pop("plain")
-    for name, ours in found.items():
+    for ours in found.values():
         ours["speedup"] = baseline["ms"] / ours["ms"]
-        ours["tflop"] = _flop(runs[name]) / 1e12
-        ours["memory_mib"] = memory.measure(runs[name])
+    for name in PRECISIONS:
+        found[name]["tflop"] = _flop(runs[name]) / 1e12
+        found[name]["memory_mib"] = memory.measure(runs[name])
     fastest = max(found, key=lambda name: found[name]["speedup"])
     return {
         "speedup": found[fastest]["speedup"],
@@ -257,7 +287,7 @@ def operations(training: Timed) -> list[dict[str, Any]]:
 
 def memory_in_parts(accumulate: int, device: str) -> dict[str, float]:
     """MiB of an AdaDFQ iteration on ResNet-20 whose batch of 64 comes in so many parts."""
-    training = training_of("adadfq", "resnet20", 64, "32", device, accumulate)
+    training = training_of("adadfq", "resnet20", 64, "32", device, accumulate=accumulate)
     training.step()
     return memory.measure(training)
 
@@ -292,19 +322,18 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     yield "# Speed of one iteration"
     yield ""
     yield "Ours beside the published loop written plainly in eager PyTorch (`benchmarks/plain.py`):"
-    yield "milliseconds an iteration, medians of turns taken alternately in one run."
-    yield ""
     yield (
-        "| method | network | batch | plain | float32 | faster | bfloat16 | faster | "
-        "images/s, bfloat16 |"
+        "milliseconds an iteration, medians of turns taken alternately in one run, and how many "
+        "times faster that is."
     )
-    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|"
+    yield ""
+    yield "| method | network | batch | plain | " + " | ".join(SETTINGS) + " | images/s at best |"
+    yield "|---|---|--:|--:|" + "--:|" * len(SETTINGS) + "--:|"
     for method, network, batch, cell in rows(found):
-        single, half = cell["float32"], cell["bfloat16"]
+        times = " | ".join(_time(cell.get(name)) for name in SETTINGS)
+        best = cell[cell["setting"]]["images_per_second"]
         yield (
-            f"| {method} | {network} | {batch} | {cell['plain']['ms']:.0f} | {single['ms']:.0f} | "
-            f"{single['speedup']:.2f} × | {half['ms']:.0f} | {half['speedup']:.2f} × | "
-            f"{half['images_per_second']:.0f} |"
+            f"| {method} | {network} | {batch} | {cell['plain']['ms']:.0f} | {times} | {best:.0f} |"
         )
     yield ""
     yield "## Where an iteration's milliseconds go"
@@ -318,7 +347,7 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     yield "| method | network | batch | loop | synthesis | generator | student | update |"
     yield "|---|---|--:|---|--:|--:|--:|--:|"
     for method, network, batch, cell in rows(found):
-        for loop in ("plain", *PRECISIONS):
+        for loop in ("plain", *(name for name in SETTINGS if name in cell)):
             split = cell[loop]["split_ms"]
             shown = " | ".join(f"{split[p]:.0f}" if p in split else "–" for p in PHASES)
             yield f"| {method} | {network} | {batch} | {loop} | {shown} |"
@@ -333,12 +362,10 @@ def page(found: dict[str, Any]) -> Iterable[str]:
         "FLOP, as PyTorch's counter has them, over its time, as a share of that:"
     )
     yield ""
-    yield "| method | network | batch | GFLOP a step | float32 | bfloat16 |"
-    yield "|---|---|--:|--:|--:|--:|"
+    yield "| method | network | batch | GFLOP a step | " + " | ".join(SETTINGS) + " |"
+    yield "|---|---|--:|--:|" + "--:|" * len(SETTINGS)
     for method, network, batch, cell in rows(found):
-        shares = " | ".join(
-            f"{_share_of_peak(cell[name], found['peak_tflops'][name]):.0f} %" for name in PRECISIONS
-        )
+        shares = " | ".join(_share_of_peak(cell, name, found["peak_tflops"]) for name in SETTINGS)
         yield (
             f"| {method} | {network} | {batch} | {1e3 * cell['float32']['tflop']:.1f} | {shares} |"
         )
@@ -389,8 +416,16 @@ def _memory(needed: dict[str, float]) -> str:
     return f"{shown} | {needed['ratio']:.2f}"
 
 
-def _share_of_peak(measured: dict[str, Any], peak: float) -> float:
-    return 100 * measured["tflop"] / (measured["ms"] / 1e3) / peak
+def _time(measured: dict[str, Any] | None) -> str:
+    return "–" if measured is None else f"{measured['ms']:.0f} ({measured['speedup']:.2f} ×)"
+
+
+def _share_of_peak(cell: dict[str, Any], setting: str, peaks: dict[str, float]) -> str:
+    if setting not in cell:
+        return "–"
+    precision = SETTINGS[setting].precision
+    reached = cell[precision]["tflop"] / (cell[setting]["ms"] / 1e3)
+    return f"{100 * reached / peaks[precision]:.0f} %"
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def trained(student):
 
 def memory_of(batch, accumulate=1):
     step, memory = importlib.import_module("step"), importlib.import_module("memory")
-    training = step.training_of("adadfq", "resnet20", batch, "32", "cpu", accumulate)
+    training = step.training_of("adadfq", "resnet20", batch, "32", "cpu", accumulate=accumulate)
     training.step()
     return memory.measure(training)
 
