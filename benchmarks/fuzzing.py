@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import json
-import os
-import pickle
-import tarfile
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 import tiny
 from confined import confined
@@ -39,9 +31,8 @@ from dreamquant.results.result import STUDENT
 from dreamquant.training import checkpoint
 from dreamquant.training.budget import parse_duration
 from dreamquant.training.checkpoint import STATE
-
-CANARY = "executed"
-_HEADER = 8  # bytes of a safetensors file before its header
+from malice import CANARY, altered, damaged, pickles, reheaded
+from malicious_images import arrays, tars
 
 
 @dataclass(frozen=True)
@@ -121,71 +112,6 @@ def surfaces(folder: Path) -> list[Surface]:
         *_of_images(folder),
         _of_onnx(folder, whole),
     ]
-
-
-# ------------------------------------------------------------------------- what is odd
-
-ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.sampled_from((-1, 0, 1, 2**31, 2**63, 10**30, -(2**63), 1e308, float("nan"), float("inf"))),
-    st.sampled_from(("", "../../etc/passwd", "/dev/zero", "w4a4", "x" * 5000, "\ud800", "%s{0}")),
-    st.integers(),
-    st.text(max_size=8),
-    st.lists(st.integers(-3, 70000), max_size=5),
-    st.dictionaries(st.text(max_size=4), st.integers(), max_size=3),
-)
-
-
-@st.composite
-def altered(draw: st.DrawFn, document: Any) -> Any:
-    """A JSON document with up to three values replaced, removed or added."""
-    document = copy.deepcopy(document)
-    for _ in range(draw(st.integers(1, 3))):
-        places = list(_places(document))
-        if not places:
-            return draw(ODD)
-        place, key = draw(st.sampled_from(places))
-        if draw(st.integers(0, 4)) == 0:
-            del place[key]
-        else:
-            place[key] = draw(ODD)
-    return document
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    keys = value if isinstance(value, dict) else range(len(value)) if type(value) is list else ()
-    for key in keys:
-        yield value, key
-        yield from _places(value[key])
-
-
-@st.composite
-def damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes that were cut, overwritten, repeated or added to."""
-    for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, max(len(data) - 1, 0)))
-        length = draw(st.integers(0, 64))
-        change = draw(st.sampled_from(("cut", "overwrite", "insert", "repeat", "remove")))
-        new = draw(st.binary(max_size=length) | st.sampled_from((b"\xff" * 8, b"\0" * 8)))
-        data = {
-            "cut": data[:at],
-            "overwrite": data[:at] + new + data[at + len(new) :],
-            "insert": data[:at] + new + data[at:],
-            "repeat": data[: at + length] + data[at:],
-            "remove": data[:at] + data[at + length :],
-        }[change]
-    return data
-
-
-class Malicious:
-    """A pickle that makes a folder when it is read."""
-
-    def __init__(self, victim: Path) -> None:
-        self.victim = str(victim)
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return os.mkdir, (self.victim,)
 
 
 # -------------------------------------------------------------------- texts and options
@@ -354,57 +280,10 @@ def _of_result(folder: Path, whole: Path) -> list[Surface]:
             read_weights(".safetensors"),
         ),
         Surface(
-            "weights, torch", _pickles(folder, tiny.network().state_dict()), read_weights(".pt")
+            "weights, torch", pickles(folder, tiny.network().state_dict()), read_weights(".pt")
         ),
-        Surface("checkpoint", _pickles(folder, state), read_checkpoint),
+        Surface("checkpoint", pickles(folder, state), read_checkpoint),
     ]
-
-
-@st.composite
-def reheaded(draw: st.DrawFn, data: bytes) -> bytes:
-    """A safetensors file whose header tells other names, types, shapes or places."""
-    length = int.from_bytes(data[:_HEADER], "little")
-    header = json.loads(data[_HEADER : _HEADER + length])
-    name = draw(st.sampled_from([key for key in header if key != "__metadata__"]))
-    types = ("F64", "BF16", "I64", "BOOL", "F8_E4M3", "F8_E8M0", "F4", "C64", "U8", "Q9")
-    fields = {
-        "dtype": st.sampled_from(types),
-        "shape": st.lists(st.sampled_from((0, 1, 3, 2**31, 2**62)), max_size=4),
-        "data_offsets": st.lists(st.sampled_from((0, 1, 8, 2**40, 2**63)), max_size=3),
-    }
-    for field in draw(st.lists(st.sampled_from(sorted(fields)), min_size=1, max_size=3)):
-        header[name][field] = draw(fields[field])
-    changed = draw(st.just(header) | altered(header))
-    encoded = json.dumps(changed).encode("utf-8", "surrogatepass")
-    size = draw(st.sampled_from((len(encoded), len(encoded) + 1, 2**40, 2**64 - 1, 0)))
-    return size.to_bytes(_HEADER, "little") + encoded + data[_HEADER + length :]
-
-
-def _pickles(folder: Path, state: Mapping[str, Any]) -> st.SearchStrategy[bytes]:
-    whole = _saved(state)
-    evil = Malicious(folder / CANARY)
-    contents = (evil, [evil], dict(state) | {"x": evil}, torch.zeros(2).expand(2**40, 2), 3, None)
-    odd = [_saved(content) for content in contents]
-    return damaged(whole) | st.sampled_from([*odd, pickle.dumps(evil), _bomb("archive/data.pkl")])
-
-
-def _saved(content: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def _bomb(name: str, start: bytes = b"", size: int = 2**27) -> bytes:
-    """A zip that unpacks to a thousand times its size."""
-    buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open(name, "w") as f,
-    ):
-        f.write(start)
-        for _ in range(size // 2**20):
-            f.write(bytes(2**20))
-    return buffer.getvalue()
 
 
 # ------------------------------------------------------------------------------- images
@@ -422,120 +301,9 @@ def _of_images(folder: Path) -> list[Surface]:
         return read
 
     return [
-        Surface("images, npz", _npz(folder), read_as(".npz")),
+        Surface("images, npz", arrays(folder), read_as(".npz")),
         Surface("images, tar", tars(), read_as(".tar")),
     ]
-
-
-def _npz(folder: Path) -> st.SearchStrategy[bytes]:
-    whole = _archive(images=np.zeros((6, 8, 8, 1), np.uint8), labels=np.arange(6) % 5)
-    evil = np.array([Malicious(folder / CANARY)], dtype=object)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": (2**24, 8, 8, 1)}
-    )
-    fixed = [
-        _archive(images=evil),
-        _archive(images=np.zeros((6, 8, 8, 1), np.uint8), labels=evil),
-        _bomb("images.npy", header.getvalue()),
-    ]
-    return damaged(whole) | st.sampled_from(fixed) | _arrays() | _headers()
-
-
-def _archive(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-@st.composite
-def _arrays(draw: st.DrawFn) -> bytes:
-    """Arrays of other types, shapes and names."""
-    types = ("u1", "i1", "f4", "f8", "?", "c16", "U3", "S2", "M8[s]", "V4", "i8")
-    sizes = st.lists(st.sampled_from((0, 1, 5, 8)), max_size=5)
-    images = np.zeros(draw(st.just([5, 8, 8, 1]) | sizes), draw(st.sampled_from(types)))
-    labels = np.zeros(draw(st.just([5]) | sizes), draw(st.sampled_from(types)))
-    if labels.dtype.kind in "if":
-        labels += draw(st.integers(-2, 9))
-    name = draw(st.sampled_from(("images", "labels", "../../images", "x")))
-    return _archive(
-        **{"images": images, "labels": labels, name: draw(st.sampled_from((images, labels)))}
-    )
-
-
-@st.composite
-def _headers(draw: st.DrawFn) -> bytes:
-    """An array whose header promises more, or something else, than there is."""
-    shape = draw(st.lists(st.sampled_from((-1, 0, 1, 8, 2**20, 2**40, 2**62)), max_size=5))
-    kind = draw(st.sampled_from(("|u1", "<f8", "|O", "<U99999", "[('a', '<f8')]", "x", "<i3")))
-    text = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {tuple(shape)}, }}\n".encode()
-    array = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("images.npy", array)
-    return buffer.getvalue()
-
-
-@st.composite
-def tars(draw: st.DrawFn) -> bytes:
-    """Tars with names that lead elsewhere, members that are no files, damaged and huge images."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for _ in range(draw(st.integers(0, 5))):
-            content = draw(_members())
-            info = tarfile.TarInfo(draw(_names()))
-            info.type = draw(st.sampled_from((tarfile.REGTYPE,) * 6 + _KINDS))
-            info.linkname = draw(st.sampled_from(("/etc/passwd", "../../..", "0/a.png")))
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return draw(st.just(buffer.getvalue()) | damaged(buffer.getvalue()))
-
-
-_KINDS = (
-    tarfile.SYMTYPE,
-    tarfile.LNKTYPE,
-    tarfile.CHRTYPE,
-    tarfile.FIFOTYPE,
-    tarfile.GNUTYPE_SPARSE,
-)
-
-
-def _names() -> st.SearchStrategy[str]:
-    fixed = ("0/a.png", "1/b.png", "c.png", "labels.csv", "../../up.png", "/etc/x.png", "0/" * 99)
-    letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
-    return st.sampled_from(fixed) | st.text(letters, max_size=9)
-
-
-def _members() -> st.SearchStrategy[bytes]:
-    png = _picture("PNG", (8, 8))
-    tables = (
-        "file,label\nc.png,0\n",
-        "file,label\n../../up.png,1\n",
-        "file,label\nc.png," + "9" * 5000,
-    )
-    return st.one_of(
-        st.just(png),
-        damaged(png),
-        damaged(_picture("GIF", (9, 7))),
-        damaged(_picture("TIFF", (9, 7))),
-        st.sampled_from([table.encode() for table in tables]),
-        st.sampled_from([_huge_png(), _picture("PNG", (1, 3000)), b"%!PS\n", b""]),
-        st.binary(max_size=40),
-    )
-
-
-def _picture(kind: str, size: tuple[int, int]) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", size).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def _huge_png() -> bytes:
-    """A few bytes that call themselves 30,000 x 30,000 pixels."""
-    data = bytearray(_picture("PNG", (8, 8)))
-    data[16:24] = (30_000).to_bytes(4, "big") * 2
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    return bytes(data)
 
 
 # --------------------------------------------------------------------------------- ONNX

@@ -152,8 +152,8 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
         f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
         f"{protocol['activations']}; all layers, first and last too, at the bits named; batch norm "
         f"{protocol['batch_norm']}; {_lengths(runs)} in {precision}; the last "
-        f"iteration is reported; teacher sha256 {protocol['teacher_sha256'][:12]}…; full precision {run['teacher_top1']:.2f} % of "
-        f"{run['n']} lossless test images."
+        f"iteration is reported; teacher sha256 {protocol['teacher_sha256'][:12]}…; full "
+        f"precision {run['teacher_top1']:.2f} % of {run['n']} lossless test images."
     )
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())

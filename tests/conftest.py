@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dreamquant.synthesis.targets import low_correlation_table
+
 # A job started in the background of a script ignores Ctrl-C, and so would all that it starts: the
 # tests of stopping a run need the ordinary handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,5 +31,7 @@ def float64(monkeypatch):
     """Everything in float64: Adam divides by a gradient's size, and so magnifies rounding."""
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
     torch.set_default_dtype(torch.float64)
+    low_correlation_table.cache_clear()
     yield
+    low_correlation_table.cache_clear()
     torch.set_default_dtype(torch.float32)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
+import grid
+import memory
+import step
+from dreamquant.training import compiled as graphs
+from plain import PlainLoop
+
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def test_two_processes_share_a_grid(tmp_path, monkeypatch):
-    grid = importlib.import_module("grid")
     monkeypatch.setattr(grid, "RESULTS", tmp_path)
     first, second = grid.Grid("g", "title"), grid.Grid("g", "title")
     first.add({"method": "gdfq", "bits": "w3a3", "seed": 0})
@@ -34,11 +32,13 @@ def test_two_processes_share_a_grid(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("method", ["adadfq", "gdfq"])
-def test_the_yardstick_computes_what_a_step_of_ours_does(method, monkeypatch):
-    step, plain = importlib.import_module("step"), importlib.import_module("plain")
-    training = step.training_of(method, "resnet20", 4, "32", "cpu")
-    yardstick = plain.PlainLoop(training)
+def test_the_yardstick_computes_what_a_step_of_ours_does(method, compiled, monkeypatch):
+    # Graphs run as they were traced: no compiler takes its time.
+    monkeypatch.setattr(graphs, "_compiled", lambda graph, device: graph)
+    training = step.training_of(method, "resnet20", 4, "32", "cpu", compiled=compiled)
+    yardstick = PlainLoop(training)
     drawn = []
     invent = training.invent
     monkeypatch.setattr(training, "invent", lambda ask: drawn.append(invent(ask)) or drawn[-1])
@@ -67,7 +67,6 @@ def trained(student):
 
 
 def memory_of(batch, accumulate=1):
-    step, memory = importlib.import_module("step"), importlib.import_module("memory")
     training = step.training_of("adadfq", "resnet20", batch, "32", "cpu", accumulate=accumulate)
     training.step()
     return memory.measure(training)

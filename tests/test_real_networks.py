@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import grid
 from dreamquant.evaluation.data import open_images
 from dreamquant.evaluation.metrics import evaluate
 from dreamquant.networks.load import load_network
@@ -31,9 +31,7 @@ def test_float_resnet20_on_cifar10_is_as_described(real_data):
 
 
 @pytest.mark.real
-def test_committed_results_are_of_these_weights(real_data, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    grid = importlib.import_module("grid")
+def test_committed_results_are_of_these_weights(real_data):
     network, _ = grid.cifar(real_data, "cifar10_resnet20")
     runs = grid.Grid("cifar10-resnet20", "").runs
     assert {run["protocol"]["teacher_sha256"] for run in runs} == {network.weights_sha256}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import networks
 from dreamquant.errors import ExportError
 from dreamquant.export.benchmark import float_twin
 from dreamquant.export.runtime import OrtSession
@@ -20,7 +20,6 @@ from dreamquant.quantization.scheme import Bits, Scheme
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MANIFEST = {"coverage": {"layers": []}, "method": {"name": "none"}, "protocol": {"seed": 0}}
 
 
@@ -174,12 +173,11 @@ def randomised(network, size=32):
 
 
 @pytest.fixture
-def student_of(monkeypatch):
+def student_of():
     def make(family, scheme):
-        monkeypatch.syspath_prepend(str(BENCHMARKS))
         build, size = FAMILIES[family]
         torch.manual_seed(0)
-        network = randomised(build(importlib.import_module("networks")), size)
+        network = randomised(build(networks), size)
         student, _ = quantize_network(network, scheme, torch.zeros(2, 3, size, size))
         student.observe(True)
         with torch.no_grad():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import tiny
 from dreamquant.methods import METHODS
 from dreamquant.methods.schedule import Schedule
 from dreamquant.quantization.convert import quantize_network
@@ -16,24 +17,14 @@ from dreamquant.training.devices import accelerator_for
 from dreamquant.training.loop import Training
 from dreamquant.training.step import Batch, Chance, Step, Teacher
 
-IMAGE, CLASSES = (1, 8, 8), 5
+IMAGE, CLASSES = tiny.INPUT.shape, tiny.CLASSES
 
 
 def tiny_network(seed=0):
-    """conv-BN-ReLU twice and a linear layer, with statistics as if it had been trained."""
+    """The benchmarks' tiny network, with statistics as if it had been trained."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = nn.Sequential(
-            nn.Conv2d(1, 6, 3, padding=1, bias=False),
-            nn.BatchNorm2d(6),
-            nn.ReLU(),
-            nn.Conv2d(6, 8, 3, stride=2, padding=1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(8, CLASSES),
-        )
+        network = tiny.network()
         for norm in (network[1], network[4]):
             nn.init.normal_(norm.running_mean, std=0.3)
             nn.init.uniform_(norm.running_var, 0.2, 1.5)

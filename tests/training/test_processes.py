@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+import tiny
 from dreamquant import open_result
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 WORKER = """
 import sys
@@ -155,9 +152,6 @@ def test_two_processes_agree_with_one_that_has_the_whole_batch(method, both, alo
 def commands(tmp_path_factory):
     """Both processes of a `dreamquant quantize`, ended, and the folder they were given."""
     folder, port = tmp_path_factory.mktemp("commands"), free_port()
-    spec = importlib.util.spec_from_file_location("tiny", BENCHMARKS / "tiny.py")
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
     options = [*tiny.options(folder, 4), "--out", str(folder / "out")]
     program = "import sys; from dreamquant.cli import main; main(['quantize', *sys.argv[1:]])"
     started = []
