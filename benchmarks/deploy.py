@@ -36,10 +36,11 @@ from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results import manifest as describe
-from dreamquant.results.files import read_json, write_bytes, write_json
+from dreamquant.results.files import read_json, write_json
 from dreamquant.results.result import Result
+from pages import RESULTS, write_page
 
-PATH = grid.RESULTS / "deploy.json"
+PATH = RESULTS / "deploy.json"
 # At 8 bits the small file would be the fast one again.
 TARGETS: dict[str, tuple[FileTarget, ...]] = {"w8a8": ("int8box",), "w4a4": ("int8box", "int4")}
 RUNS, THREADS = 100, 2
@@ -251,7 +252,7 @@ def main() -> None:
             runs.append(measure(name, bits, Path(folder) / "out"))
         runs.sort(key=lambda run: (run["network"], run["bits"]))
         write_json(PATH, {"title": "Deployment", "runs": runs})
-    write_bytes(PATH.with_suffix(".md"), "\n".join([*page(runs), ""]).encode())
+    write_page(PATH, page(runs))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamquant import distill, open_result
-from dreamquant.results.files import write_bytes, write_json
-from grid import DATA, RESULTS, ROOT, cifar
+from dreamquant.results.files import write_json
+from grid import DATA, ROOT, cifar
+from pages import RESULTS, listed, write_page
 
 PATH = RESULTS / "distillation-cifar10.json"
 TITLE = "ResNet-56 to ResNet-20, CIFAR-10, no data"
@@ -42,7 +43,7 @@ def main() -> None:
     )
     record = _record(options.out)
     write_json(PATH, record)
-    write_bytes(PATH.with_suffix(".md"), "\n".join([*_page(record), ""]).encode())
+    write_page(PATH, _page(record))
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -75,8 +76,7 @@ def _page(record: dict[str, Any]) -> Iterable[str]:
         f"last iteration is reported, on {accuracy['student']['n']} lossless test images."
     )
     yield ""
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    yield f"Hardware: {record['hardware']['cpu']}. Versions: {versions}."
+    yield f"Hardware: {record['hardware']['cpu']}. Versions: {listed(record['versions'])}."
 
 
 if __name__ == "__main__":

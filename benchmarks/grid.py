@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dreamquant import Method, Network, load_network, open_result, quantize
-from dreamquant.results.files import read_json, write_bytes, write_json
+from dreamquant.methods import find_method
+from dreamquant.results.files import read_json, write_json
+from pages import RESULTS, cpu_seconds, listed, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 _PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
-RESULTS = ROOT / "docs" / "results"
 DATA = Path(os.environ.get("DREAMQUANT_DATA", ROOT / "../shared/data"))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -31,6 +32,12 @@ class Point:
     precision: str = "32"
     preset: str = "quick"
     compiled: bool = False
+
+    @classmethod
+    def shortened(cls, method: str, bits: str, seed: int, share: float) -> Point:
+        """A share of the quick preset in bfloat16: as many images for every method."""
+        length = find_method(method).recipe("quick", (3, 32, 32)).schedule.iterations
+        return cls(method, bits, seed, round(share * length), "bf16")
 
 
 class Grid:
@@ -65,7 +72,7 @@ class Grid:
 
     def write_page(self, lines: Iterable[str]) -> None:
         """Write the page beside the runs."""
-        write_bytes(self.path.with_suffix(".md"), "\n".join([*lines, ""]).encode())
+        write_page(self.path, lines)
 
 
 def _place(run: dict[str, Any]) -> tuple[str, str, int]:
@@ -97,7 +104,7 @@ def measure(
         point: of the grid.
         method: where it is none that the point's name would find.
     """
-    before = _cpu_seconds()
+    before = cpu_seconds()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         quantize(
@@ -129,7 +136,7 @@ def measure(
         "training_seconds": timings["training_seconds"],
         "training_cpu_seconds": timings["training_cpu_seconds"],
         "seconds": timings["seconds"],
-        "cpu_seconds": _cpu_seconds() - before,
+        "cpu_seconds": cpu_seconds() - before,
         "schedule": manifest["method"]["schedule"],
         "protocol": manifest["protocol"],
         "versions": manifest["versions"],
@@ -156,11 +163,10 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
         f"precision {run['teacher_top1']:.2f} % of {run['n']} lossless test images."
     )
     yield ""
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     yield (
-        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: {versions}. The "
-        "machine did other work at times: compare CPU seconds rather than wall seconds; both "
-        "count from the first line to the saved result, evaluations included."
+        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
+        f"{listed(run['versions'])}. The machine did other work at "
+        "times: compare CPU seconds rather than wall seconds; both count from the first line to the saved result, evaluations included."
     )
 
 
@@ -176,8 +182,3 @@ def _lengths(runs: list[dict[str, Any]]) -> str:
     if len(methods) == 1:
         return next(iter(methods))
     return " and ".join(f"{length} ({', '.join(names)})" for length, names in methods.items())
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system

@@ -10,7 +10,6 @@ A part that fails ends the command with its error, and is not on record.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable
@@ -23,14 +22,14 @@ import torch
 
 import faults
 import fuzzing
-import grid
 import kills
 import leaks
 import tiny
-from dreamquant.results.files import read_json, write_bytes, write_json
+from dreamquant.results.files import read_json, write_json
 from dreamquant.results.manifest import describe_machine
+from pages import RESULTS, cpu_seconds, listed, write_page
 
-PATH = grid.RESULTS / "reliability.json"
+PATH = RESULTS / "reliability.json"
 KILLS, KILLED_ITERATIONS = 50, 40
 CASES = 1000  # of each surface
 ITERATIONS, EVERY = 20_000, 200
@@ -111,13 +110,12 @@ def page(parts: dict[str, Any]) -> Iterable[str]:
     yield "## Protocol"
     yield ""
     machine = next(iter(parts.values()))
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     seconds = ", ".join(f"{name} {part['cpu_seconds']:.0f}" for name, part in parts.items())
     yield (
         f"A network of three layers on images of 1 x 8 x 8 at W3A3 by AdaDFQ; seed {SEED}. "
         f"CPU seconds: {seconds}. {machine['hardware']['cpu']}, {machine['hardware']['cpus']} "
         f"cores, {machine['hardware']['threads']} thread; other work ran on the machine. "
-        f"Versions: {versions}."
+        f"Versions: {listed(machine['versions'])}."
     )
 
 
@@ -191,20 +189,15 @@ _SECTIONS = {"kills": _kills, "disks": _disks, "fuzzing": _fuzzing, "leaks": _le
 
 
 def _measured(part: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    before = _cpu_seconds()
+    before = cpu_seconds()
     with tempfile.TemporaryDirectory() as folder:
         found = part(Path(folder))
     return {
         "found": found,
         "seed": SEED,
-        "cpu_seconds": _cpu_seconds() - before,
+        "cpu_seconds": cpu_seconds() - before,
         **describe_machine(torch.device("cpu")),
     }
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def main() -> None:
@@ -219,7 +212,7 @@ def main() -> None:
         parts[name] = _measured(PARTS[name])
         parts = {known: parts[known] for known in PARTS if known in parts}
         write_json(PATH, {"title": "Reliability", "parts": parts})
-        write_bytes(PATH.with_suffix(".md"), "\n".join([*page(parts), ""]).encode())
+        write_page(PATH, page(parts))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,33 +30,17 @@ from dreamquant.methods import METHODS
 from dreamquant.networks.probe import batch_norms
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.results.files import write_bytes, write_json
+from dreamquant.results.files import write_json
 from dreamquant.results.manifest import describe_machine
 from dreamquant.training.devices import accelerator_for
 from dreamquant.training.loop import Losses, Training
 from dreamquant.training.step import Batch, Request, Step, Teacher
-from grid import RESULTS
 from networks import cifar10_resnet20
+from pages import RESULTS, write_page
 from plain import PlainLoop
+from speed_page import METHODS_TIMED, PHASES, PRECISIONS, SETTINGS, page
 
-PRECISIONS = {"float32": "32", "bfloat16": "bf16"}
-
-
-class Setting(NamedTuple):
-    """What a user chooses of a run's speed."""
-
-    precision: str
-    compiled: bool
-
-
-SETTINGS = {
-    "float32": Setting("float32", compiled=False),
-    "bfloat16": Setting("bfloat16", compiled=False),
-    "float32 compiled": Setting("float32", compiled=True),
-    "bfloat16 compiled": Setting("bfloat16", compiled=True),
-}
-METHODS_TIMED = ("adadfq", "gdfq")
-PHASES = ("synthesis", "generator", "student", "update")
+PATH = RESULTS / "speed.json"
 SHOWN_OPERATIONS = 12
 UNCOUNTED = 2
 
@@ -309,125 +293,6 @@ def run(cells: Iterable[Cell], device: str) -> dict[str, Any]:
     return found
 
 
-def rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Method, network, batch and what was measured, cell by cell."""
-    for method in METHODS_TIMED:
-        for network, batches in found[method].items():
-            for batch, cell in batches.items():
-                yield method, network, batch, cell
-
-
-def page(found: dict[str, Any]) -> Iterable[str]:
-    """The page beside the JSON."""
-    yield "# Speed of one iteration"
-    yield ""
-    yield "Ours beside the published loop written plainly in eager PyTorch (`benchmarks/plain.py`):"
-    yield (
-        "milliseconds an iteration, medians of turns taken alternately in one run, and how many "
-        "times faster that is."
-    )
-    yield ""
-    yield "| method | network | batch | plain | " + " | ".join(SETTINGS) + " | images/s at best |"
-    yield "|---|---|--:|--:|" + "--:|" * len(SETTINGS) + "--:|"
-    for method, network, batch, cell in rows(found):
-        times = " | ".join(_time(cell.get(name)) for name in SETTINGS)
-        best = cell[cell["setting"]]["images_per_second"]
-        yield (
-            f"| {method} | {network} | {batch} | {cell['plain']['ms']:.0f} | {times} | {best:.0f} |"
-        )
-    yield ""
-    yield "## Where an iteration's milliseconds go"
-    yield ""
-    yield (
-        "Ours runs the teacher's and the student's forward pass for both players at once; it is "
-        "counted where it is first asked for, with the student. The plain loop's updates are part "
-        "of its phases."
-    )
-    yield ""
-    yield "| method | network | batch | loop | synthesis | generator | student | update |"
-    yield "|---|---|--:|---|--:|--:|--:|--:|"
-    for method, network, batch, cell in rows(found):
-        for loop in ("plain", *(name for name in SETTINGS if name in cell)):
-            split = cell[loop]["split_ms"]
-            shown = " | ".join(f"{split[p]:.0f}" if p in split else "–" for p in PHASES)
-            yield f"| {method} | {network} | {batch} | {loop} | {shown} |"
-    yield ""
-    yield "## Against what the machine can do"
-    yield ""
-    peaks = ", ".join(
-        f"{1e3 * peak:.0f} GFLOP/s in {name}" for name, peak in found["peak_tflops"].items()
-    )
-    yield (
-        f"A 2048 × 2048 matrix product reached {peaks} on {found['threads']} threads. The step's "
-        "FLOP, as PyTorch's counter has them, over its time, as a share of that:"
-    )
-    yield ""
-    yield "| method | network | batch | GFLOP a step | " + " | ".join(SETTINGS) + " |"
-    yield "|---|---|--:|--:|" + "--:|" * len(SETTINGS)
-    for method, network, batch, cell in rows(found):
-        shares = " | ".join(_share_of_peak(cell, name, found["peak_tflops"]) for name in SETTINGS)
-        yield (
-            f"| {method} | {network} | {batch} | {1e3 * cell['float32']['tflop']:.1f} | {shares} |"
-        )
-    yield ""
-    yield from _profile_lines(found)
-    yield from _memory_lines(found)
-    hardware, versions = found["hardware"], found["versions"]
-    yield (
-        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ". W4A4, all layers, placement relu-output, ranges frozen, the methods' published losses."
-    )
-
-
-def _profile_lines(found: dict[str, Any]) -> Iterable[str]:
-    yield "The rest, for AdaDFQ on ResNet-20 at batch 16 in float32, by the profiler:"
-    yield ""
-    yield "| operation | share of time |"
-    yield "|---|--:|"
-    for event in found["operations"]:
-        yield f"| `{event['operation']}` | {event['percent']:.1f} % |"
-    yield ""
-
-
-def _memory_lines(found: dict[str, Any]) -> Iterable[str]:
-    yield "## Memory"
-    yield ""
-    yield (
-        "MiB of tensors: what has to be held (teacher, student, generator, both optimizers' "
-        "state), what one forward pass of each network keeps for the way back, and the most at "
-        "once during an iteration."
-    )
-    yield ""
-    yield "| method | network | batch | precision | held | activations | most at once | ratio |"
-    yield "|---|---|--:|---|--:|--:|--:|--:|"
-    for method, network, batch, cell in rows(found):
-        for name in PRECISIONS:
-            needed = _memory(cell[name]["memory_mib"])
-            yield f"| {method} | {network} | {batch} | {name} | {needed} |"
-    for parts, needed in found["parts"].items():
-        taken = "at once" if parts == "1" else f"in {parts} parts"
-        yield f"| adadfq | resnet20 | 64, {taken} | float32 | {_memory(needed)} |"
-    yield ""
-
-
-def _memory(needed: dict[str, float]) -> str:
-    shown = " | ".join(f"{needed[name]:.0f}" for name in ("held", "activations", "peak"))
-    return f"{shown} | {needed['ratio']:.2f}"
-
-
-def _time(measured: dict[str, Any] | None) -> str:
-    return "–" if measured is None else f"{measured['ms']:.0f} ({measured['speedup']:.2f} ×)"
-
-
-def _share_of_peak(cell: dict[str, Any], setting: str, peaks: dict[str, float]) -> str:
-    if setting not in cell:
-        return "–"
-    precision = SETTINGS[setting].precision
-    reached = cell[precision]["tflop"] / (cell[setting]["ms"] / 1e3)
-    return f"{100 * reached / peaks[precision]:.0f} %"
-
-
 def main() -> None:
     """Measure, then print or write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -439,8 +304,8 @@ def main() -> None:
     if asked.json:
         print(json.dumps(found))
     if not asked.quick:
-        write_json(RESULTS / "speed.json", found)
-        write_bytes(RESULTS / "speed.md", "\n".join([*page(found), ""]).encode())
+        write_json(PATH, found)
+        write_page(PATH, page(found))
 
 
 if __name__ == "__main__":
