@@ -18,7 +18,7 @@ from typing import Any, get_args
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.agm import agm
 from dreamquant.terms.margin import GaussianMargin, Kind
-from grid import DATA, Grid, Point, cifar, measure, protocol_lines, spread
+from grid import DATA, Grid, Point, cifar, protocol_lines, spread
 
 TITLE = "AGM's margin: three candidates, ResNet-20, CIFAR-10, no data"
 VARIANTS = {
@@ -42,9 +42,8 @@ def main() -> None:
     for seed in range(3):
         for name, method in VARIANTS.items():
             point = replace(Point.shortened("adadfq", "w3a3", seed, options.share), method=name)
-            if not grid.has(point):
-                grid.add(measure(network, images, point, method))
-                grid.write_page(_page(grid.runs))
+            grid.play(network, images, point, method)
+            grid.write_page(_page(grid.runs))
     grid.write_page(_page(grid.runs))
 
 

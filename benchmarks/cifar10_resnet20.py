@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamquant.results.files import write_bytes
-from grid import DATA, ROOT, Grid, Point, cifar, measure, protocol_lines, spread
+from grid import DATA, ROOT, Grid, Point, cifar, protocol_lines, spread
 
 MARKERS = "<!-- results: docs/results/cifar10-resnet20.md -->", "<!-- /results -->"
 TITLE = "ResNet-20, CIFAR-10, no data"
@@ -42,9 +42,8 @@ def main() -> None:
     grid = Grid("cifar10-resnet20", TITLE)
     for method, seed, bits in product(options.methods, options.seeds, BITS):
         point = Point(method, bits, seed)
-        if not grid.has(point):
-            grid.add(measure(network, images, point))
-            grid.write_page(_page(grid.runs))
+        grid.play(network, images, point)
+        grid.write_page(_page(grid.runs))
     grid.write_page(_page(grid.runs))
     _put_into_readme([line for line in _page(grid.runs) if line.startswith("|")])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,24 @@ class Grid:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {"title": self.title, "runs": runs})
 
+    def play(
+        self, network: Network, images: Path, point: Point, method: Method | None = None
+    ) -> None:
+        """Put a run on record unless it is there; one that was stopped goes on where it was.
+
+        Args:
+            network: the teacher.
+            images: to measure on.
+            point: of the grid.
+            method: where it is none that the point's name would find.
+        """
+        if self.has(point):
+            return
+        name = "-".join(str(value) for value in vars(point).values())
+        folder = ROOT / "out" / self.path.stem / name
+        self.add(measure(network, images, point, method or point.method, folder))
+        shutil.rmtree(folder)
+
     def write_page(self, lines: Iterable[str]) -> None:
         """Write the page beside the runs."""
         write_page(self.path, lines)
@@ -94,33 +112,26 @@ def cifar(data: Path, factory: str) -> tuple[Network, Path]:
 
 
 def measure(
-    network: Network, images: Path, point: Point, method: Method | None = None
+    network: Network, images: Path, point: Point, method: str | Method, folder: Path
 ) -> dict[str, Any]:
-    """Run a point of the grid: its accuracies, times and protocol.
-
-    Args:
-        network: the teacher.
-        images: to measure on.
-        point: of the grid.
-        method: where it is none that the point's name would find.
-    """
+    """Run a point of a grid in a folder: its accuracies, times and protocol."""
     before = cpu_seconds()
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
-        quantize(
-            network,
-            point.bits,
-            method or point.method,
-            preset=point.preset,
-            iterations=point.iterations,
-            precision=point.precision,
-            compiled=point.compiled,
-            seed=point.seed,
-            data=images,
-            out=out,
-        )
-        manifest = open_result(out).manifest
+    quantize(
+        network,
+        point.bits,
+        method,
+        preset=point.preset,
+        iterations=point.iterations,
+        precision=point.precision,
+        compiled=point.compiled,
+        seed=point.seed,
+        data=images,
+        out=folder,
+        resume=True,
+    )
+    manifest = open_result(folder).manifest
     accuracy, timings = manifest["accuracy"], manifest["timings"]
+    trained = timings["training_cpu_seconds"]
     return {
         "method": point.method,
         "preset": point.preset,
@@ -134,9 +145,10 @@ def measure(
         "on_the_way": manifest["history"]["accuracy"],
         "agreement": manifest["agreement"]["percent"],
         "training_seconds": timings["training_seconds"],
-        "training_cpu_seconds": timings["training_cpu_seconds"],
+        "training_cpu_seconds": trained,
         "seconds": timings["seconds"],
-        "cpu_seconds": cpu_seconds() - before,
+        # Of a run that was stopped, at least what it trained in all.
+        "cpu_seconds": max(cpu_seconds() - before, trained),
         "schedule": manifest["method"]["schedule"],
         "protocol": manifest["protocol"],
         "versions": manifest["versions"],
@@ -165,8 +177,9 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
     yield ""
     yield (
         f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
-        f"{listed(run['versions'])}. The machine did other work at "
-        "times: compare CPU seconds rather than wall seconds; both count from the first line to the saved result, evaluations included."
+        f"{listed(run['versions'])}. The machine did other work at times: compare CPU seconds "
+        "rather than wall seconds; both count from the first line to the saved result, evaluations "
+        "included."
     )
 
 

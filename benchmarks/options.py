@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from grid import DATA, Grid, Point, cifar, measure, protocol_lines, spread
+from grid import DATA, Grid, Point, cifar, protocol_lines, spread
 
 TITLE = "Options for speed: AdaDFQ, ResNet-20, CIFAR-10, W3A3, no data"
 SEEDS = range(3)
@@ -33,8 +33,7 @@ def main() -> None:
     grid = Grid("options-cifar10", TITLE)
     for seed in SEEDS:
         point = Point("adadfq", "w3a3", seed, precision="bf16", compiled=True)
-        if not grid.has(point):
-            grid.add(measure(network, images, point))
+        grid.play(network, images, point)
     found = {option: _quick(Grid(name, "")) for option, name in OTHERS.items()}
     grid.write_page(_page({**found, COMPILED: grid.runs}))
 

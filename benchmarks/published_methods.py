@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from grid import DATA, Grid, Point, cifar, measure, protocol_lines, spread
+from grid import DATA, Grid, Point, cifar, protocol_lines, spread
 
 ALL = (
     "gdfq",
@@ -50,9 +50,8 @@ def main() -> None:
     for bits, seed in (("w3a3", 0), ("w3a3", 1), ("w3a3", 2), ("w4a4", 0)):
         for method in dict.fromkeys(SAME.get(name, name) for name in methods):
             point = Point.shortened(method, bits, seed, options.share)
-            if not grid.has(point):
-                grid.add(measure(network, images, point))
-                grid.write_page(_page(title, grid.runs, methods))
+            grid.play(network, images, point)
+            grid.write_page(_page(title, grid.runs, methods))
     grid.write_page(_page(title, grid.runs, methods))
 
 

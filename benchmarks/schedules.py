@@ -1,9 +1,10 @@
 """Which of the published iterations matter: the quick schedule beside the published one.
 
-    python benchmarks/schedules.py [--iterations 1200] [--times 10]
+    python benchmarks/schedules.py [--iterations 1200] [--times 10] [--bits w3a3]
 
 AdaDFQ on ResNet-20, CIFAR-10: the quick preset, and the published one squeezed to ``times`` as many
-images, three seeds each. Finished runs are kept in ``docs/results/`` and not repeated.
+images, three seeds each. Finished runs are kept in ``docs/results/`` and not repeated, stopped ones
+go on; two processes may share the work by bits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from dreamquant.methods import METHODS
-from grid import DATA, Grid, Point, cifar, measure, protocol_lines, spread
+from grid import DATA, Grid, Point, cifar, protocol_lines, spread
 
 matplotlib.use("Agg")
 
@@ -34,16 +35,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of weights and images")
     parser.add_argument("--iterations", type=int, default=1200, help="of the quick preset")
     parser.add_argument("--times", type=int, default=10, help="as many images for the published")
+    parser.add_argument("--bits", nargs="+", default=BITS, choices=BITS, help="of runs to make")
     options = parser.parse_args()
     network, images = cifar(options.data, "cifar10_resnet20")
     grid = Grid(NAME, TITLE)
     for seed, bits, (preset, iterations) in product(
-        range(3), BITS, lengths(options.iterations, options.times).items()
+        range(3), options.bits, lengths(options.iterations, options.times).items()
     ):
         point = Point("adadfq", bits, seed, iterations, "bf16", preset)
-        if not grid.has(point):
-            grid.add(measure(network, images, point))
-            _show(grid)
+        grid.play(network, images, point)
+        _show(grid)
     _show(grid)
 
 

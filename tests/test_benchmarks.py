@@ -28,6 +28,33 @@ def test_two_processes_share_a_grid(tmp_path, monkeypatch):
     assert not second.has(grid.Point("gdfq", "w3a3", 2))
 
 
+def test_a_run_that_was_stopped_keeps_its_folder_and_one_on_record_is_not_repeated(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(grid, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(grid, "ROOT", tmp_path)
+    folders = []
+
+    def measure(network, images, point, method, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        folders.append(folder)
+        if len(folders) == 1:
+            raise KeyboardInterrupt
+        return {"method": method, "bits": point.bits, "seed": point.seed, "preset": point.preset}
+
+    monkeypatch.setattr(grid, "measure", measure)
+    runs, point = grid.Grid("g", "title"), grid.Point("gdfq", "w3a3", 0)
+    with pytest.raises(KeyboardInterrupt):
+        runs.play(None, None, point)
+    assert folders[0].is_dir()
+    assert runs.runs == []
+    for _ in range(2):
+        runs.play(None, None, point)
+    assert folders == [folders[0]] * 2
+    assert not folders[0].exists()
+    assert [run["method"] for run in runs.runs] == ["gdfq"]
+
+
 # ------------------------------------------------------------ the yardstick of speed
 
 
