@@ -166,11 +166,12 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
     """What every figure of a page was measured under; ``precision`` where runs differ in it."""
     run = runs[0]
     protocol, hardware = run["protocol"], run["hardware"]
+    activations = dict.fromkeys(run["protocol"]["activations"] for run in runs)
     precision = precision or _PRECISIONS[protocol["training_precision"]]
     yield (
         f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
-        f"{protocol['activations']}; all layers, first and last too, at the bits named; batch norm "
-        f"{protocol['batch_norm']}; {_lengths(runs)} in {precision}; the last "
+        f"{' or '.join(activations)}; all layers, first and last too, at the bits named; batch "
+        f"norm {protocol['batch_norm']}; {_lengths(runs)} in {precision}; the last "
         f"iteration is reported; teacher sha256 {protocol['teacher_sha256'][:12]}…; full "
         f"precision {run['teacher_top1']:.2f} % of {run['n']} lossless test images."
     )
@@ -179,12 +180,12 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
         f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
         f"{listed(run['versions'])}. The machine did other work at times: compare CPU seconds "
         "rather than wall seconds; both count from the first line to the saved result, evaluations "
-        "included."
+        "included, but where a table says training."
     )
 
 
 def _lengths(runs: list[dict[str, Any]]) -> str:
-    """``1200 iterations of 16 images``, and of which methods where they differ."""
+    """``1200 iterations of 16 images``, and of which methods where these differ in it."""
     methods: dict[str, list[str]] = {}
     for run in runs:
         schedule = run["schedule"]
@@ -192,6 +193,6 @@ def _lengths(runs: list[dict[str, Any]]) -> str:
         known = methods.setdefault(length, [])
         if run["method"] not in known:
             known.append(run["method"])
-    if len(methods) == 1:
-        return next(iter(methods))
+    if len({tuple(names) for names in methods.values()}) == 1:
+        return " or ".join(methods)
     return " and ".join(f"{length} ({', '.join(names)})" for length, names in methods.items())
