@@ -81,8 +81,8 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield f"![Accuracy over CPU seconds of training, both schedules]({NAME}.svg)"
     yield ""
     yield (
-        "The quick schedule trains activations' step sizes, clips gradients and lets the rates "
-        "fall by a cosine; the published one freezes ranges after its warm-up and cuts the rate thrice."
+        "The quick schedule trains activations' step sizes, clips gradients and lets the rates fall "
+        "by a cosine; the published one freezes ranges after its warm-up and cuts rates thrice."
     )
     yield ""
     yield (
