@@ -81,7 +81,7 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield f"![Accuracy over CPU seconds of training, both schedules]({NAME}.svg)"
     yield ""
     yield (
-        "The quick schedule trains activations' step sizes, clips gradients and lets the rates fall "
+        "The quick schedule trains activations' step sizes, clips gradients and lets rates fall "
         "by a cosine; the published one freezes ranges after its warm-up and cuts rates thrice."
     )
     yield ""
