@@ -61,8 +61,9 @@ class Grid:
 
     def has(self, point: Point) -> bool:
         """Whether a run is on record."""
-        key = (point.bits, point.method, point.seed, point.preset)
-        return any((*_place(run), run.get("preset", "quick")) == key for run in self.runs)
+        place = (point.bits, point.method, point.seed)
+        key = (*place, point.preset, point.precision, point.compiled)
+        return any((*_place(run), *_choices(run)) == key for run in self.runs)
 
     def add(self, run: dict[str, Any]) -> None:
         """Put a run on record at once, so that stopping loses none that is over."""
@@ -95,6 +96,12 @@ class Grid:
 
 def _place(run: dict[str, Any]) -> tuple[str, str, int]:
     return run["bits"], run["method"], run["seed"]
+
+
+def _choices(run: dict[str, Any]) -> tuple[str, str, bool]:
+    """Preset, precision, and whether compiled; runs of before there was a choice do not tell."""
+    precision: str = run["protocol"]["training_precision"]
+    return run.get("preset", "quick"), precision, run.get("compiled", False)
 
 
 def cifar(data: Path, factory: str) -> tuple[Network, Path]:
@@ -135,6 +142,7 @@ def measure(
     return {
         "method": point.method,
         "preset": point.preset,
+        "compiled": point.compiled,
         "bits": point.bits,
         "seed": point.seed,
         "teacher_top1": accuracy["teacher"]["top1"],

@@ -17,15 +17,22 @@ from plain import PlainLoop
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
+def recorded(method, seed):
+    protocol = {"training_precision": "32"}
+    return {"method": method, "bits": "w3a3", "seed": seed, "protocol": protocol}
+
+
 def test_two_processes_share_a_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(grid, "RESULTS", tmp_path)
     first, second = grid.Grid("g", "title"), grid.Grid("g", "title")
-    first.add({"method": "gdfq", "bits": "w3a3", "seed": 0})
-    second.add({"method": "adadfq", "bits": "w3a3", "seed": 0})
-    first.add({"method": "gdfq", "bits": "w3a3", "seed": 1})
+    first.add(recorded("gdfq", 0))
+    second.add(recorded("adadfq", 0))
+    first.add(recorded("gdfq", 1))
     assert len(first.runs) == len(second.runs) == 3
     assert second.has(grid.Point("gdfq", "w3a3", 1))
     assert not second.has(grid.Point("gdfq", "w3a3", 2))
+    for other in ({"precision": "bf16"}, {"preset": "paper"}, {"compiled": True}):
+        assert not second.has(grid.Point("gdfq", "w3a3", 1, **other))
 
 
 def test_a_run_that_was_stopped_keeps_its_folder_and_one_on_record_is_not_repeated(
@@ -40,7 +47,7 @@ def test_a_run_that_was_stopped_keeps_its_folder_and_one_on_record_is_not_repeat
         folders.append(folder)
         if len(folders) == 1:
             raise KeyboardInterrupt
-        return {"method": method, "bits": point.bits, "seed": point.seed, "preset": point.preset}
+        return recorded(method, point.seed)
 
     monkeypatch.setattr(grid, "measure", measure)
     runs, point = grid.Grid("g", "title"), grid.Point("gdfq", "w3a3", 0)
