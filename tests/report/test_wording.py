@@ -32,7 +32,7 @@ def test_classes_have_names_that_are_no_figures(record):
 def test_the_protocol_is_in_whole_sentences(record):
     found = wording.protocol(record.manifest)
     assert found["Bits"] == "Weights have 3 bits (8 levels), activations 3 bits (8 levels)."
-    assert found["Learned from"].startswith("12 batches of 32 synthetic images by method adadfq")
+    assert found["Learned from"].startswith("12 batches of 16 synthetic images by method adadfq")
     assert found["Measured on"].startswith("60 images given (labelled.npz)")
     assert all(text.endswith(".") for text in found.values())
 
