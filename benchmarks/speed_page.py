@@ -30,7 +30,7 @@ PHASES = ("synthesis", "generator", "student", "update")
 def rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """Method, network, batch and what was measured, cell by cell."""
     for method in METHODS_TIMED:
-        for network, batches in found[method].items():
+        for network, batches in found.get(method, {}).items():
             for batch, cell in batches.items():
                 yield method, network, batch, cell
 

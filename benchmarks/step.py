@@ -1,6 +1,6 @@
 """Time of one iteration: ours beside the plain published loop, in turns, in one run.
 
-    python benchmarks/step.py                  # all, into docs/results/speed.{json,md}
+    python benchmarks/step.py                  # what is missing in docs/results/speed.{json,md}
     python benchmarks/step.py --quick --json   # ResNet-20 alone: minutes, one JSON object, no files
 
 Both play the same recipe (the method's published losses and numbers, ranges frozen, W4A4) from the
@@ -16,7 +16,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import product
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +33,7 @@ from dreamquant.methods import METHODS
 from dreamquant.networks.probe import batch_norms
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.results.files import write_json
+from dreamquant.results.files import read_json, write_json
 from dreamquant.results.manifest import describe_machine
 from dreamquant.training.devices import accelerator_for
 from dreamquant.training.loop import Losses, Training
@@ -276,21 +279,43 @@ def memory_in_parts(accumulate: int, device: str) -> dict[str, float]:
     return memory.measure(training)
 
 
-def run(cells: Iterable[Cell], device: str) -> dict[str, Any]:
-    """Measurements, read as ``["adadfq"]["resnet20"]["16"]["speedup"]``."""
-    found: dict[str, Any] = {
+def machine(device: str) -> dict[str, Any]:
+    """What the figures were measured on, and what does not depend on a cell."""
+    return {
         "peak_tflops": {name: peak_flops(p, device) / 1e12 for name, p in PRECISIONS.items()},
         "threads": torch.get_num_threads(),
         **describe_machine(accelerator_for(device, "32").device),
+        "parts": {str(parts): memory_in_parts(parts, device) for parts in (1, 2, 4)},
+        "operations": operations(training_of("adadfq", "resnet20", 16, "32", device)),
     }
-    for cell in cells:
-        for method in METHODS_TIMED:
-            print(f"{method} {cell}", file=sys.stderr, flush=True)
-            result = measure(method, cell, device)
-            found.setdefault(method, {}).setdefault(cell.network, {})[str(cell.batch)] = result
-    found["parts"] = {str(parts): memory_in_parts(parts, device) for parts in (1, 2, 4)}
-    found["operations"] = operations(training_of("adadfq", "resnet20", 16, "32", device))
-    return found
+
+
+def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Call it in a process of its own, whose memory and graphs end with it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def fill(
+    found: dict[str, Any], cells: Iterable[Cell], device: str, keep: Callable[[], None]
+) -> None:
+    """Measure what is missing in ``found``, read as ``["adadfq"]["resnet20"]["16"]["speedup"]``.
+
+    Args:
+        found: so far.
+        cells: to measure.
+        device: to measure on.
+        keep: called after each.
+    """
+    if "threads" not in found:
+        found |= apart(machine, device)
+    for cell, method in product(cells, METHODS_TIMED):
+        batches = found.setdefault(method, {}).setdefault(cell.network, {})
+        if str(cell.batch) in batches:
+            continue
+        print(f"{method} {cell}", file=sys.stderr, flush=True)
+        batches[str(cell.batch)] = apart(measure, method, cell, device)
+        keep()
 
 
 def main() -> None:
@@ -300,12 +325,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
-    found = run(QUICK if asked.quick else WHOLE, asked.device)
+    found: dict[str, Any] = {}
+
+    def keep() -> None:
+        if not asked.quick:
+            write_json(PATH, found)
+            write_page(PATH, page(found))
+
+    if not asked.quick and PATH.exists():
+        found = read_json(PATH)
+    fill(found, QUICK if asked.quick else WHOLE, asked.device, keep)
     if asked.json:
         print(json.dumps(found))
-    if not asked.quick:
-        write_json(PATH, found)
-        write_page(PATH, page(found))
 
 
 if __name__ == "__main__":
