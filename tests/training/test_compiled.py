@@ -137,14 +137,30 @@ def test_a_network_that_chooses_by_values_is_refused():
     assert "leave --compile away" in e.value.remedy
 
 
-def test_a_machine_that_cannot_compile_is_told_so(monkeypatch):
+@pytest.mark.parametrize("fails", ["forward", "back"])
+def test_a_machine_that_cannot_compile_is_told_so(fails, monkeypatch):
     def broken(*_):
         raise TorchDynamoException("no working C++ compiler")
 
-    monkeypatch.setattr(compiled, "_compiled", lambda graph, device: broken)
+    # Ways back are made before the forward pass, and run after it.
+    made = iter(["back", "forward"])
+    monkeypatch.setattr(
+        compiled, "_compiled", lambda graph, device: broken if next(made) == fails else graph
+    )
     with pytest.raises(TrainingError, match=r"cannot compile .*: no working C\+\+ compiler") as e:
-        Compiled(two())(torch.randn(5, 3))
+        Compiled(two())(torch.randn(5, 3))[0].sum().backward()
     assert "C++ compiler" in e.value.remedy
+
+
+@pytest.mark.usefixtures("traced")
+def test_what_a_network_runs_out_of_is_not_blamed_on_tracing(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    network = two()
+    monkeypatch.setattr(network, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Compiled(network)(torch.randn(5, 3))
 
 
 @pytest.mark.usefixtures("float64", "traced")

@@ -50,15 +50,13 @@ class Compiled:
         """
         if not torch.is_grad_enabled():
             return self.network(*inputs)
+        casts = torch.is_autocast_enabled(inputs[0].device.type)
         forms = [(x.shape, x.stride(), x.dtype, x.requires_grad) for x in inputs]
-        key = (self.network.training, *forms)
+        key = (self.network.training, casts, *forms)
         tensors = [*self._state, *inputs]
-        try:
-            if key not in self._passes:
-                self._passes[key] = self._traced(tensors)
-            outputs = self._passes[key](tensors)
-        except TorchDynamoException as error:
-            raise _refused("PyTorch cannot compile this network here", error) from error
+        if key not in self._passes:
+            self._passes[key] = self._traced(tensors)
+        outputs = self._passes[key](tensors)
         return outputs if len(outputs) > 1 else outputs[0]
 
     def _traced(self, tensors: list[Tensor]) -> Passes:
@@ -70,10 +68,7 @@ class Compiled:
             cache_enabled=False,  # it would keep what stands for a weight while tracing
         )
         with autocast:
-            try:
-                return trace(self._run, tensors)
-            except (RuntimeError, NotImplementedError) as error:
-                raise _refused("the network cannot be traced", error) from error
+            return trace(self._run, tensors)
 
     def _run(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self._names)
@@ -167,10 +162,13 @@ class _Way(torch.autograd.Function):
 
 
 def _plainly(graph: Function, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Run a graph, which has its casts and gradients in it already."""
+    """Run a graph, which has its casts and gradients in it already; the first time compiles it."""
     device = tensors[-1].device.type
-    with torch.no_grad(), torch.autocast(device, enabled=False):
-        return list(graph(*tensors))
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return list(graph(*tensors))
+    except TorchDynamoException as error:
+        raise _refused("PyTorch cannot compile this network here", error) from error
 
 
 def _laid_out(gradient: Tensor, stride: tuple[int, ...]) -> Tensor:
@@ -185,6 +183,9 @@ def trace(run: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]) -> 
     Args:
         run: from tensors to tensors.
         tensors: arguments of the form it will be called with; they are not changed.
+
+    Raises:
+        TrainingError: the function cannot be traced.
     """
     examples = run(*(x.detach().clone().requires_grad_(x.requires_grad) for x in tensors))
     gradients = [torch.empty_like(y.detach()) for y in examples if y.requires_grad]
@@ -212,9 +213,12 @@ def trace(run: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]) -> 
         return found
 
     given = [*(x.detach() for x in tensors), *gradients]
-    recorded = make_fx(joint, tracing_mode="fake")(*given)
-    # Once more without operations in place, so that what nothing reads can be left out.
-    graph = make_fx(functionalize(recorded), tracing_mode="fake")(*given)
+    try:
+        recorded = make_fx(joint, tracing_mode="fake")(*given)
+        # Once more without operations in place, so that what nothing reads can be left out.
+        graph = make_fx(functionalize(recorded), tracing_mode="fake")(*given)
+    except RuntimeError as error:
+        raise _refused("the network cannot be traced", error) from error
     return _parted(graph, tensors, examples, groups)
 
 
