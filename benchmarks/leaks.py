@@ -6,6 +6,7 @@ import gc
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -41,6 +42,16 @@ class Levels:
         half = len(self.iterations) // 2
         line = statistics.linear_regression(self.iterations[half:], values[half:])
         return line.slope
+
+    def usual_growth(self, values: list[int]) -> float:
+        """Growth per iteration between neighbouring readings, the median over the later half.
+
+        A leak grows between any two; an allocator takes a step now and then, which in a short run
+        would tilt a line.
+        """
+        half = len(self.iterations) // 2
+        readings = zip(self.iterations[half:], values[half:], strict=True)
+        return statistics.median((b - a) / (j - i) for (i, a), (j, b) in pairwise(readings))
 
 
 def watch(out: Path, iterations: int, every: int, *beside: Watcher) -> Levels:
