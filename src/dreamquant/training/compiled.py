@@ -97,7 +97,8 @@ class Way(NamedTuple):
 
     Attributes:
         leaves: where in the forward pass's arguments those are that gradients are taken of.
-        saved: where in the forward graph's results those are that it reads.
+        saved: where in the arguments, and the forward graph's results after them, those are that
+            it reads.
         graph: from these and the outputs' gradients to the leaves'.
     """
 
@@ -110,7 +111,7 @@ class Passes:
     """A forward pass and its ways back, for arguments of one form.
 
     Args:
-        forward: graph from the arguments to the outputs and what ways back read.
+        forward: graph from the arguments to the outputs and what else ways back read.
         ways: to the parameters, and to the other arguments, where these take gradients.
         strides: of each output's gradient; ``None`` for an output that has none.
     """
@@ -128,11 +129,12 @@ class Passes:
         strides = [self.strides[i] for i in differentiable]
         # Autograd follows the one summand or the other, and only those that lead to what is asked.
         summands = []
+        known = [*tensors, *results]
         for index, way in enumerate(self.ways):
             values = [
                 outputs[i] if index == 0 else torch.zeros_like(outputs[i]) for i in differentiable
             ]
-            saved = [results[i] for i in way.saved]
+            saved = [known[i] for i in way.saved]
             leaves = [tensors[i] for i in way.leaves]
             summands.append(_Way.apply(way.graph, strides, values, saved, *leaves))
         for i, parts in zip(differentiable, zip(*summands, strict=True), strict=True):
@@ -219,7 +221,15 @@ def trace(run: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]) -> 
         graph = make_fx(functionalize(recorded), tracing_mode="fake")(*given)
     except RuntimeError as error:
         raise _refused("the network cannot be traced", error) from error
+    _drop_aliases(graph.graph)
     return _parted(graph, tensors, examples, groups)
+
+
+def _drop_aliases(graph: fx.Graph) -> None:
+    """Let what is another tensor's alias be that tensor: nothing is written in place any more."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.alias.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
 
 
 def _parted(
@@ -247,8 +257,10 @@ def _parted(
         read = {early: None for node in back for early in node.all_input_nodes if early not in late}
         saved = list({**read, **{node: None for node in ends if node and node not in late}})
         graph = _graph(joint, [*saved, *gradients], [n for n in nodes if n in back], ends)
-        kept += (node for node in saved if node not in kept)
-        ways.append(Way(leaves, [kept.index(node) for node in saved], _compiled(graph, device)))
+        # Arguments are at hand; as results of the graph they would have to be told apart from it.
+        kept += (node for node in saved if node not in given and node not in kept)
+        known = [*given, *kept]
+        ways.append(Way(leaves, [known.index(node) for node in saved], _compiled(graph, device)))
     early = [node for node in nodes if node not in late and node not in given]
     forward = _compiled(_graph(joint, given, early, kept), device)
     strides = [y.stride() if y.requires_grad else None for y in outputs]
@@ -283,6 +295,10 @@ def _graph(
 
 
 def _compiled(graph: fx.GraphModule, device: torch.device) -> Function:
-    # On a GPU the launches of a small batch take longer than the work: there they are recorded.
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    return cast(Function, torch.compile(graph, fullgraph=True, dynamic=False, mode=mode))
+    options = {
+        # On a GPU the launches of a small batch take longer than the work: there they are recorded.
+        "triton.cudagraphs": device.type == "cuda",
+        # Arguments are of the form that the passes were chosen by.
+        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+    }
+    return cast(Function, torch.compile(graph, fullgraph=True, dynamic=False, options=options))
