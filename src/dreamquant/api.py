@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from torch import nn
 
 from dreamquant import demo
 from dreamquant.diagnostics.figure import require_matplotlib
-from dreamquant.errors import NetworkError, TrainingError
-from dreamquant.evaluation.data import open_images
+from dreamquant.errors import NetworkError
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network, load_network, wrap_module
@@ -24,11 +22,8 @@ from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
 from dreamquant.results import manifest as describe
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
-from dreamquant.training.budget import parse_duration
+from dreamquant.running import Running
 from dreamquant.training.checkpoint import STATE
-from dreamquant.training.devices import accelerator_for
-
-_SEEDS = 2**32  # as many as NumPy takes; torch takes more
 
 
 def quantize(
@@ -99,11 +94,22 @@ def quantize(
         DreamQuantError: what was given cannot be used; its subclasses say which part.
         KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
     """
-    started = time.monotonic()
-    require_possible(iterations, budget, seed)
+    running = Running(
+        iterations=iterations,
+        budget=budget,
+        seed=seed,
+        data=data,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        threads=threads,
+        accumulate=accumulate,
+        resume=resume,
+        quiet=quiet,
+        verbose=verbose,
+    )
     if diagnostics:
         require_matplotlib()
-    accelerator = accelerator_for(device, precision, threads)
     chosen = find_method(method)
     teacher = _open(network, input)
     require_batch_norm(teacher, chosen.name)
@@ -117,42 +123,18 @@ def quantize(
         overrides=tuple((pattern, Bits.parse(text)) for pattern, text in overrides),
         joins=joins,
     )
-    images = None if data is None else open_images(data, teacher.input)
-    seconds = None if budget is None else parse_duration(budget)
-    configuration = plain(
-        {
-            "network": teacher.weights_sha256,
-            "method": chosen.name,
-            "preset": preset,
-            "iterations": iterations,
-            "budget": budget,
-            "seed": seed,
-            "precision": precision,
-            "compiled": compiled,
-            "accumulate": accumulate,
-            "device": accelerator.device.type,
-            "data": None if data is None else str(data),
-            "diagnostics": diagnostics,
-            # After the preset, which it depends on: the first that differs is named.
-            "scheme": asdict(scheme),
-        }
-    )
-    folder = None if out is None else Path(out)
     example = torch.zeros(2, *teacher.input.shape)
     student, coverage = quantize_network(teacher.module, scheme, example)
-    job = Job(
-        teacher,
-        student,
-        recipe,
-        images,
-        seed=seed,
-        accelerator=accelerator,
-        compiled=compiled,
-        accumulate=accumulate,
-        diagnostics=diagnostics,
-        quiet=quiet,
-        verbose=verbose,
-    )
+    job = Job(teacher, student, recipe, running, diagnostics=diagnostics)
+    configuration = {
+        "network": teacher.weights_sha256,
+        "method": chosen.name,
+        "preset": preset,
+        **running.configuration(),
+        "diagnostics": diagnostics,
+        # After the preset, which it depends on: the first that differs is named.
+        "scheme": asdict(scheme),
+    }
 
     def manifest(outcome: Outcome) -> dict[str, Any]:
         return {
@@ -168,15 +150,8 @@ def quantize(
             **outcome.measured,
         }
 
-    return job.result(
-        folder,
-        configuration,
-        manifest,
-        architecture=teacher.module,
-        started=started,
-        budget=seconds,
-        resume=resume,
-    )
+    folder = None if out is None else Path(out)
+    return job.result(folder, plain(configuration), manifest, architecture=teacher.module)
 
 
 def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False) -> Result:
@@ -205,28 +180,6 @@ def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False
         quiet=quiet,
         verbose=verbose,
     )
-
-
-def require_possible(iterations: int | None, budget: str | None, seed: int) -> None:
-    """Refuse lengths and seeds that no run can have.
-
-    Raises:
-        TrainingError: it names the option.
-    """
-    if iterations is not None and iterations < 1:
-        raise TrainingError(
-            f"{iterations} iterations are none", where="--iterations", remedy="give 1 or more"
-        )
-    if iterations is not None and budget is not None:
-        raise TrainingError(
-            "both iterations and a budget are given, and either sets the length of the run",
-            where="--iterations, --budget",
-            remedy="give one of them",
-        )
-    if not 0 <= seed < _SEEDS:
-        raise TrainingError(
-            f"{seed} is no seed", where="--seed", remedy=f"give a number from 0 to {_SEEDS - 1}"
-        )
 
 
 def _open(network: nn.Module | str | Network, spec: InputSpec | None) -> Network:

@@ -36,6 +36,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+_ANYTHING, _AS_USUAL = options.Expected(), options.Running()
+
 
 @app.command(sort_key=0)
 def quantize(
@@ -44,10 +46,7 @@ def quantize(
     *,
     out: options.Out,
     weights: options.Weights = None,
-    input: options.Shape = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
+    expected: options.Expected = _ANYTHING,
     bits: options.Bits = "w4a4",
     placement: options.Placement = "relu-output",
     first_last: options.FirstLast = None,
@@ -57,21 +56,10 @@ def quantize(
     gradient: options.Gradient = None,
     method: options.Method = "adadfq",
     preset: options.Preset = "quick",
-    budget: options.Budget = None,
-    iterations: options.Iterations = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    precision: options.Precision = "32",
-    compiled: options.Compile = False,
-    threads: options.Threads = None,
-    accumulate: options.Accumulate = 1,
-    data: options.Data = None,
+    running: options.Running = _AS_USUAL,
     diagnostics: options.Diagnostics = False,
-    resume: options.Resume = False,
     export: options.Export = False,
     json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
 ) -> None:
     """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
     with resumable(out, "--resume"):
@@ -80,7 +68,7 @@ def quantize(
         if export:
             cli_deploy.require_export()
         result = api.quantize(
-            _named_network(network, weights, input, mean, std, classes),
+            _named_network(network, weights, expected),
             bits,
             method,
             placement=placement,
@@ -90,22 +78,11 @@ def quantize(
             preset=preset,
             ranges=ranges,
             gradient=gradient,
-            budget=budget,
-            iterations=iterations,
-            seed=seed,
-            data=data,
-            device=device,
-            precision=precision,
-            compiled=compiled,
-            threads=threads,
-            accumulate=accumulate,
             out=out,
             diagnostics=diagnostics,
-            resume=resume,
-            quiet=quiet,
-            verbose=verbose,
+            **vars(running),
         )
-    _present(result, out, as_json=json, quiet=quiet, export=export)
+    _present(result, out, as_json=json, quiet=running.quiet, export=export)
 
 
 @app.command(sort_key=1)
@@ -116,52 +93,27 @@ def distill(
     student: options.Student,
     out: options.Out,
     weights: options.Weights = None,
-    input: options.Shape = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
+    expected: options.Expected = _ANYTHING,
     inherit: options.Inherit = False,
     bits: options.BitsAfterwards = None,
     method: options.Method = "adadfq",
-    budget: options.Budget = None,
-    iterations: options.Iterations = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    precision: options.Precision = "32",
-    compiled: options.Compile = False,
-    threads: options.Threads = None,
-    accumulate: options.Accumulate = 1,
-    data: options.Data = None,
-    resume: options.Resume = False,
+    running: options.Running = _AS_USUAL,
     json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
 ) -> None:
     """Train another, smaller network to do what a trained one does, without data."""
     with resumable(out, "--resume"):
         from dreamquant import distillation
 
         result = distillation.distill(
-            _named_network(teacher, weights, input, mean, std, classes),
+            _named_network(teacher, weights, expected),
             student,
             method,
             inherit=inherit,
             bits=bits,
-            budget=budget,
-            iterations=iterations,
-            seed=seed,
-            data=data,
-            device=device,
-            precision=precision,
-            compiled=compiled,
-            threads=threads,
-            accumulate=accumulate,
             out=out,
-            resume=resume,
-            quiet=quiet,
-            verbose=verbose,
+            **vars(running),
         )
-    _present(result, out, as_json=json, quiet=quiet)
+    _present(result, out, as_json=json, quiet=running.quiet)
 
 
 @app.command(sort_key=2)
@@ -173,10 +125,7 @@ def evaluate(
     data: options.MeasuredData = None,
     limit: options.Limit = None,
     weights: options.TeachersWeights = None,
-    input: options.Shape = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
+    expected: options.Expected = _ANYTHING,
     json: options.Json = False,
 ) -> None:
     """Measure a result or a network on images: top-1, top-5, agreement with the teacher."""
@@ -187,13 +136,13 @@ def evaluate(
 
     data = options.one_of(images, data)
     if target.endswith(".onnx"):
-        _refuse({"--input": input, "--mean": mean, "--std": std, "--classes": classes})
+        _refuse(expected)
         model, spec, teacher = *cli_deploy.exported_network(Path(target)), None
     elif ":" in target and not Path(target).is_dir():
-        net = _named_network(target, weights, input, mean, std, classes)
+        net = _named_network(target, weights, expected)
         model, spec, teacher = net.module, net.input, None
     else:
-        _refuse({"--input": input, "--mean": mean, "--std": std, "--classes": classes})
+        _refuse(expected)
         model, spec, teacher = _saved_student(Path(target), weights)
     opened = open_images(data, spec, limit=limit)
     if opened.labels is None and teacher is None:
@@ -260,21 +209,14 @@ def doctor(*, json: options.Json = False) -> None:
         doctor_table(findings)
 
 
-def _named_network(
-    name: str,
-    weights: Path | None,
-    input: str | None,
-    mean: str | None,
-    std: str | None,
-    classes: int | None,
-) -> Network:
-    shape = None if input is None else options.parse_shape(input)
-    averages = None if mean is None else options.parse_numbers(mean, "--mean")
-    deviations = None if std is None else options.parse_numbers(std, "--std")
+def _named_network(name: str, weights: Path | None, expected: options.Expected) -> Network:
+    shape = None if expected.input is None else options.parse_shape(expected.input)
+    mean = None if expected.mean is None else options.parse_numbers(expected.mean, "--mean")
+    std = None if expected.std is None else options.parse_numbers(expected.std, "--std")
     from dreamquant.networks.load import load_network
 
     return load_network(
-        name, weights=weights, shape=shape, mean=averages, std=deviations, num_classes=classes
+        name, weights=weights, shape=shape, mean=mean, std=std, num_classes=expected.classes
     )
 
 
@@ -298,8 +240,8 @@ def _saved_student(
     return result.model, result.input, teacher
 
 
-def _refuse(values: dict[str, object]) -> None:
-    given = [name for name, value in values.items() if value is not None]
+def _refuse(expected: options.Expected) -> None:
+    given = [f"--{name}" for name, value in vars(expected).items() if value is not None]
     if given:
         raise ResultError(
             "a result knows the input and the classes of its network",

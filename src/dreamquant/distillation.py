@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from dreamquant.api import quantize, require_possible
-from dreamquant.evaluation.data import open_images
+from dreamquant.api import quantize
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.methods.quick import DISTILL
@@ -23,8 +21,7 @@ from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Bits
 from dreamquant.results import manifest as describe
 from dreamquant.results.result import STUDENT, Result, require_no_result
-from dreamquant.training.budget import parse_duration
-from dreamquant.training.devices import accelerator_for
+from dreamquant.running import Running
 
 DISTILLED = "distilled"  # where the float student of a quantized one is kept
 
@@ -86,8 +83,19 @@ def distill(
         DreamQuantError: what was given cannot be used; its subclasses say which part.
         KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
     """
-    started = time.monotonic()
-    require_possible(iterations, budget, seed)
+    in_both_phases: dict[str, Any] = {
+        "seed": seed,
+        "data": data,
+        "device": device,
+        "precision": precision,
+        "compiled": compiled,
+        "threads": threads,
+        "accumulate": accumulate,
+        "resume": resume,
+        "quiet": quiet,
+        "verbose": verbose,
+    }
+    running = Running(iterations=iterations, budget=budget, **in_both_phases)
     folder = None if out is None else Path(out)
     if bits is not None:
         Bits.parse(bits)  # wrong bits are told before the hours of training
@@ -99,25 +107,7 @@ def distill(
     if inherit:
         target = inheriting(target, source)
     own = folder if folder is None or bits is None else folder / DISTILLED
-    distilled = _distilled(
-        source,
-        target,
-        chosen,
-        iterations=iterations,
-        budget=budget,
-        seed=seed,
-        data=data,
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        threads=threads,
-        accumulate=accumulate,
-        folder=own,
-        resume=resume,
-        quiet=quiet,
-        verbose=verbose,
-        started=started,
-    )
+    distilled = _distilled(source, target, chosen, running, own, inherit=inherit)
     if bits is None:
         return distilled
     return quantize(
@@ -125,17 +115,8 @@ def distill(
         bits,
         chosen,
         iterations=_in_proportion(chosen, distilled, source),
-        seed=seed,
-        data=data,
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        threads=threads,
-        accumulate=accumulate,
         out=out,
-        resume=resume,
-        quiet=quiet,
-        verbose=verbose,
+        **in_both_phases,
     )
 
 
@@ -143,55 +124,21 @@ def _distilled(
     source: Network,
     target: Network,
     method: Method,
-    *,
-    iterations: int | None,
-    budget: str | None,
-    seed: int,
-    data: str | Path | None,
-    device: str,
-    precision: str,
-    compiled: bool,
-    threads: int | None,
-    accumulate: int,
+    running: Running,
     folder: Path | None,
-    resume: bool,
-    quiet: bool,
-    verbose: bool,
-    started: float,
+    *,
+    inherit: bool,
 ) -> Result:
-    accelerator = accelerator_for(device, precision, threads)
     require_batch_norm(source, method.name)
     recipe = replace(method.recipe("quick", source.input.shape), schedule=DISTILL)
-    images = None if data is None else open_images(data, source.input)
-    configuration = plain(
-        {
-            "network": source.weights_sha256,
-            "student": target.weights_sha256,
-            "method": method.name,
-            "iterations": iterations,
-            "budget": budget,
-            "seed": seed,
-            "precision": precision,
-            "compiled": compiled,
-            "accumulate": accumulate,
-            "device": accelerator.device.type,
-            "data": None if data is None else str(data),
-        }
-    )
     student = _beginner(target.module)
-    recipe = recipe.lasting(iterations)
-    job = Job(
-        source,
-        student,
-        recipe,
-        images,
-        seed=seed,
-        accelerator=accelerator,
-        compiled=compiled,
-        accumulate=accumulate,
-        quiet=quiet,
-        verbose=verbose,
-    )
+    job = Job(source, student, recipe.lasting(running.iterations), running)
+    configuration = {
+        "network": source.weights_sha256,
+        "student": target.weights_sha256,
+        "method": method.name,
+        **running.configuration(),
+    }
 
     def manifest(outcome: Outcome) -> dict[str, Any]:
         trained = replace(target, weights_sha256=state_sha256(student.network))
@@ -200,24 +147,19 @@ def _distilled(
             "network": describe.describe_network(trained),
             "teacher": describe.describe_network(source),
             "method": describe.describe_method(method, "distill", job.recipe),
-            "request": describe.describe_request(method, data),
+            "request": {**describe.describe_request(method, running.data), "inherit": inherit},
             "protocol": describe.describe_distillation(
-                source, seed=seed, precision=precision, accumulate=accumulate
+                source,
+                seed=running.seed,
+                precision=running.precision,
+                accumulate=running.accumulate,
             ),
             "scheme": None,
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,
         }
 
-    return job.result(
-        folder,
-        configuration,
-        manifest,
-        architecture=target.module,
-        started=started,
-        budget=None if budget is None else parse_duration(budget),
-        resume=resume,
-    )
+    return job.result(folder, plain(configuration), manifest, architecture=target.module)
 
 
 def _beginner(module: nn.Module) -> Student:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -242,6 +243,36 @@ Diagnostics = Annotated[
 Json = Annotated[
     bool, _flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
 ]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a network expects and yields, as texts: of every command that opens one."""
+
+    input: Shape = None
+    mean: Mean = None
+    std: Std = None
+    classes: Classes = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a job is run, whatever it makes."""
+
+    budget: Budget = None
+    iterations: Iterations = None
+    seed: Seed = 0
+    device: Device = "auto"
+    precision: Precision = "32"
+    compiled: Compile = False
+    threads: Threads = None
+    accumulate: Accumulate = 1
+    data: Data = None
+    resume: Resume = False
+    quiet: Quiet = False
+    verbose: Verbose = False
 
 
 _DEPLOYMENT = Group.create_ordered("Deployment")

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from dreamquant.diagnostics.dynamics import Dynamics, over_time
 from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.diagnostics.looks import Looks
 from dreamquant.errors import ResultError
-from dreamquant.evaluation.data import EvaluationSet
+from dreamquant.evaluation.data import open_images
 from dreamquant.measuring import Measuring
 from dreamquant.methods.method import Recipe
 from dreamquant.networks.load import Network
@@ -37,6 +36,7 @@ from dreamquant.results.result import (
     open_result,
     require_no_result,
 )
+from dreamquant.running import Running
 from dreamquant.training import checkpoint
 from dreamquant.training.budget import fit
 from dreamquant.training.loop import Training, Watcher, run
@@ -84,16 +84,11 @@ class Job:
         network: the teacher.
         student: as it starts.
         recipe: how it learns.
-        images: to measure on; ``None`` measures agreement on synthetic images alone.
-        seed: of everything random.
-        accelerator: device, precision and processes.
-        compiled: whether the networks run as compiled graphs.
-        accumulate: parts that each process takes its share of a batch in.
+        running: how; without images to measure on, agreement on synthetic ones is measured alone.
         diagnostics: whether to record what the papers diagnose.
-        quiet: show no progress.
-        verbose: show losses and accuracies on the way too, line by line.
 
     Raises:
+        DataError: the images cannot be read.
         NetworkError: the network lacks what the recipe or the diagnostics read.
     """
 
@@ -102,30 +97,24 @@ class Job:
         network: Network,
         student: Student,
         recipe: Recipe,
-        images: EvaluationSet | None,
+        running: Running,
         *,
-        seed: int,
-        accelerator: Accelerator,
-        compiled: bool,
-        accumulate: int,
         diagnostics: bool = False,
-        quiet: bool = False,
-        verbose: bool = False,
     ) -> None:
-        self.network, self.recipe = network, recipe
-        self.images, self.seed = images, seed
-        self.accelerator, self.compiled, self.accumulate = accelerator, compiled, accumulate
-        self.quiet, self.verbose = quiet or not accelerator.is_main_process, verbose
+        self.network, self.recipe, self.running = network, recipe, running
+        self.images = None if running.data is None else open_images(running.data, network.input)
+        self.accelerator = running.accelerator
+        self.quiet = running.quiet or not self.accelerator.is_main_process
         self.record = Record()
-        device = accelerator.device
+        device = self.accelerator.device
         example = torch.zeros(2, *network.input.shape, device=device)
         self.student = student.to(device)
         self.teacher = Teacher(network.module.to(device), example, recipe.taps)
         self.measuring = Measuring(
             self.teacher.network,
-            images,
+            self.images,
             classes=network.input.num_classes,
-            seed=seed,
+            seed=running.seed,
             device=device,
         )
         self.observed = observed(network.module, example) if diagnostics else None
@@ -137,20 +126,16 @@ class Job:
         describe: Callable[[Outcome], Mapping[str, Any]],
         *,
         architecture: nn.Module,
-        started: float,
-        budget: float | None,
-        resume: bool,
     ) -> Result:
         """Train, measure, and save where there is a folder.
+
+        A run that is resumed goes on from the checkpoint there, or returns the result.
 
         Args:
             folder: of the result.
             configuration: that a later process must share to resume.
             describe: the manifest of a run that is over.
             architecture: of the student; its weights do not matter.
-            started: when this process began, by the monotonic clock.
-            budget: seconds from then to the end of training; ``None`` keeps the schedule.
-            resume: go on from the checkpoint in ``folder``, or return the result that is there.
 
         Raises:
             ResultError: the folder cannot take this run, or another is at work in it.
@@ -159,26 +144,17 @@ class Job:
             KeyboardInterrupt: after the run was saved, unless the user did not wait for that.
         """
         with alone_in(folder if self.accelerator.is_main_process else None):
-            if resume and (finished := self._finished(folder, configuration, architecture)):
+            if finished := self._finished(folder, configuration, architecture):
                 return finished
-            outcome = self._complete(
-                folder, configuration, started=started, budget=budget, resume=resume
-            )
+            outcome = self._complete(folder, configuration)
             return self._saved(outcome, describe(outcome), folder)
 
-    def _complete(
-        self,
-        folder: Path | None,
-        configuration: Mapping[str, Any],
-        *,
-        started: float,
-        budget: float | None,
-        resume: bool,
-    ) -> Outcome:
-        saved = open_folder(folder, configuration, resume=resume)
+    def _complete(self, folder: Path | None, configuration: Mapping[str, Any]) -> Outcome:
+        running = self.running
+        saved = open_folder(folder, configuration, resume=running.resume)
         with sparing_memory(self.accelerator.device):
-            if budget is not None and saved is None:
-                self._fit_budget(budget - (time.monotonic() - started))
+            if running.seconds is not None and saved is None:
+                self._fit_budget(running.started + running.seconds - time.monotonic())
             training = self._begun(folder, saved)
             before = self.record.seconds
             self._train(training, folder, configuration)
@@ -189,7 +165,7 @@ class Job:
         timings = {
             "training_seconds": self.record.seconds,
             "training_cpu_seconds": self.record.cpu_seconds,
-            "seconds": before + time.monotonic() - started,
+            "seconds": before + time.monotonic() - running.started,
             "iterations": training.iteration,
         }
         measured = {
@@ -219,7 +195,7 @@ class Job:
         self, folder: Path | None, configuration: Mapping[str, Any], architecture: nn.Module
     ) -> Result | None:
         """The result in the folder, where the run that is to go on was over already."""
-        if folder is None or not (folder / MANIFEST).exists():
+        if not self.running.resume or folder is None or not (folder / MANIFEST).exists():
             return None
         manifest = read_manifest(folder)
         checkpoint.require_same_run(manifest.get("configuration", {}), configuration, folder)
@@ -260,7 +236,7 @@ class Job:
             self.recipe.schedule.iterations,
             done=training.iteration,
             quiet=self.quiet,
-            verbose=self.verbose,
+            verbose=self.running.verbose,
         )
         with display:
             self._run(training, display, folder, configuration)
@@ -302,7 +278,7 @@ class Job:
         """TensorBoard's log as a watcher; what its thread cannot write is told like all else."""
         with writing(folder):
             log = TensorBoardLog(folder, self.record, done)
-        looks = Looks(log.writer, self.network.input, self.seed)
+        looks = Looks(log.writer, self.network.input, self.running.seed)
 
         def write(training: Training, losses: dict[str, float] | None) -> None:
             with writing(folder):
@@ -322,10 +298,10 @@ class Job:
             student,
             image=self.network.input.shape,
             classes=self.network.input.num_classes,
-            seed=self.seed,
+            seed=self.running.seed,
             accelerator=self.accelerator,
-            compiled=self.compiled,
-            accumulate=self.accumulate,
+            compiled=self.running.compiled,
+            accumulate=self.running.accumulate,
         )
 
     def _diagnose(self, training: Training) -> dict[str, Any] | None:

@@ -72,12 +72,14 @@ def named(record):
     }
     manifest["protocol"]["overrides"] = {"layer1.*": "w8a8"}
     manifest["scheme"] |= {"first_last_bits": 8, "joins": 7}
+    manifest["configuration"]["compiled"] = True
     return manifest
 
 
 def test_the_command_can_be_pasted_into_a_shell(named):
-    words = shlex.split(wording.command(named).replace("\\\n", " "))
+    *words, last = shlex.split(wording.command(named).replace("\\\n", " "))
     assert words[:3] == ["dreamquant", "quantize", "/some where/net.py:build"]
+    assert last == "--compile"
     options = dict(zip(words[3::2], words[4::2], strict=True))
     assert options["--weights"] == "/some where/w.pt"
     assert options["--input"] == "3x8x8"
@@ -95,3 +97,11 @@ def test_the_command_has_only_options_that_exist(named, capsys):
     text = capsys.readouterr().out
     words = shlex.split(wording.command(named).replace("\\\n", " "))
     assert all(f"{word} " in text for word in words if word.startswith("--"))
+
+
+def test_a_distillation_that_inherited_does_so_again(named):
+    named |= {"scheme": None, "teacher": named["network"]}
+    named["request"]["inherit"] = True
+    words = shlex.split(wording.command(named).replace("\\\n", " "))
+    assert words[:2] == ["dreamquant", "distill"]
+    assert words[-2:] == ["--inherit", "--compile"]

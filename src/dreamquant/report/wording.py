@@ -137,6 +137,7 @@ def _shell(
     options = [*_network_options(network), *own, *_common_options(manifest)]
     parts = [shlex.quote(network["name"])]
     parts += [f"{name} {shlex.quote(value)}" for name, value in options]
+    parts += _flags(manifest)
     return f"dreamquant {verb} " + " \\\n    ".join(parts)
 
 
@@ -184,6 +185,16 @@ def _common_options(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _flags(manifest: Mapping[str, Any]) -> list[str]:
+    inherits = manifest.get("request", {}).get("inherit", False)
+    return [*(["--inherit"] if inherits else []), *(["--compile"] if _compiled(manifest) else [])]
+
+
+def _compiled(manifest: Mapping[str, Any]) -> bool:
+    compiled: bool = manifest.get("configuration", {}).get("compiled", False)
+    return compiled
+
+
 def _input_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("--input", "x".join(str(size) for size in spec["shape"])),
@@ -211,6 +222,7 @@ def _python_call(manifest: Mapping[str, Any]) -> str:
         "iterations": manifest["timings"]["iterations"],
         "seed": fields["seed"],
         "precision": fields["training_precision"],
+        "compiled": _compiled(manifest),
         "accumulate": _parts(fields),
         "data": request.get("data"),
         "out": "out/again",

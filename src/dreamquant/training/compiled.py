@@ -295,7 +295,7 @@ def _graph(
 
 
 def _compiled(graph: fx.GraphModule, device: torch.device) -> Function:
-    options = {
+    options: dict[str, str | int | bool | Callable[..., Any]] = {
         # On a GPU the launches of a small batch take longer than the work: there they are recorded.
         "triton.cudagraphs": device.type == "cuda",
         # Arguments are of the form that the passes were chosen by.

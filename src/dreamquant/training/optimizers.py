@@ -9,6 +9,7 @@ operation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
