@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 from pages import listed
@@ -24,15 +25,16 @@ SETTINGS = {
     "bfloat16 compiled": Setting("bfloat16", compiled=True),
 }
 METHODS_TIMED = ("adadfq", "gdfq")
+NETWORKS_TIMED = ("resnet20", "resnet18", "mobilenet_v2")
 PHASES = ("synthesis", "generator", "student", "update")
 
 
 def rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """Method, network, batch and what was measured, cell by cell."""
-    for method in METHODS_TIMED:
-        for network, batches in found.get(method, {}).items():
-            for batch, cell in batches.items():
-                yield method, network, batch, cell
+    for method, network in product(METHODS_TIMED, NETWORKS_TIMED):
+        batches = found.get(method, {}).get(network, {})
+        for batch in sorted(batches, key=int):
+            yield method, network, batch, batches[batch]
 
 
 def page(found: dict[str, Any]) -> Iterable[str]:
@@ -90,6 +92,15 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield from _profile_lines(found)
     yield from _memory_lines(found)
+    yield "## Accuracy over time"
+    yield ""
+    yield (
+        "Fewer iterations count for more than quicker ones: [ResNet-20 by the quick schedule and "
+        "by the published one](schedules-cifar10.md)."
+    )
+    yield ""
+    yield "![Accuracy over CPU seconds of training, both schedules](schedules-cifar10.svg)"
+    yield ""
     hardware = found["hardware"]
     yield (
         f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
