@@ -23,6 +23,7 @@ from torch import nn
 from dreamquant.methods import METHODS
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.training import compiled
 from dreamquant.training.devices import accelerator_for
 from dreamquant.training.loop import Training, Unread
 from dreamquant.training.step import Teacher
@@ -31,9 +32,12 @@ BATCH, STEPS = 8, 5
 # In float64, so that nothing but a wrong sum can make processes differ.
 torch.set_default_dtype(torch.float64)
 torch.Tensor.float = lambda tensor: tensor
+# Graphs are traced and parted, and run as they are: no compiler takes its time.
+compiled._compiled = lambda graph, device: graph
 
 
-def run(method, accumulate):
+def run(name):
+    method, *choice = name.split()
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5)
@@ -55,7 +59,7 @@ def run(method, accumulate):
         classes=5,
         seed=0,
         accelerator=accelerator_for("cpu", "32"),
-        accumulate=accumulate,
+        compiled=choice == ["compiled"],
     )
     noise, states, losses, unread = [], [], [], Unread()
     invent = training.invent
@@ -74,13 +78,13 @@ def run(method, accumulate):
     }
 
 
-torch.save({method: run(method, 1) for method in METHODS}, sys.argv[1])
+torch.save({name: run(name) for name in sys.argv[2:]}, sys.argv[1])
 """
 
 
-METHODS = ("gdfq", "adasg", "adadfq", "acq", "ris", "agm")
+METHODS = ("gdfq", "adasg", "adadfq", "adadfq compiled", "acq", "ris", "agm")
 # Whose terms look at a batch as a whole in ways that the processes share.
-ALIKE = ("gdfq", "adasg", "adadfq")
+ALIKE = ("gdfq", "adasg", "adadfq", "adadfq compiled")
 
 
 def free_port():
@@ -96,7 +100,7 @@ def started(folder, size):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
         environment = os.environ | {k: str(v) for k, v in (place | address).items()}
-        command = [sys.executable, "-c", WORKER, str(folder / f"{rank}.pt")]
+        command = [sys.executable, "-c", WORKER, str(folder / f"{rank}.pt"), *METHODS]
         workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
     for worker in workers:
         _, err = worker.communicate(timeout=100)
