@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -90,7 +91,8 @@ def _fail(error: DreamQuantError) -> NoReturn:
 
 
 def _stop(*lines: str) -> NoReturn:
-    note("\nstopped: " + "\n".join(lines))
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first one tells
+        note("\nstopped: " + "\n".join(lines))
     raise SystemExit(_STOPPED)
 
 

@@ -256,26 +256,24 @@ class Job:
         ]
         if self.observed is not None:
             watchers.append(Dynamics(self.record, self.observed))
-        if folder is None or not self.accelerator.is_main_process:
+        if folder is None:
             run(training, watchers)
             return
-        make_folder(folder / CHECKPOINT)
-        signals = HeldSignals(display.say)
-        saving = Checkpoints(
-            folder / CHECKPOINT,
-            write_bytes,
-            configuration,
-            self.record,
-            stopping=lambda: signals.waiting,
-        )
+        saving = Checkpoints(folder / CHECKPOINT, write_bytes, configuration, self.record)
+        signals = HeldSignals(display.say, saving.save)
+        if self.accelerator.is_main_process:
+            make_folder(folder / CHECKPOINT)
         with self._log_in(folder / LOG, training.iteration) as log, signals:
-            run(training, [*watchers, log, saving, signals])
+            run(training, [*watchers, *log, saving, signals])
         # What comes now, measuring, takes a while and may be stopped or fail too.
         saving.save(training)
 
     @contextmanager
-    def _log_in(self, folder: Path, done: int) -> Iterator[Watcher]:
+    def _log_in(self, folder: Path, done: int) -> Iterator[list[Watcher]]:
         """TensorBoard's log as a watcher; what its thread cannot write is told like all else."""
+        if not self.accelerator.is_main_process:
+            yield []
+            return
         with writing(folder):
             log = TensorBoardLog(folder, self.record, done)
         looks = Looks(log.writer, self.network.input, self.running.seed)
@@ -286,7 +284,7 @@ class Job:
                 looks(training, losses)
 
         try:
-            yield write
+            yield [write]
         finally:
             with writing(folder):
                 log.close()

@@ -69,6 +69,13 @@ def largest(x: Tensor) -> Tensor:
     return high
 
 
+def anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether it is true in any of them; ``device`` is that of their collectives."""
+    if count() == 1:
+        return flag
+    return bool(largest(torch.tensor(float(flag), device=device)))
+
+
 def moments(mean_: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over all batches, from those of each, with a gradient."""
     if count() == 1:

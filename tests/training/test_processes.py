@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import torch
 
 import tiny
 from dreamquant import open_result
+from dreamquant.training import checkpoint
+from dreamquant.training.loop import LOG_EVERY
 
 WORKER = """
 import sys
@@ -152,33 +155,47 @@ def test_two_processes_agree_with_one_that_has_the_whole_batch(method, both, alo
 # ------------------------------------------------------------- the command line, by srun
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    """Both processes of a `dreamquant quantize`, ended, and the folder they were given."""
-    folder, port = tmp_path_factory.mktemp("commands"), free_port()
-    options = [*tiny.options(folder, 4), "--out", str(folder / "out")]
-    program = "import sys; from dreamquant.cli import main; main(['quantize', *sys.argv[1:]])"
-    started = []
-    for rank in range(2):
-        task = {
-            "SLURM_STEP_NUM_TASKS": 2,
-            "SLURM_PROCID": rank,
-            "SLURM_LOCALID": rank,
-            "SLURM_STEP_NODELIST": "localhost",
-            "SLURM_JOB_ID": 1,
-            "MASTER_PORT": port,
-            "OMP_NUM_THREADS": 1,
-        }
-        started.append(
+class Tasks:
+    """Both processes of a `dreamquant quantize`, as srun starts them."""
+
+    def __init__(self, folder, iterations, *more):
+        arguments = (*tiny.options(folder, iterations), "--out", str(folder / "out"), *more)
+        program = "import sys; from dreamquant.cli import main; main(['quantize', *sys.argv[1:]])"
+        port = free_port()
+        self.processes = [
             subprocess.Popen(
-                [sys.executable, "-c", program, *options],
-                env=os.environ | {name: str(value) for name, value in task.items()},
+                [sys.executable, "-c", program, *arguments],
+                env=os.environ | task(rank, port),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        )
-    return folder / "out", [(*task.communicate(timeout=100), task.returncode) for task in started]
+            for rank in range(2)
+        ]
+
+    def ended(self):
+        """What each printed and said, and its exit code."""
+        return [(*one.communicate(timeout=100), one.returncode) for one in self.processes]
+
+
+def task(rank, port):
+    place = {
+        "SLURM_STEP_NUM_TASKS": 2,
+        "SLURM_PROCID": rank,
+        "SLURM_LOCALID": rank,
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_JOB_ID": 1,
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,
+    }
+    return {name: str(value) for name, value in place.items()}
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """Both processes, ended, and the folder they were given."""
+    folder = tmp_path_factory.mktemp("commands")
+    return folder / "out", Tasks(folder, 4).ended()
 
 
 def test_only_the_first_process_prints(commands):
@@ -194,3 +211,28 @@ def test_the_first_process_writes_one_whole_result(commands):
     result = open_result(folder)
     assert result.manifest["timings"]["iterations"] == 4
     assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert [code for _, _, code in Tasks(folder, 40).ended()] == [0, 0]
+    return folder / "out"
+
+
+@pytest.mark.parametrize("reached", [(1,), (0, 1)], ids=["second", "both"])
+def test_all_stop_after_the_same_iteration_whichever_is_told_to(reached, whole, tmp_path):
+    tasks = Tasks(tmp_path, 40)
+    assert "from iteration 1 of 40" in tasks.processes[0].stderr.readline()
+    for rank in reached:
+        tasks.processes[rank].send_signal(signal.SIGTERM)
+    (_, told, first), (_, silent, second) = tasks.ended()
+    assert (first, second) == (130, 130), told + silent
+    assert "the run is saved" in told
+    assert silent == ""
+    saved = checkpoint.read(tmp_path / "out" / "checkpoint")
+    assert saved["training"]["iteration"] in range(LOG_EVERY, 40, LOG_EVERY)
+    assert [code for _, _, code in Tasks(tmp_path, 40, "--resume").ended()] == [0, 0]
+    student = tmp_path / "out" / "student.safetensors"
+    assert student.read_bytes() == (whole / "student.safetensors").read_bytes()

@@ -10,6 +10,10 @@ from dreamquant.training.loop import run
 from dreamquant.training.signals import HeldSignals
 
 
+def ignore(_):
+    pass
+
+
 class Interrupting:
     """Raises a signal in the middle of some iteration, where the noise is already drawn."""
 
@@ -27,9 +31,9 @@ class Interrupting:
 
 
 def test_an_interrupt_waits_for_the_end_of_its_iteration(recipe_for, training_for):
-    training, said, seen = training_for(recipe_for()), [], []
+    training, said, saved, seen = training_for(recipe_for()), [], [], []
     Interrupting(training, at=3)
-    signals = HeldSignals(said.append)
+    signals = HeldSignals(said.append, saved.append)
 
     def watch(training, losses):
         seen.append((training.iteration, signals.waiting))
@@ -38,6 +42,7 @@ def test_an_interrupt_waits_for_the_end_of_its_iteration(recipe_for, training_fo
         run(training, [watch, signals])
     assert seen == [(1, False), (2, False), (3, False), (4, True)]
     assert training.iteration == 4
+    assert saved == [training]
     assert len(said) == 1
     assert "after this iteration" in said[0]
 
@@ -45,7 +50,7 @@ def test_an_interrupt_waits_for_the_end_of_its_iteration(recipe_for, training_fo
 def test_a_second_interrupt_goes_through_at_once(recipe_for, training_for):
     training = training_for(recipe_for())
     Interrupting(training, at=3, times=2)
-    with pytest.raises(KeyboardInterrupt), HeldSignals(lambda line: None) as signals:
+    with pytest.raises(KeyboardInterrupt), HeldSignals(ignore, ignore) as signals:
         run(training, [signals])
     assert training.iteration == 3
 
@@ -58,7 +63,7 @@ def test_termination_waits_too_where_python_handles_it(recipe_for, training_for)
     try:
         training = training_for(recipe_for())
         Interrupting(training, at=1, number=signal.SIGTERM)
-        with pytest.raises(SystemExit), HeldSignals(lambda line: None) as signals:
+        with pytest.raises(SystemExit), HeldSignals(ignore, ignore) as signals:
             run(training, [signals])
         assert training.iteration == 2
     finally:
@@ -67,20 +72,21 @@ def test_termination_waits_too_where_python_handles_it(recipe_for, training_for)
 
 def test_handlers_are_put_back_however_it_ends():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with HeldSignals(lambda line: None):
+    with HeldSignals(ignore, ignore):
         assert signal.getsignal(signal.SIGINT) != before[0]
-    with pytest.raises(ValueError, match="x"), HeldSignals(lambda line: None):
+    with pytest.raises(ValueError, match="x"), HeldSignals(ignore, ignore):
         raise ValueError("x")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_other_threads_leave_signals_alone():
+def test_other_threads_leave_signals_alone(recipe_for, training_for):
+    training = training_for(recipe_for())
     before, errors = signal.getsignal(signal.SIGINT), []
 
     def work():
         try:
-            with HeldSignals(lambda line: None) as signals:
-                signals(None, None)
+            with HeldSignals(ignore, ignore) as signals:
+                signals(training, None)
                 assert signal.getsignal(signal.SIGINT) == before
         except BaseException as error:
             errors.append(error)
@@ -111,7 +117,7 @@ class InterruptedFile(io.RawIOBase):
 def test_a_signal_that_comes_while_something_is_printed_is_told_of_all_the_same():
     file = InterruptedFile()
     stream = io.TextIOWrapper(io.BufferedWriter(file), write_through=True)
-    with HeldSignals(lambda words: print(words, file=stream, flush=True)) as signals:
+    with HeldSignals(lambda words: print(words, file=stream, flush=True), ignore) as signals:
         print("a line", file=stream, flush=True)
         assert signals.waiting
     first, second = file.written.decode().splitlines()

@@ -225,16 +225,6 @@ def test_a_checkpoint_holds_configuration_record_and_run(recipe_for, training_fo
     assert (tmp_path / "checkpoint" / STATE).is_file()
 
 
-def test_a_run_that_stops_is_saved_whatever_the_clock_says(recipe_for, training_for, tmp_path):
-    training, write, stopping = training_for(recipe_for()), Saver(), [False]
-    watch = Checkpoints(tmp_path / "checkpoint", write, {}, Record(), stopping=lambda: stopping[0])
-    watch(training, None)
-    assert not write.files
-    stopping[0] = True
-    watch(training, None)
-    assert len(write.files) == 1
-
-
 def test_only_the_first_process_saves(recipe_for, training_for, tmp_path):
     training, write = training_for(recipe_for()), Saver()
     training.accelerator = SimpleNamespace(is_main_process=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from dreamquant import processes
 from dreamquant.training.loop import Training
 
 _HELD = (signal.SIGINT, signal.SIGTERM)
@@ -18,16 +19,19 @@ class HeldSignals:
 
     A second signal goes through at once. Signals that would end the process without asking Python
     are left alone, and so are all of them outside the main thread, which alone may handle them.
+    Several processes stop after the same iteration, one whose losses are read, whichever of them
+    the signal reached.
 
     Args:
         say: tells the user that the first one was heard.
+        save: called before a signal is delivered.
 
     Attributes:
         waiting: whether one is held back.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], save: Callable[[Training], None]) -> None:
+        self._say, self._save = say, save
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._held = 0
         self._saying: threading.Thread | None = None
@@ -55,8 +59,22 @@ class HeldSignals:
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
         """Deliver what is held back: an iteration is over."""
+        if not self._stopping(training, losses):
+            return
+        self._save(training)
+        # Who ends first may take the others along.
+        training.accelerator.wait_for_everyone()
         if self.waiting:
             self._handlers[self._held](self._held, None)
+        else:
+            raise KeyboardInterrupt
+
+    def _stopping(self, training: Training, losses: dict[str, float] | None) -> bool:
+        alone = training.accelerator.num_processes == 1
+        if alone or losses is None:
+            return alone and self.waiting
+        with processes.together():
+            return processes.anywhere(self.waiting, training.accelerator.device)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if self.waiting:

@@ -160,7 +160,6 @@ class Checkpoints:
         write: puts bytes into a file atomically.
         configuration: what a later process must ask for to resume.
         record: saved along.
-        stopping: whether the run is about to be stopped, and has to be saved first.
     """
 
     def __init__(
@@ -169,17 +168,14 @@ class Checkpoints:
         write: Callable[[Path, bytes], None],
         configuration: Mapping[str, Any],
         record: Record,
-        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.folder, self.write = folder, write
         self.configuration, self.record = dict(configuration), record
-        self.stopping = stopping
         self._due = time.monotonic() + _SHORTEST
 
     def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
-        """Save, if the run stops here, or it is time to and the losses were just found finite."""
-        due = losses is not None and time.monotonic() >= self._due
-        if due or self.stopping():
+        """Save, if it is time to and the losses were just found finite."""
+        if losses is not None and time.monotonic() >= self._due:
             self.save(training)
 
     def save(self, training: Training) -> None:
