@@ -2,8 +2,9 @@
 
     python benchmarks/options.py [--seeds 0 1 2]
 
-Runs in bfloat16 are the quick ones of ``schedules.py``, which have to be on record. Finished runs
-are kept in ``docs/results/`` and not repeated, stopped ones go on.
+Runs in float32 are those of ``cifar10_resnet20.py``, in bfloat16 the quick ones of
+``schedules.py``, which have to be on record. Finished runs are kept in ``docs/results/`` and not
+repeated, stopped ones go on.
 """
 
 from __future__ import annotations
@@ -30,17 +31,23 @@ def main() -> None:
     network, images = cifar(options.data, "cifar10_resnet20")
     grid = Grid("options-cifar10", TITLE)
     for seed in options.seeds:
-        grid.play(network, images, Point("adadfq", "w3a3", seed))
         grid.play(network, images, Point("adadfq", "w3a3", seed, precision="bf16", compiled=True))
-    grid.write_page(_page(grid.runs, Grid("schedules-cifar10", "").runs))
-
-
-def _page(runs: list[dict[str, Any]], schedules: list[dict[str, Any]]) -> Iterable[str]:
     found = {
-        PLAIN: [run for run in runs if not run["compiled"]],
-        HALF: [run for run in schedules if (run["bits"], run["preset"]) == ("w3a3", "quick")],
-        COMPILED: [run for run in runs if run["compiled"]],
+        PLAIN: _others("cifar10-resnet20"),
+        HALF: _others("schedules-cifar10"),
+        COMPILED: grid.runs,
     }
+    grid.write_page(_page(found))
+
+
+def _others(name: str) -> list[dict[str, Any]]:
+    """Runs of another grid that differ from ours in their options alone."""
+    wanted = ("adadfq", "w3a3", "quick")
+    runs = Grid(name, "").runs
+    return [run for run in runs if (run["method"], run["bits"], run.get("preset")) == wanted]
+
+
+def _page(found: dict[str, list[dict[str, Any]]]) -> Iterable[str]:
     yield f"# {TITLE}"
     yield ""
     yield "| options | seeds | top-1 %, last iteration | against float32 | training, CPU s |"
