@@ -217,14 +217,14 @@ def test_the_first_process_writes_one_whole_result(commands):
 def whole(tmp_path_factory):
     """The folder of a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    assert [code for _, _, code in Tasks(folder, 40).ended()] == [0, 0]
+    assert [code for _, _, code in Tasks(folder, 100).ended()] == [0, 0]
     return folder / "out"
 
 
 @pytest.mark.parametrize("reached", [(1,), (0, 1)], ids=["second", "both"])
 def test_all_stop_after_the_same_iteration_whichever_is_told_to(reached, whole, tmp_path):
-    tasks = Tasks(tmp_path, 40)
-    assert "from iteration 1 of 40" in tasks.processes[0].stderr.readline()
+    tasks = Tasks(tmp_path, 100)
+    assert "from iteration 1 of 100" in tasks.processes[0].stderr.readline()
     for rank in reached:
         tasks.processes[rank].send_signal(signal.SIGTERM)
     (_, told, first), (_, silent, second) = tasks.ended()
@@ -232,7 +232,7 @@ def test_all_stop_after_the_same_iteration_whichever_is_told_to(reached, whole, 
     assert "the run is saved" in told
     assert silent == ""
     saved = checkpoint.read(tmp_path / "out" / "checkpoint")
-    assert saved["training"]["iteration"] in range(LOG_EVERY, 40, LOG_EVERY)
-    assert [code for _, _, code in Tasks(tmp_path, 40, "--resume").ended()] == [0, 0]
+    assert saved["training"]["iteration"] in range(LOG_EVERY, 100, LOG_EVERY)
+    assert [code for _, _, code in Tasks(tmp_path, 100, "--resume").ended()] == [0, 0]
     student = tmp_path / "out" / "student.safetensors"
     assert student.read_bytes() == (whole / "student.safetensors").read_bytes()
