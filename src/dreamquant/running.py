@@ -20,7 +20,7 @@ _SEEDS = 2**32  # as many as NumPy takes; torch takes more
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """Length, place, precision and voice of a run.
+    """Length, device, precision and voice of a run.
 
     Attributes:
         iterations: stretch or squeeze the schedule to so many.
@@ -38,7 +38,8 @@ class Running:
         started: when it began, by the monotonic clock.
 
     Raises:
-        TrainingError: no run can have that length or seed.
+        TrainingError: no run can have that length or seed, or none on this machine that device,
+            precision or number of threads.
     """
 
     iterations: int | None
@@ -74,23 +75,17 @@ class Running:
                 where="--seed",
                 remedy=f"give a number from 0 to {_SEEDS - 1}",
             )
+        # Refused here, before a network is loaded.
+        _ = self.seconds, self.accelerator
 
     @cached_property
     def accelerator(self) -> Accelerator:
-        """Device, precision and processes.
-
-        Raises:
-            TrainingError: there is no such device, precision or number of threads.
-        """
+        """Device, precision and processes."""
         return accelerator_for(self.device, self.precision, self.threads)
 
     @property
     def seconds(self) -> float | None:
-        """The budget.
-
-        Raises:
-            TrainingError: it is no duration.
-        """
+        """The budget."""
         return None if self.budget is None else parse_duration(self.budget)
 
     def configuration(self) -> dict[str, Any]:
