@@ -64,11 +64,12 @@ def test_robustness_terms_make_answers_to_synthetic_images_hold(diagnosed, digit
     )
     for what in ("feature", "prediction"):
         assert on["synthetic"]["views"][what] < 0.9 * off["synthetic"]["views"][what]
-    # Real images are more robust yet, as far as predictions tell.
+    # What the terms are there to mend: without them real images are the more robust ones, as far as
+    # predictions tell.
     for by in ("views", "weights"):
-        real = on["real"][by]["prediction"]
-        assert real < on["synthetic"][by]["prediction"]
-        assert real < on["noise"][by]["prediction"]
+        real = off["real"][by]["prediction"]
+        assert real < 0.8 * off["synthetic"][by]["prediction"]
+        assert real < 0.8 * off["noise"][by]["prediction"]
 
 
 def test_a_band_holds_more_images_between_its_bounds(diagnosed):

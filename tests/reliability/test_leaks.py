@@ -16,7 +16,7 @@ def often(monkeypatch):
 
 @pytest.mark.usefixtures("often")
 def test_nothing_grows(tmp_path):
-    levels = leaks.watch(tmp_path / "out", 100, 5)
+    levels = leaks.watch(tmp_path / "out", 200, 10)
     assert levels.slope(levels.tensors) == 0
     assert levels.slope(levels.files) == 0
     assert levels.usual_growth(levels.resident) < 20_000
