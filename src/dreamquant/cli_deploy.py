@@ -7,7 +7,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamquant import options
+from dreamquant import options, options_deploy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def export(
-    result: options.ResultFolder,
+    result: options_deploy.ResultFolder,
     /,
     *,
-    to: options.To = None,
-    target: options.Targets = ("int8box", "int4"),
-    with_preprocessing: options.WithPreprocessing = None,
-    two_bit: options.TwoBit = False,
+    to: options_deploy.To = None,
+    target: options_deploy.Targets = ("int8box", "int4"),
+    with_preprocessing: options_deploy.WithPreprocessing = None,
+    two_bit: options_deploy.TwoBit = False,
     json: options.Json = False,
 ) -> None:
     """Export a result to verified files that ONNX Runtime, OpenVINO or PyTorch run."""
@@ -37,10 +37,10 @@ def export(
 
 
 def predict(
-    target: options.Deployed,
+    target: options_deploy.Deployed,
     /,
-    *images: options.Images,
-    top: options.Top = 3,
+    *images: options_deploy.Images,
+    top: options_deploy.Top = 3,
     json: options.Json = False,
 ) -> None:
     """Classify image files, JPEG or PNG or others, by a result or an exported file."""
@@ -61,13 +61,13 @@ def predict(
 
 
 def benchmark(
-    model: options.OnnxFile,
+    model: options_deploy.OnnxFile,
     /,
     *,
-    runtime: options.Runtime = "onnxruntime",
-    threads: options.RuntimeThreads = None,
-    batch: options.Batch = 1,
-    runs: options.Runs = 50,
+    runtime: options_deploy.Runtime = "onnxruntime",
+    threads: options_deploy.RuntimeThreads = None,
+    batch: options_deploy.Batch = 1,
+    runs: options_deploy.Runs = 50,
     json: options.Json = False,
 ) -> None:
     """Time an exported file against the same network in float32, in turns."""

@@ -30,15 +30,18 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
         raise ValueError(f"{text!r} is no whole number") from None
 
 
-def _value(group: Group, metavar: str, meaning: str) -> Parameter:
+def value(group: Group, metavar: str, meaning: str) -> Parameter:
+    """An option that takes a value, shown as ``metavar``."""
     return Parameter(group=group, metavar=metavar, help=meaning)
 
 
-def _number(group: Group, meaning: str) -> Parameter:
+def number(group: Group, meaning: str) -> Parameter:
+    """An option that takes a whole number."""
     return Parameter(group=group, metavar="N", help=meaning, converter=_whole)
 
 
-def _flag(group: Group, meaning: str, *names: str) -> Parameter:
+def flag(group: Group, meaning: str, *names: str) -> Parameter:
+    """An option that takes nothing; ``names`` where not that of its parameter."""
     name = names or None
     return Parameter(name=name, group=group, help=meaning, negative="", show_default=False)
 
@@ -64,11 +67,11 @@ Student = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    _value(_NETWORK, "FILE", "Its weights, safetensors or torch, where not the pretrained ones."),
+    value(_NETWORK, "FILE", "Its weights, safetensors or torch, where not the pretrained ones."),
 ]
 TeachersWeights = Annotated[
     Path | None,
-    _value(
+    value(
         _NETWORK,
         "FILE",
         "Of a network, where not the pretrained ones; of a result: its teacher's, where their file "
@@ -77,7 +80,7 @@ TeachersWeights = Annotated[
 ]
 Shape = Annotated[
     str | None,
-    _value(
+    value(
         _NETWORK,
         "CxHxW",
         "Channels, height and width of its input, such as 3x32x32, where no zoo knows them.",
@@ -85,24 +88,24 @@ Shape = Annotated[
 ]
 Mean = Annotated[
     str | None,
-    _value(_NETWORK, "R,G,B", "Mean of its input: a number per channel, for pixels in [0, 1]."),
+    value(_NETWORK, "R,G,B", "Mean of its input: a number per channel, for pixels in [0, 1]."),
     Parameter(allow_leading_hyphen=True),
 ]
-Std = Annotated[str | None, _value(_NETWORK, "R,G,B", "Standard deviation, likewise.")]
-Classes = Annotated[int | None, _number(_NETWORK, "Number of classes it must have.")]
+Std = Annotated[str | None, value(_NETWORK, "R,G,B", "Standard deviation, likewise.")]
+Classes = Annotated[int | None, number(_NETWORK, "Number of classes it must have.")]
 
-Bits = Annotated[str, _value(_SCHEME, "wNaN", "Of weights and activations, 2 to 8 each.")]
+Bits = Annotated[str, value(_SCHEME, "wNaN", "Of weights and activations, 2 to 8 each.")]
 Inherit = Annotated[
     bool,
-    _flag(_NETWORK, "Start from the teacher's tensors where name and shape are the student's too."),
+    flag(_NETWORK, "Start from the teacher's tensors where name and shape are the student's too."),
 ]
 BitsAfterwards = Annotated[
     str | None,
-    _value(_SCHEME, "wNaN", "Quantize the student afterwards; its float weights are kept too."),
+    value(_SCHEME, "wNaN", "Quantize the student afterwards; its float weights are kept too."),
 ]
 Placement = Annotated[
     Literal["relu-output", "layer-input"],
-    _value(
+    value(
         _SCHEME,
         "WHERE",
         "Which activations: what leaves each ReLU, as the papers do, or what enters each layer, as "
@@ -110,7 +113,7 @@ Placement = Annotated[
     ),
 ]
 FirstLast = Annotated[
-    int | None, _number(_SCHEME, "Bits of the first and the last layer, where other than --bits.")
+    int | None, number(_SCHEME, "Bits of the first and the last layer, where other than --bits.")
 ]
 Overrides = Annotated[
     tuple[str, ...],
@@ -124,7 +127,7 @@ Overrides = Annotated[
 ]
 Joins = Annotated[
     int | None,
-    _number(
+    number(
         _SCHEME,
         "Bits of what sums, concatenations and poolings read, and at least of the image, with "
         "--placement layer-input: then all but the logits can run on integers. In float where not "
@@ -134,7 +137,7 @@ Joins = Annotated[
 
 Ranges = Annotated[
     Literal["ema", "learned"] | None,
-    _value(
+    value(
         _SCHEME,
         "HOW",
         "Of activations: frozen after a moving average, or learned step sizes (LSQ); as the preset "
@@ -143,57 +146,57 @@ Ranges = Annotated[
 ]
 Gradient = Annotated[
     Literal["straight-through", "clipped"] | None,
-    _value(_SCHEME, "HOW", "Through the rounding; likewise."),
+    value(_SCHEME, "HOW", "Through the rounding; likewise."),
 ]
 
 Method = Annotated[
     str,
-    _value(
+    value(
         _TRAINING,
         "NAME",
         "One that `dreamquant methods` lists, or path/to/file.py:NAME of your own.",
     ),
 ]
 Preset = Annotated[
-    str, _value(_TRAINING, "NAME", "Schedule: quick, paper, or another that the method has.")
+    str, value(_TRAINING, "NAME", "Schedule: quick, paper, or another that the method has.")
 ]
 Budget = Annotated[
     str | None,
-    _value(_TRAINING, "TIME", "Fit the schedule to this machine and a duration, such as 5min."),
+    value(_TRAINING, "TIME", "Fit the schedule to this machine and a duration, such as 5min."),
 ]
 Iterations = Annotated[
-    int | None, _number(_TRAINING, "Stretch or squeeze the schedule to so many iterations.")
+    int | None, number(_TRAINING, "Stretch or squeeze the schedule to so many iterations.")
 ]
-Seed = Annotated[int, _number(_TRAINING, "Of everything random.")]
+Seed = Annotated[int, number(_TRAINING, "Of everything random.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    _value(_TRAINING, "NAME", "auto takes a GPU where there is one."),
+    value(_TRAINING, "NAME", "auto takes a GPU where there is one."),
 ]
 Precision = Annotated[
     Literal["32", "bf16"],
-    _value(_TRAINING, "NAME", "While training; bf16 where the hardware is faster at it."),
+    value(_TRAINING, "NAME", "While training; bf16 where the hardware is faster at it."),
 ]
 Compile = Annotated[
     bool,
-    _flag(
+    flag(
         _TRAINING,
         "Compile the networks first: a minute or two, then quicker steps; for long runs.",
         "--compile",
     ),
 ]
-Threads = Annotated[int | None, _number(_TRAINING, "Of this process; without it, one per core.")]
+Threads = Annotated[int | None, number(_TRAINING, "Of this process; without it, one per core.")]
 Accumulate = Annotated[
     int,
-    _number(_TRAINING, "Take each batch in so many parts, where memory is small."),
+    number(_TRAINING, "Take each batch in so many parts, where memory is small."),
 ]
 
-Out = Annotated[Path, _value(_RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
+Out = Annotated[Path, value(_RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
 DemoOut = Annotated[
-    Path, _value(_RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
+    Path, value(_RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
 ]
 Data = Annotated[
     str | None,
-    _value(
+    value(
         _RESULT,
         "IMAGES",
         "To measure on, never to train on: a folder of class folders, an .npz, a .tar, or "
@@ -203,17 +206,17 @@ Data = Annotated[
 MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[
     str | None,
-    _value(
+    value(
         _RESULT,
         "IMAGES",
         "A folder of class folders, an .npz, a .tar, or torchvision:CIFAR10:ROOT; without labels, "
         "only agreement with the teacher is measured.",
     ),
 ]
-Limit = Annotated[int | None, _number(_RESULT, "Use only the first so many images.")]
+Limit = Annotated[int | None, number(_RESULT, "Use only the first so many images.")]
 Resume = Annotated[
     bool,
-    _flag(
+    flag(
         _RESULT,
         "Go on with the stopped run in --out, with the same options; from its start where nothing "
         "was saved yet.",
@@ -221,11 +224,11 @@ Resume = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    _flag(_RESULT, "Print nothing but errors, and what --json asks for.", "--quiet", "-q"),
+    flag(_RESULT, "Print nothing but errors, and what --json asks for.", "--quiet", "-q"),
 ]
 Verbose = Annotated[
     bool,
-    _flag(
+    flag(
         _RESULT,
         "Print losses, speed and accuracies on the way too, line by line.",
         "--verbose",
@@ -234,14 +237,17 @@ Verbose = Annotated[
 ]
 Diagnostics = Annotated[
     bool,
-    _flag(
+    flag(
         _RESULT,
         "Record what the papers diagnose, in numbers and a picture: stagnation, attention, "
         "inconsistency, adaptability; needs the report extra.",
     ),
 ]
 Json = Annotated[
-    bool, _flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
+    bool, flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
+]
+Export = Annotated[
+    bool, flag(_RESULT, "Also export it: the ONNX files of `dreamquant export` with its defaults.")
 ]
 
 
@@ -259,7 +265,7 @@ class Expected:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How a job is run, whatever it makes."""
+    """How a job is run: what :class:`dreamquant.running.Running` is made of."""
 
     budget: Budget = None
     iterations: Iterations = None
@@ -273,55 +279,6 @@ class Running:
     resume: Resume = False
     quiet: Quiet = False
     verbose: Verbose = False
-
-
-_DEPLOYMENT = Group.create_ordered("Deployment")
-
-Export = Annotated[
-    bool, _flag(_RESULT, "Also export it: the ONNX files of `dreamquant export` with its defaults.")
-]
-ResultFolder = Annotated[Path, Parameter(help="A result folder.")]
-Deployed = Annotated[Path, Parameter(help="A result folder, or an exported ONNX file.")]
-OnnxFile = Annotated[Path, Parameter(help="An ONNX file that `dreamquant export` wrote.")]
-Images = Annotated[Path, Parameter(help="Image files, or folders of them.", negative="")]
-To = Annotated[
-    Path | None, _value(_DEPLOYMENT, "DIR", "Folder for the files, where not the result's.")
-]
-Targets = Annotated[
-    tuple[Literal["int8box", "int4", "pt2"], ...],
-    Parameter(
-        group=_DEPLOYMENT,
-        name="--target",
-        metavar="NAME",
-        help="int8box is the fast one, int4 the small one, pt2 a torch.export program; may be "
-        "repeated.",
-        negative="",
-    ),
-]
-WithPreprocessing = Annotated[
-    Literal["nhwc", "nchw"] | None,
-    _value(
-        _DEPLOYMENT,
-        "LAYOUT",
-        "Let the ONNX files take uint8 images of this layout, nhwc or nchw, and normalise them.",
-    ),
-]
-TwoBit = Annotated[
-    bool,
-    _flag(
-        _DEPLOYMENT,
-        "Store weights of 2 bits in INT2 (opset 25), which few runtimes read; in INT4 otherwise.",
-    ),
-]
-Top = Annotated[int, _number(_DEPLOYMENT, "So many classes an image, the likeliest first.")]
-Runtime = Annotated[
-    Literal["onnxruntime", "openvino"], _value(_DEPLOYMENT, "NAME", "That runs the file.")
-]
-RuntimeThreads = Annotated[
-    int | None, _number(_DEPLOYMENT, "Of the runtime; as many as PyTorch takes where not given.")
-]
-Batch = Annotated[int, _number(_DEPLOYMENT, "Images a run.")]
-Runs = Annotated[int, _number(_DEPLOYMENT, "So many timed runs of either network.")]
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

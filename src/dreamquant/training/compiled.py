@@ -4,6 +4,8 @@
 those of its images, also where one of them alone is asked for. A step goes back through the student
 twice, to its weights and to the images, so the passes are traced and parted here, and compiled by
 PyTorch. Tracing runs the network's Python once: hooks, taps and quantizers are in the graphs.
+
+Importing this module imports PyTorch's compiler, which takes seconds: only who compiles does.
 """
 
 from __future__ import annotations
@@ -84,12 +86,6 @@ def _refused(what: str, error: Exception) -> TrainingError:
         remedy="leave --compile away; it needs a C++ compiler, and a network that does the same "
         "for all images",
     )
-
-
-def begin_iteration(device: torch.device) -> None:
-    """Tell recorded graphs that what they returned before is read no more."""
-    if device.type == "cuda":
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 class Way(NamedTuple):

@@ -18,7 +18,6 @@ from dreamquant.quantization.layers import Student
 from dreamquant.synthesis.generators import build_generator
 from dreamquant.synthesis.views import Mixup
 from dreamquant.terms.contract import Weighted
-from dreamquant.training.compiled import Compiled, begin_iteration
 from dreamquant.training.finite import require_finite_losses, require_finite_networks
 from dreamquant.training.optimizers import Adam, NesterovSGD
 from dreamquant.training.step import Batch, Chance, Network, Request, Step, Teacher
@@ -84,6 +83,8 @@ class Training:
         self._answer: Network = student
         self._generate: Callable[..., Tensor] = self.generator
         if compiled:
+            from dreamquant.training.compiled import Compiled
+
             teacher.compile()
             self._answer = Compiled(student)
             if accelerator.num_processes == 1:
@@ -132,8 +133,9 @@ class Training:
             Every term's unweighted loss by name, scalars left on the device.
         """
         self._forget_gradients()
-        if self.compiled:
-            begin_iteration(self.accelerator.device)
+        if self.compiled and self.accelerator.device.type == "cuda":
+            # What recorded graphs returned before is read no more.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         asked = self.ask(self.recipe.schedule.batch)
         first = processes.rank() * self.accumulate
         losses: Losses = {}

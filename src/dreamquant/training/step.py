@@ -23,7 +23,6 @@ from dreamquant.networks.taps import (
     execution_order,
 )
 from dreamquant.terms.contract import Answer, Statistics, Tap
-from dreamquant.training.compiled import Compiled
 
 Network = Callable[[Tensor], Tensor]
 
@@ -86,6 +85,8 @@ class Teacher:
 
     def compile(self) -> None:
         """Let steps' images go through compiled graphs from now on."""
+        from dreamquant.training.compiled import Compiled
+
         self._tapped = Compiled(_Tapped(self))
 
     def tapped(self, images: Tensor) -> tuple[Answer, ChannelStatistics | None]:
