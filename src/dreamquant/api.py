@@ -67,7 +67,7 @@ def quantize(
         overrides: ``(layer pattern, bits)`` pairs, such as ``("layer1.*", "w8a8")``.
         joins: bits of what sums, concatenations and poolings read, for integer hardware.
         preset: ``quick``, ``paper``, or another that the method has.
-        ranges: of activations, ``ema`` or ``learned``, where other than the preset's.
+        ranges: ``ema`` or ``learned``, where other than the preset's.
         gradient: ``straight-through`` or ``clipped``, likewise.
         iterations: stretch or squeeze the preset's schedule to so many.
         budget: the same, to a duration such as ``5min`` on this machine.

@@ -140,8 +140,8 @@ Ranges = Annotated[
     value(
         _SCHEME,
         "HOW",
-        "Of activations: frozen after a moving average, or learned step sizes (LSQ); as the preset "
-        "has it where not given.",
+        "ema: a moving average of activations' ranges, then frozen, and min-max of weights; "
+        "learned: step sizes of both are trained (LSQ); as the preset has it where not given.",
     ),
 ]
 Gradient = Annotated[

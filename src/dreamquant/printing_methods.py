@@ -149,10 +149,11 @@ def _print_presets(method: Method) -> None:
 
 def _rate(schedule: Schedule) -> str:
     clip = f", clip {schedule.clip:g}" if schedule.clip is not None else ""
+    start = f"{schedule.student_optimizer} {schedule.student_lr:g}"
     if schedule.decay == "cosine":
-        return f"{schedule.student_lr:g}, {schedule.lr_warmup} up, then cosine{clip}"
+        return f"{start}, {schedule.lr_warmup} up, then cosine{clip}"
     steps = " ".join(str(milestone) for milestone in schedule.milestones)
-    return f"{schedule.student_lr:g}, ÷ 10 at {steps}{clip}"
+    return f"{start}, ÷ 10 at {steps}{clip}"
 
 
 def _common(presets: Iterable[Preset]) -> str:

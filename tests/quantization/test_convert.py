@@ -380,7 +380,7 @@ def test_quantizers_are_as_the_scheme_says(placement):
     for quantizer in student.activation_quantizers().values():
         assert (quantizer.bits, quantizer.range.momentum) == (3, 0.75)
         assert quantizer.clipped_gradient
-        assert not quantizer.scale.requires_grad
+        assert quantizer.growth is None
 
 
 # ------------------------------------------------------------------------------- gradients
@@ -394,12 +394,14 @@ def test_gradients_reach_all_that_shall_learn(network, placement, ranges):
     student, _ = convert(teacher, scheme("w4a4", placement, ranges=ranges), x)
     F.cross_entropy(student(x), torch.tensor([0, 1])).backward()
     learning = {name for name, p in student.named_parameters() if p.requires_grad}
-    scales = {f"{name}.scale" for name in student.activation_quantizers()}
+    growths = {f"{name}.growth" for name in student.activation_quantizers()} | {
+        f"network.{name}.parametrizations.weight.0.growth" for name in layers_of(teacher)
+    }
     floats = {f"network.{name}" for name in student.float_state()}
     latent = {f"network.{name}.parametrizations.weight.original" for name in layers_of(teacher)}
     assert latent <= learning
-    assert scales & learning == (scales if ranges == "learned" else set())
-    assert learning - scales - latent == {
+    assert growths & learning == (growths if ranges == "learned" else set())
+    assert learning - growths - latent == {
         name for name in floats if name.rpartition(".")[2] in ("weight", "bias")
     }
     idle = {

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -82,6 +84,53 @@ def test_gradient_reaches_every_latent_weight():
     assert torch.equal(weight.grad, torch.ones(4, 9))
 
 
+@pytest.mark.parametrize("bits", [2, 3, 8])
+@pytest.mark.parametrize(("shape", "axis"), [((5, 40), 0), ((3, 5, 4, 4), 1)])
+def test_learned_ranges_start_where_the_squared_error_is_least(shape, axis, bits):
+    weight = random(*shape)
+    following = WeightQuantizer(bits, 5, axis)
+    learned = WeightQuantizer(bits, 5, axis, learned=True)
+    learned.fit(weight)
+    dims = [dim for dim in range(len(shape)) if dim != axis]
+
+    def error(scale):
+        tried = copy.deepcopy(learned)
+        tried.place(scale, learned.zero_point)
+        return (tried(weight) - weight).square().sum(dims)
+
+    assert (error(learned.scale) <= (following(weight) - weight).square().sum(dims)).all()
+    if bits < 4:
+        # It clips what lies far out, and neither finer nor coarser steps would be better.
+        assert (learned.scale < following.parameters_of(weight)[0].flatten()).any()
+    for factor in (0.8, 1.25):
+        assert (error(learned.scale) <= error(factor * learned.scale)).all()
+
+
+def test_learned_ranges_of_weights_take_a_gradient_and_no_longer_follow():
+    weight = random(2, 9).requires_grad_()
+    quantizer = WeightQuantizer(3, 2, 0, learned=True)
+    quantizer.fit(weight)
+    scale = quantizer.scale.clone()
+    quantizer(3 * weight).square().sum().backward()
+    assert torch.equal(quantizer.scale, scale)
+    assert quantizer.growth.grad.all()
+    assert 0 < weight.grad.count_nonzero() < 18  # what is clamped passes none
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_fixing_keeps_what_training_made_of_the_ranges(learned):
+    weight = random(4, 9)
+    quantizer = WeightQuantizer(3, 4, 0, learned=learned)
+    if learned:
+        quantizer.fit(weight)
+        with torch.no_grad():
+            quantizer.growth.uniform_(-0.2, 0.2)
+    out = quantizer(weight)
+    quantizer.fix(weight)
+    assert torch.equal(quantizer(out), out)
+    assert torch.equal(quantizer.start, quantizer.scale)
+
+
 # ----------------------------------------------------------------------------- activations
 
 
@@ -119,26 +168,35 @@ def test_only_learned_scales_take_a_gradient(learned):
     assert 0 < leaf.grad.count_nonzero() < 100
     assert quantizer.scale.requires_grad is learned
     if learned:
-        assert quantizer.scale.grad.abs() > 0
+        assert quantizer.growth.grad.abs() > 0
 
 
-@pytest.mark.parametrize(("count", "bits"), [(50, 4), (800, 2)])
-def test_factor_of_the_scale_gradient(count, bits):
-    quantizer, x = activation(bits, learned=True, clipped_gradient=True), random(count)
-    slope = 1 / (count * (2**bits - 1)) ** 0.5
-    out = quantizer(x)
-    out.sum().backward()
-    expected = torch.where(
-        (x.round() < 0) | (x.round() > quantizer.grid.qmax), out.detach(), out.detach() - x
-    )
-    assert quantizer.scale.grad.item() == pytest.approx(slope * expected.sum().item(), rel=1e-4)
+@pytest.mark.parametrize("bits", [2, 4])
+def test_gradient_of_the_growth_does_not_depend_on_how_large_values_are(bits):
+    x, gradients = random(200), []
+    for size in (1.0, 1024.0):
+        quantizer = activation(bits, learned=True, clipped_gradient=True)
+        quantizer.place(torch.tensor(0.25 * size), torch.tensor(1))
+        out = quantizer(size * x)
+        (out / size).sum().backward()
+        gradients.append(quantizer.growth.grad.item())
+    inside = torch.round(x / 0.25 + 1) == quantizer.codes(1024 * x)
+    expected = torch.where(inside, out.detach() / size - x, out.detach() / size).sum().item()
+    assert gradients == pytest.approx([expected, expected], rel=1e-4)
+
+
+def test_a_scale_stays_positive_however_far_it_is_trained():
+    quantizer = activation(4, learned=True, clipped_gradient=True)
+    with torch.no_grad():
+        quantizer.growth.fill_(-20)
+    assert 0 < quantizer.scale < 1e-8
 
 
 def test_observing_moves_a_learned_scale_without_gradient():
     quantizer = activation(4, learned=True, clipped_gradient=True)
     quantizer.observing = True
     quantizer(random(100).requires_grad_()).sum().backward()
-    assert quantizer.scale.is_leaf
+    assert not quantizer.start.requires_grad
 
 
 # ---------------------------------------------------------------------------- ReLU outputs

@@ -2,7 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from dreamquant.quantization.ranges import MovingRange, per_channel_range
+from dreamquant.quantization.affine import (
+    affine_parameters,
+    fake_quantize,
+    signed_grid,
+    unsigned_grid,
+)
+from dreamquant.quantization.ranges import (
+    MovingRange,
+    least_squares,
+    per_channel_range,
+    sample,
+)
 
 
 def batch(low, high):
@@ -91,3 +102,57 @@ def test_range_of_each_channel(layer, axis, channels):
     for channel in range(channels):
         weights = layer.weight.select(axis, channel)
         assert (low[channel], high[channel]) == (weights.min(), weights.max())
+
+
+# ------------------------------------------------------------------------------ least squares
+
+
+@pytest.mark.parametrize("grid", [signed_grid(2), signed_grid(3), unsigned_grid(3)], ids=str)
+def test_no_share_of_a_range_rounds_better_than_the_one_chosen(grid):
+    rows = torch.randn((4, 500), generator=torch.Generator().manual_seed(0))
+    low, high = rows.amin(1), rows.amax(1)
+    chosen = least_squares(rows, low, high, grid)
+
+    def errors(scale, zero_point):
+        rounded = fake_quantize(
+            rows, scale[:, None], zero_point[:, None], grid, clipped_gradient=False
+        )
+        return (rounded - rows).square().sum(1)
+
+    least = errors(*chosen)
+    assert (least < errors(*affine_parameters(low, high, grid))).any()
+    for share in torch.linspace(0.2, 1, 17):
+        tried = affine_parameters(share * low, share * high, grid)
+        assert (least <= errors(*tried) * (1 + 1e-6)).all()
+
+
+def test_rows_on_a_grid_keep_their_whole_range():
+    rows = torch.arange(8.0).repeat(2, 9) * torch.tensor([[0.5], [4.0]])
+    low, high = torch.zeros(2), rows.amax(1)
+    scale, zero_point = least_squares(rows, low, high, unsigned_grid(3))
+    assert scale.tolist() == [0.5, 4.0]
+    assert zero_point.tolist() == [0, 0]
+
+
+def test_least_squares_of_nan_stay_visible():
+    rows, end = torch.full((1, 9), torch.nan), torch.full((1,), torch.nan)
+    assert least_squares(rows, end, end, unsigned_grid(4))[0].isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 32, 32), (16, 64, 8, 8), (4, 3, 224, 224), (5, 7)])
+def test_a_sample_meets_every_image_and_every_place(shape):
+    def seen(values):
+        assert values.shape[0] == 1
+        return values.unique().tolist()
+
+    count, *place = shape
+    images = torch.arange(count).view(-1, *[1] * len(place)).expand(shape)
+    assert seen(sample(images)) == list(range(count))
+    for axis, size in enumerate(place, 1):
+        view = [1] * len(shape)
+        view[axis] = size
+        assert seen(sample(torch.arange(size).view(view).expand(shape))) == list(range(size))
+
+
+def test_a_small_batch_is_its_own_sample():
+    assert sample(torch.arange(35.0).view(5, 7)).flatten().tolist() == list(range(35))

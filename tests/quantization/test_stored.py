@@ -82,7 +82,7 @@ def test_gradients_flow_through_a_sum_in_place_with_learned_ranges():
     made, _ = student(in_place, Scheme(Bits(4, 4), "layer-input", ranges="learned", joins=8))
     made.observe(False)
     made(images()).square().sum().backward()
-    assert all(quantizer.scale.grad is not None for quantizer in made.stored)
+    assert all(quantizer.growth.grad is not None for quantizer in made.stored)
     assert made.network.stem.parametrizations.weight.original.grad.abs().sum() > 0
 
 

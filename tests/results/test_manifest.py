@@ -123,6 +123,7 @@ SYMMETRIC = "affine, per output channel, min-max, symmetric at 8 bits"
         (
             {"ranges": "learned"},
             {
+                "weights": "affine, per output channel, learned step size",
                 "activations": "affine, per tensor, static, learned step size",
                 "gradient": "clipped",
             },

@@ -49,13 +49,14 @@ def test_sgd_is_that_of_torch(networks, idle):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_adam_is_that_of_torch(networks):
+@pytest.mark.parametrize("idle", [-1, 0, 2])
+def test_adam_is_that_of_torch(networks, idle):
     ours, theirs = (list(network.parameters()) for network in networks)
     own = Adam(ours, betas=(0.5, 0.999))
     their = torch.optim.Adam(theirs, lr=1, betas=(0.5, 0.999))
     for step, rate in enumerate(RATES):
-        set_gradients(ours, step)
-        set_gradients(theirs, step)
+        for parameters in (ours, theirs):
+            set_gradients(parameters, step, idle=idle if step < 2 else -1)
         their.param_groups[0]["lr"] = rate
         own.step(rate)
         their.step()

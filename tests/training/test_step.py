@@ -33,26 +33,61 @@ def grid_of(low, high, qmin, qmax):
     return scale, zero_point
 
 
-def weight_on_grid(weight, bits):
-    """Per output channel, min-max, straight-through by detaching."""
-    qmin, qmax = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    latent = weight.detach()
-    rows = []
-    for channel in latent:
-        scale, zero_point = grid_of(channel.min(), channel.max(), qmin, qmax)
-        codes = torch.clamp(torch.round(channel / scale) + zero_point, qmin, qmax)
-        rows.append((codes - zero_point) * scale)
-    return weight + (torch.stack(rows) - latent)
+def on_grid(x, scale, zero_point, qmin, qmax):
+    """Rounded straight through; clamped values pass no gradient, but the scale's."""
+    real = x / scale + zero_point
+    code = torch.clamp(torch.round(real), qmin, qmax)
+    inside = code == torch.round(real)
+    code = torch.where(inside, (code - real).detach() + real, code.detach())
+    return (code - zero_point) * scale
+
+
+def least_error(values, low, high, qmin, qmax):
+    def error(pair):
+        return ((on_grid(values, *pair, qmin, qmax) - values) ** 2).sum()
+
+    shares = [k / 20 for k in range(4, 21)]
+    return min((grid_of(s * low, s * high, qmin, qmax) for s in shares), key=error)
+
+
+class PlainWeight:
+    """Per output channel: min-max, straight-through by detaching, or a scale that is trained."""
+
+    def __init__(self, weight, bits, learned):
+        self.ends = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        self.learned = learned
+        self.growth = torch.zeros(len(weight)).requires_grad_(learned)
+        ends = self.ends
+        pairs = [least_error(c, c.min(), c.max(), *ends) for c in weight] if learned else []
+        self.starts = [scale for scale, _ in pairs]
+        self.zero_points = [zero_point for _, zero_point in pairs]
+
+    def __call__(self, weight):
+        if not self.learned:
+            return weight + (self.covered(weight.detach()) - weight.detach())
+        scales = torch.stack(self.starts) * torch.exp(self.growth)
+        rows = zip(weight, scales, self.zero_points, strict=True)
+        return torch.stack([on_grid(*row, *self.ends) for row in rows])
+
+    def covered(self, latent):
+        grids = [grid_of(channel.min(), channel.max(), *self.ends) for channel in latent]
+        return torch.stack(
+            [on_grid(row, *grid, *self.ends) for row, grid in zip(latent, grids, strict=True)]
+        )
 
 
 class PlainActivation:
-    """One quantizer: moving range, and a scale that LSQ trains where ``learned``."""
+    """One quantizer: moving range, and a scale that is trained where ``learned``."""
 
     def __init__(self, bits, learned):
         self.qmax, self.learned = 2**bits - 1, learned
         self.batches = []
-        self.scale = torch.ones(()).requires_grad_(learned)
-        self.zero_point = torch.zeros(())
+        self.start, self.zero_point = torch.ones(()), torch.zeros(())
+        self.growth = torch.zeros(()).requires_grad_(learned)
+
+    @property
+    def scale(self):
+        return self.start * torch.exp(self.growth)
 
     def observe(self, x):
         self.batches.append((x.min().item(), x.max().item()))
@@ -61,20 +96,14 @@ class PlainActivation:
             sum(p * batch[end] for p, batch in zip(powers, self.batches, strict=True)) / sum(powers)
             for end in (0, 1)
         )
-        scale, self.zero_point = grid_of(torch.tensor(low), torch.tensor(high), 0, self.qmax)
-        self.scale.data.copy_(scale)
+        ends = torch.tensor(low), torch.tensor(high), 0, self.qmax
+        self.start, self.zero_point = least_error(x, *ends) if self.learned else grid_of(*ends)
+        self.growth.data.zero_()
 
     def __call__(self, x):
-        if not self.learned:
-            codes = torch.clamp(torch.round(x / self.scale) + self.zero_point, 0, self.qmax)
-            return x + ((codes - self.zero_point) * self.scale - x).detach()
-        g = 1 / np.sqrt(x.numel() * self.qmax)
-        scale = self.scale * g + (self.scale - self.scale * g).detach()
-        real = x / scale + self.zero_point
-        code = (torch.round(real) - real).detach() + real
-        inside = (torch.round(real) >= 0) & (torch.round(real) <= self.qmax)
-        code = torch.where(inside, code, torch.clamp(torch.round(real), 0, self.qmax).detach())
-        return (code - self.zero_point) * scale
+        if self.learned:
+            return on_grid(x, self.scale, self.zero_point, 0, self.qmax)
+        return x + (on_grid(x, self.scale, self.zero_point, 0, self.qmax) - x).detach()
 
 
 class PlainRun:
@@ -91,15 +120,22 @@ class PlainRun:
         learned = training.recipe.ranges == "learned"
         count = 3 if placement == "layer-input" else 2
         self.activations = [PlainActivation(bits, learned) for _ in range(count)]
-        scales = [quantizer.scale for quantizer in self.activations if learned]
-        self.student_leaves = [*self.student.values(), *scales]
+        self.weights = {
+            name: PlainWeight(self.tensors[f"{name}.weight"], bits, learned)
+            for name in (*CONVS, LINEAR)
+        }
+        quantizers = [*self.activations, *self.weights.values()]
+        growths = [quantizer.growth for quantizer in quantizers if learned]
+        self.student_leaves = [*self.student.values(), *growths]
         self.generator_leaves = list(self.generator.parameters())
         self.velocity = [None] * len(self.student_leaves)
         self.moments = [(0.0, 0.0)] * len(self.generator_leaves)
+        self.student_moments = [(0.0, 0.0)] * len(self.student_leaves)
         self.iteration = 0
 
     def teacher_answer(self, images):
-        return self._forward(images, self.tensors, lambda w: w, lambda i, x: x, lambda i, x: x)
+        keep = lambda _, x: x  # noqa: E731
+        return self._forward(images, self.tensors, keep, keep, keep)
 
     def student_answer(self, images, observing):
         def activation(i, x):
@@ -111,13 +147,13 @@ class PlainRun:
         keep = lambda i, x: x  # noqa: E731
         at_input = activation if self.placement == "layer-input" else keep
         at_relu = activation if self.placement == "relu-output" else keep
-        weight = lambda w: weight_on_grid(w, self.bits)  # noqa: E731
+        weight = lambda name, w: self.weights[name](w)  # noqa: E731
         return self._forward(images, tensors, weight, at_input, at_relu)[0]
 
     def _forward(self, x, tensors, weight, at_input, at_relu):
         statistics = []
         for i, (conv, norm) in enumerate(zip(CONVS, NORMS, strict=True)):
-            kernel = weight(tensors[f"{conv}.weight"])
+            kernel = weight(conv, tensors[f"{conv}.weight"])
             bias = tensors.get(f"{conv}.bias")
             x = F.conv2d(at_input(i, x), kernel, bias, stride=CONVS[conv], padding=1)
             mean = x.mean((0, 2, 3))
@@ -129,7 +165,8 @@ class PlainRun:
             x = x + tensors[f"{norm}.bias"][:, None, None]
             x = at_relu(i, torch.clamp(x, min=0))
         x = at_input(2, x.mean((2, 3)))
-        logits = x @ weight(tensors[f"{LINEAR}.weight"]).T + tensors[f"{LINEAR}.bias"]
+        last = weight(LINEAR, tensors[f"{LINEAR}.weight"])
+        logits = x @ last.T + tensors[f"{LINEAR}.bias"]
         return logits, statistics
 
     def generator_losses(self, z_p, z_q, statistics, labels):
@@ -178,9 +215,11 @@ class PlainRun:
             loss.backward()
             student_gradients = [leaf.grad.clone() for leaf in self.student_leaves]
         self._forget_gradients()
-        self._adam(generator_gradients, schedule.generator_rate(k))
+        t = k + 1
+        rate = schedule.generator_rate(k)
+        self._adam(self.generator_leaves, generator_gradients, self.moments, 0.5, t, rate)
         if student_gradients is not None:
-            self._sgd(student_gradients, schedule.student_rate(k))
+            self._teach_student(student_gradients, schedule.student_rate(k))
         self.iteration += 1
         return losses
 
@@ -188,19 +227,25 @@ class PlainRun:
         for leaf in [*self.student_leaves, *self.generator_leaves]:
             leaf.grad = None
 
-    def _adam(self, gradients, rate):
-        t = self.iteration + 1
-        for i, (leaf, g) in enumerate(zip(self.generator_leaves, gradients, strict=True)):
-            m, v = self.moments[i]
-            m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g**2
-            self.moments[i] = m, v
-            leaf.data -= rate * (m / (1 - 0.5**t)) / (torch.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    def _adam(self, leaves, gradients, moments, beta, t, rate):
+        for i, (leaf, g) in enumerate(zip(leaves, gradients, strict=True)):
+            m, v = moments[i]
+            m, v = beta * m + (1 - beta) * g, 0.999 * v + 0.001 * g**2
+            moments[i] = m, v
+            leaf.data -= rate * (m / (1 - beta**t)) / (torch.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
-    def _sgd(self, gradients, rate):
+    def _teach_student(self, gradients, rate):
         if self.schedule.clip is not None:
             norm = torch.sqrt(sum((g**2).sum() for g in gradients))
             assert norm > self.schedule.clip, "the clipping is to be seen at work"
             gradients = [g * self.schedule.clip / (norm + 1e-6) for g in gradients]
+        if self.schedule.student_optimizer == "adam":
+            t = self.iteration - self.schedule.student_warmup + 1
+            self._adam(self.student_leaves, gradients, self.student_moments, 0.9, t, rate)
+        else:
+            self._sgd(gradients, rate)
+
+    def _sgd(self, gradients, rate):
         for i, (leaf, g) in enumerate(zip(self.student_leaves, gradients, strict=True)):
             g = g + 1e-4 * leaf.data
             past = self.velocity[i]
@@ -224,6 +269,9 @@ def assert_equal(training, plain):
     for ours, theirs in zip(quantizers, plain.activations, strict=True):
         torch.testing.assert_close(ours.scale, theirs.scale, **close)
         assert ours.zero_point == theirs.zero_point
+    for name, (latent, ours) in training.student.quantized_weights().items():
+        theirs = plain.weights[name](plain.student[f"{name}.weight"])
+        torch.testing.assert_close(ours(latent), theirs, **close)
 
 
 @pytest.mark.usefixtures("float64")
@@ -251,7 +299,7 @@ def test_warm_up_leaves_the_student_as_it_was_but_for_its_ranges(method, recipe_
     losses = training.step()
     assert not any(name.startswith("student/") for name in losses)
     for name, p in training.student.named_parameters():
-        assert name.endswith("scale") or p.equal(before[name]), name
+        assert p.equal(before[name]), name
     quantizers = training.student.activation_quantizers().values()
     assert all(quantizer.scale != 1 for quantizer in quantizers)
     pairs = zip(training.generator_parameters, generator, strict=True)

@@ -42,7 +42,7 @@ class Preset:
 
     Attributes:
         schedule: of the run.
-        ranges: how activation ranges are found.
+        ranges: how they are found.
         gradient: through the rounding.
         generator_terms: in place of the method's own, where a paper gives other numbers.
         student_terms: likewise.

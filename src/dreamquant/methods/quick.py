@@ -15,7 +15,8 @@ QUICK = Preset(
         batch=16,
         range_warmup=100,
         student_warmup=100,
-        student_lr=1e-2,
+        student_lr=5e-4,
+        student_optimizer="adam",
         decay="cosine",
         lr_warmup=100,
         clip=5.0,
@@ -33,6 +34,7 @@ DISTILL = replace(
     range_warmup=0,
     student_warmup=100,
     student_lr=1e-1,
+    student_optimizer="sgd",
     lr_warmup=50,
     weight_decay=5e-4,
 )

@@ -16,14 +16,16 @@ class Schedule:
         batch: images per iteration.
         range_warmup: iterations at the start during which activation ranges follow the images.
         student_warmup: iterations at the start during which only the generator learns.
-        student_lr: SGD with Nesterov momentum.
+        student_lr: of its optimizer.
+        student_optimizer: ``sgd`` has Nesterov momentum; ``adam`` betas (0.9, 0.999), and neither
+            ``momentum`` nor ``weight_decay``.
         generator_lr: Adam with betas (0.5, 0.999).
         decay: of both learning rates: ``steps`` multiplies by 0.1 at each milestone; ``cosine``
             falls to zero at the end, and raises the student's first over ``lr_warmup``.
         milestones: iterations, for ``steps``.
         lr_warmup: iterations after ``student_warmup`` in which the student's rate rises linearly.
-        weight_decay: of the student.
-        momentum: of the student.
+        weight_decay: of the student's SGD.
+        momentum: of the student's SGD.
         clip: largest norm of the student's gradient; ``None`` leaves it as it is.
     """
 
@@ -32,6 +34,7 @@ class Schedule:
     range_warmup: int
     student_warmup: int
     student_lr: float
+    student_optimizer: Literal["sgd", "adam"] = "sgd"
     generator_lr: float = 1e-3
     decay: Literal["steps", "cosine"] = "steps"
     milestones: tuple[int, ...] = ()

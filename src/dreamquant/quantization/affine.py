@@ -83,7 +83,6 @@ def fake_quantize(
     grid: Grid,
     *,
     clipped_gradient: bool,
-    scale_gradient_factor: float = 1.0,
 ) -> Tensor:
     """The values of ``x`` on the grid, ``dequantize(quantize(x))``, with a gradient.
 
@@ -100,15 +99,12 @@ def fake_quantize(
         zero_point: integers, broadcastable to ``x``.
         grid: the codes to use.
         clipped_gradient: whether clamped values pass no gradient to ``x``.
-        scale_gradient_factor: multiplies the gradient of ``scale`` (LSQ, section 2.2).
 
     Returns:
         A tensor shaped like ``x``.
     """
     if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
-        result: Tensor = _FakeQuantize.apply(
-            x, scale, zero_point, grid, clipped_gradient, scale_gradient_factor
-        )
+        result: Tensor = _FakeQuantize.apply(x, scale, zero_point, grid, clipped_gradient)
         return result
     return (_codes(x, scale, zero_point, grid) - zero_point).mul_(scale)
 
@@ -131,11 +127,10 @@ class _FakeQuantize(torch.autograd.Function):
         zero_point: Tensor,
         grid: Grid,
         clipped_gradient: bool,
-        scale_gradient_factor: float,
     ) -> Tensor:
         rounded = (x / scale).round_().add_(zero_point)
         out = rounded.clamp(grid.qmin, grid.qmax).sub_(zero_point).mul_(scale)
-        ctx.grid, ctx.clipped, ctx.factor = grid, clipped_gradient, scale_gradient_factor
+        ctx.grid, ctx.clipped = grid, clipped_gradient
         learned = (x, scale, out) if scale.requires_grad else ()
         ctx.save_for_backward(*((rounded,) if clipped_gradient or learned else ()), *learned)
         return out
@@ -144,7 +139,7 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         if not ctx.saved_tensors:
-            return grad, None, None, None, None, None
+            return grad, None, None, None, None
         rounded, *learned = ctx.saved_tensors
         # The derivative of a clamp in one pass; codes are whole, so halves decide every case.
         inside = torch.ops.aten.hardtanh_backward(
@@ -154,5 +149,5 @@ class _FakeQuantize(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             x, scale, out = learned
             slope = (grad * out).addcmul_(inside, x, value=-1).sum_to_size(scale.shape)
-            grad_scale = slope.div_(scale).mul_(ctx.factor)
-        return inside if ctx.clipped else grad, grad_scale, None, None, None, None
+            grad_scale = slope.div_(scale)
+        return inside if ctx.clipped else grad, grad_scale, None, None, None

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from dreamquant.errors import NetworkError
 from dreamquant.networks.taps import is_relu
 from dreamquant.quantization.affine import (
+    Grid,
     affine_parameters,
     fake_quantize,
     quantize,
@@ -20,7 +21,7 @@ from dreamquant.quantization.affine import (
     unsigned_grid,
 )
 from dreamquant.quantization.biases import round_biases
-from dreamquant.quantization.ranges import MovingRange, per_channel_range
+from dreamquant.quantization.ranges import MovingRange, least_squares, per_channel_range, sample
 from dreamquant.quantization.stored import StoredTensors, Survey
 
 # Integer kernels take 8-bit weights without a zero-point only. Of fewer bits, the differences
@@ -28,36 +29,75 @@ from dreamquant.quantization.stored import StoredTensors, Survey
 SYMMETRIC_BITS = 8
 
 
-class WeightQuantizer(nn.Module):
+class Quantizer(nn.Module):
+    """A grid with the scale and the zero-point in force.
+
+    A scale that is learned is trained by its logarithm: it stays positive, and steps of an
+    optimizer stretch it by so much, however large it is (Jain et al., MLSys 2020, appendix B).
+
+    Args:
+        bits: 2 to 8.
+        grid: the codes to use.
+        shape: of the scale.
+        learned: whether the scale takes a gradient.
+
+    Attributes:
+        growth: logarithm of how far training has stretched the scale; ``None`` if it does not.
+    """
+
+    start: Tensor
+    zero_point: Tensor
+
+    def __init__(self, bits: int, grid: Grid, shape: tuple[int, ...], *, learned: bool) -> None:
+        super().__init__()
+        self.bits, self.grid = bits, grid
+        self.register_buffer("start", torch.ones(shape))
+        self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.growth = nn.Parameter(torch.zeros(shape)) if learned else None
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale in force."""
+        return self.start if self.growth is None else self.start * self.growth.exp()
+
+    @torch.no_grad()
+    def place(self, scale: Tensor, zero_point: Tensor) -> None:
+        """Put a scale and a zero-point in force; one that is learned starts from there."""
+        self.start.copy_(scale.view_as(self.start))
+        self.zero_point.copy_(zero_point.view_as(self.zero_point))
+        if self.growth is not None:
+            self.growth.zero_()
+
+
+class WeightQuantizer(Quantizer):
     """Per-channel weights on signed codes; a parametrization of a layer's ``weight``.
 
-    While the student trains the ranges follow the latent weight (min-max per channel). Once
-    ``fixed``, the stored scale and zero-point hold, and weights that lie on the grid stay there
-    bit for bit. Codes of 8 bits are symmetric about zero, see ``SYMMETRIC_BITS``.
+    While the student trains the ranges follow the latent weight (min-max per channel), or are
+    trained themselves where ``learned``. Once ``fixed``, the stored scale and zero-point hold, and
+    weights that lie on the grid stay there bit for bit. Codes of 8 bits are symmetric about zero,
+    see ``SYMMETRIC_BITS``.
 
     Args:
         bits: 2 to 8.
         channels: output channels of the layer.
         axis: of the weight along which they lie (1 for transposed convolutions).
+        learned: whether scales, at first those of the least squared error, take a gradient.
+
+    Attributes:
+        follows: whether ranges are those of the latent weight.
     """
 
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, bits: int, channels: int, axis: int) -> None:
-        super().__init__()
-        self.bits, self.axis = bits, axis
-        self.grid = symmetric_grid(bits) if bits == SYMMETRIC_BITS else signed_grid(bits)
-        self.register_buffer("scale", torch.ones(channels))
-        self.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int32))
-        self.is_fixed = False
+    def __init__(self, bits: int, channels: int, axis: int, *, learned: bool = False) -> None:
+        grid = symmetric_grid(bits) if bits == SYMMETRIC_BITS else signed_grid(bits)
+        super().__init__(bits, grid, (channels,), learned=learned)
+        self.axis, self.follows = axis, not learned
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero-point in force for ``weight``, shaped to broadcast against it."""
-        if self.is_fixed:
-            scale, zero_point = self.scale, self.zero_point
-        else:
+        if self.follows:
             scale, zero_point = affine_parameters(*self._range(weight), self.grid)
+        else:
+            scale, zero_point = self.scale, self.zero_point
         shape = [1] * weight.dim()
         shape[self.axis] = -1
         return scale.view(shape), zero_point.view(shape)
@@ -70,16 +110,22 @@ class WeightQuantizer(nn.Module):
         return -reach, reach
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The latent weight on its grid; ranges cover it, so its gradient is never clipped."""
-        return fake_quantize(weight, *self.parameters_of(weight), self.grid, clipped_gradient=False)
+        """The latent weight on its grid; where ranges follow it, its gradient is never clipped."""
+        return fake_quantize(
+            weight, *self.parameters_of(weight), self.grid, clipped_gradient=not self.follows
+        )
+
+    def fit(self, weight: Tensor) -> None:
+        """Start from the ranges that round ``weight`` with the least squared error."""
+        rows = weight.movedim(self.axis, 0).flatten(1)
+        self.place(*least_squares(rows, *self._range(weight), self.grid))
 
     @torch.no_grad()
     def fix(self, weight: Tensor) -> None:
         """Store the ranges that ``weight`` has now, and keep them."""
         scale, zero_point = self.parameters_of(weight)
-        self.scale.copy_(scale.flatten())
-        self.zero_point.copy_(zero_point.flatten())
-        self.is_fixed = True
+        self.place(scale, zero_point)
+        self.follows = False
 
     @torch.no_grad()
     def codes(self, weight: Tensor) -> Tensor:
@@ -87,48 +133,37 @@ class WeightQuantizer(nn.Module):
         return quantize(weight, *self.parameters_of(weight), self.grid)
 
 
-class ActivationQuantizer(nn.Module):
+class ActivationQuantizer(Quantizer):
     """A tensor on unsigned codes with one static scale and zero-point.
 
     While ``observing``, each batch moves the range before it is quantized with it; afterwards the
-    range is frozen, or its scale trained when ``learned``.
+    range is frozen. When ``learned``, the share of the range that rounds the latest batch with the
+    least squared error takes its place, and its scale is then trained.
 
     Args:
         bits: 2 to 8.
-        learned: whether the scale takes a gradient (LSQ).
+        learned: whether the scale takes a gradient.
         clipped_gradient: whether clamped values pass none.
         momentum: of the moving range.
 
     Attributes:
         observing: whether the range follows what comes.
-        parts: how many tensors like those that come make up a batch.
     """
-
-    zero_point: Tensor
 
     def __init__(
         self, bits: int, *, learned: bool, clipped_gradient: bool, momentum: float
     ) -> None:
-        super().__init__()
-        self.bits, self.grid = bits, unsigned_grid(bits)
+        super().__init__(bits, unsigned_grid(bits), (), learned=learned)
         self.clipped_gradient = clipped_gradient
         self.range = MovingRange(momentum)
-        self.scale = nn.Parameter(torch.ones(()), requires_grad=learned)
-        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
-        self.observing, self.parts = False, 1
+        self.observing = False
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` on the grid, same shape."""
         if self.observing:
             self.observe(x)
         return fake_quantize(
-            x,
-            self.scale,
-            self.zero_point,
-            self.grid,
-            clipped_gradient=self.clipped_gradient,
-            # LSQ section 2.2 balances the step size against the weights it stands beside.
-            scale_gradient_factor=(x.numel() * self.parts * self.grid.levels) ** -0.5,
+            x, self.scale, self.zero_point, self.grid, clipped_gradient=self.clipped_gradient
         )
 
     @torch.no_grad()
@@ -138,11 +173,13 @@ class ActivationQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the range by one batch and cover it."""
+        """Move the range by one batch; cover it, or the share of it to start learning from."""
         self.range.update(x)
-        scale, zero_point = affine_parameters(*self.range.read(), self.grid)
-        self.scale.copy_(scale)
-        self.zero_point.copy_(zero_point)
+        low, high = self.range.read()
+        if self.growth is None:
+            self.place(*affine_parameters(low, high, self.grid))
+        else:
+            self.place(*least_squares(sample(x).to(low), low.view(1), high.view(1), self.grid))
 
 
 class ReluOutputs(TorchFunctionMode):
@@ -262,11 +299,6 @@ class Student(nn.Module):
         for quantizer in self.activation_quantizers().values():
             quantizer.observing = observing
 
-    def in_parts(self, count: int) -> None:
-        """Tell step sizes, whose gradient depends on it, that batches come in equal parts."""
-        for quantizer in self.activation_quantizers().values():
-            quantizer.parts = count
-
     @torch.no_grad()
     def fix(self) -> None:
         """Freeze all ranges and put the latent weights on their grids: training is over.
@@ -274,6 +306,8 @@ class Student(nn.Module):
         Where the scheme stores tensors as hardware does, biases become whole as there.
         """
         self.observe(False)
+        for activation in self.activation_quantizers().values():
+            activation.place(activation.scale, activation.zero_point)
         for latent, quantizer in self.quantized_weights().values():
             quantizer.fix(latent)
             latent.copy_(quantizer(latent))

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant import processes
+from dreamquant.quantization.affine import Grid, affine_parameters, fake_quantize
+
+_SHARES = [share / 20 for share in range(20, 3, -1)]
+_SAMPLED = 2**14
 
 
 class MovingRange(nn.Module):
@@ -50,3 +54,40 @@ def per_channel_range(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Smallest and largest weight of each channel, two vectors as long as ``axis``."""
     flat = weight.detach().movedim(axis, 0).flatten(1)
     return flat.amin(1), flat.amax(1)
+
+
+@torch.no_grad()
+def least_squares(rows: Tensor, low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Scale and zero-point that round each row with the least squared error.
+
+    Args:
+        rows: (N, values); where processes are together, each holds a part of every row.
+        low: (N,), smallest value to cover. Shares of the range down to a fifth are tried.
+        high: (N,), largest.
+        grid: the codes to use.
+
+    Returns:
+        ``(scale, zero_point)`` as :func:`affine_parameters` gives them, (N,) each.
+    """
+    tried = [affine_parameters(share * low, share * high, grid) for share in _SHARES]
+    errors = torch.stack([_rounding_error(rows, *parameters, grid) for parameters in tried])
+    best = processes.mean(errors).argmin(0, keepdim=True)
+    scales, zero_points = (torch.stack(each) for each in zip(*tried, strict=True))
+    return scales.gather(0, best)[0], zero_points.gather(0, best)[0]
+
+
+def _rounding_error(rows: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    parameters = scale.unsqueeze(1), zero_point.unsqueeze(1)
+    rounded = fake_quantize(rows, *parameters, grid, clipped_gradient=False)
+    return (rounded - rows).square().mean(1)
+
+
+def sample(x: Tensor) -> Tensor:
+    """Thousands of a batch's values (1, values), as many of each image.
+
+    Args:
+        x: (B, ...); where processes are together, each samples its own images.
+    """
+    # Odd, else it would meet the same few columns of every feature map.
+    stride = x.numel() * processes.count() // _SAMPLED | 1
+    return x.detach().flatten(1)[:, ::stride].reshape(1, -1)

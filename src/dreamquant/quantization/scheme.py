@@ -64,8 +64,9 @@ class Scheme:
             enters each convolution and linear layer, as integer hardware does.
         first_last_bits: bits of weights and activations of the first and the last layer executed;
             ``None`` gives them ``bits``. With ``relu-output`` it concerns their weights alone.
-        ranges: of activations: ``ema`` freezes the moving average of batch ranges; ``learned``
-            starts there and then trains the step size (LSQ).
+        ranges: ``ema`` freezes the moving average of activations' batch ranges, and those of
+            weights follow them (min-max); ``learned`` starts both where they round with the least
+            squared error and trains the step sizes (LSQ).
         gradient: through the rounding: ``straight-through`` everywhere, or ``clipped`` to zero
             where a value was clamped. Learned ranges imply ``clipped``.
         momentum: of the moving range.
@@ -76,8 +77,8 @@ class Scheme:
             ``None`` leaves both in float. It takes placement ``layer-input``. The image, which
             is stored as well, has at least these bits where the first layer reads it.
 
-    Weights are per output channel and their ranges follow the weights (min-max); activations are
-    static and per tensor. Biases and batch norm stay in float32.
+    Weights are per output channel; activations are static and per tensor. Biases and batch norm
+    stay in float32.
     """
 
     bits: Bits

@@ -94,14 +94,14 @@ def describe_protocol(
     ends = scheme.first_last_bits
     weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
     symmetric = f", symmetric at {SYMMETRIC_BITS} bits" if SYMMETRIC_BITS in weight_bits else ""
+    step = "learned step size" if scheme.ranges == "learned" else None
     return {
         "bits": str(scheme.bits),
         "first_last_bits": str(scheme.bits) if ends is None else ends,
         "overrides": {pattern: str(bits) for pattern, bits in scheme.overrides},
         "placement": scheme.placement,
-        "weights": f"affine, per output channel, min-max{symmetric}",
-        "activations": "affine, per tensor, static, "
-        + ("learned step size" if scheme.ranges == "learned" else "moving min-max"),
+        "weights": f"affine, per output channel, {step or 'min-max'}{symmetric}",
+        "activations": f"affine, per tensor, static, {step or 'moving min-max'}",
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
         **_stored(scheme),
         "batch_norm": "float, the teacher's statistics",

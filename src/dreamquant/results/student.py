@@ -51,15 +51,14 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
     """
     _require_fit(tensors, _layout(student), where)
     for name, (latent, quantizer) in student.quantized_weights().items():
-        quantizer.scale.copy_(tensors[f"{name}.weight.scale"])
-        quantizer.zero_point.copy_(tensors[f"{name}.weight.zero_point"])
-        quantizer.is_fixed = True
+        scale, zero_point = (tensors[f"{name}.weight.{part}"] for part in ("scale", "zero_point"))
+        quantizer.place(scale, zero_point)
+        quantizer.follows = False
         codes = unpack(tensors[f"{name}.weight.codes"], quantizer.bits, tuple(latent.shape))
         codes = codes.to(torch.int32) + signed_grid(quantizer.bits).qmin
         latent.copy_(dequantize(codes, *quantizer.parameters_of(latent)))
     for name, activation in _activations(student).items():
-        activation.scale.copy_(tensors[f"{name}.scale"])
-        activation.zero_point.copy_(tensors[f"{name}.zero_point"])
+        activation.place(tensors[f"{name}.scale"], tensors[f"{name}.zero_point"])
     floats = {name: tensors[name] for name in student.float_state()}
     # Not strict: the quantizers' own tensors are in place.
     student.network.load_state_dict(floats, strict=False)

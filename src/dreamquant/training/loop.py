@@ -77,7 +77,6 @@ class Training:
         schedule = recipe.schedule
         self.accumulate, self.parts = accumulate, accumulate * accelerator.num_processes
         _require_equal_parts(recipe, self.parts)
-        student.in_parts(self.parts)
         self.student_parameters = [p for p in student.parameters() if p.requires_grad]
         self.generator_parameters = list(self.generator.parameters())
         self._answer: Network = student
@@ -89,10 +88,14 @@ class Training:
             self._answer = Compiled(student)
             if accelerator.num_processes == 1:
                 self._generate = Compiled(self.generator)
-        self.student_optimizer = NesterovSGD(
-            self.student_parameters,
-            momentum=schedule.momentum,
-            weight_decay=schedule.weight_decay,
+        self.student_optimizer = (
+            Adam(self.student_parameters, betas=(0.9, 0.999))
+            if schedule.student_optimizer == "adam"
+            else NesterovSGD(
+                self.student_parameters,
+                momentum=schedule.momentum,
+                weight_decay=schedule.weight_decay,
+            )
         )
         self.generator_optimizer = Adam(self.generator_parameters, betas=(0.5, 0.999))
 

@@ -39,12 +39,11 @@ class NesterovSGD:
     def step(self, rate: float) -> None:
         """Descend once, at a learning rate."""
         self.rate = rate
-        learning = [i for i, p in enumerate(self.parameters) if p.grad is not None]
-        parameters = [self.parameters[i] for i in learning]
+        parameters, running = _learning(self.parameters, self._running)
         sgd(
             parameters,
             _gradients(parameters),
-            [self._running[i] for i in learning],
+            [*running],
             fused=True,
             lr=rate,
             momentum=self.momentum,
@@ -67,7 +66,7 @@ class Adam:
     """Adam (Kingma and Ba, ICLR 2015).
 
     Args:
-        parameters: to train; all have a gradient at every step.
+        parameters: to train; while one has no gradient, it stays as it is.
         betas: of the running gradient and of its running square.
 
     Attributes:
@@ -87,13 +86,16 @@ class Adam:
         """Descend once, at a learning rate."""
         self.rate = rate
         beta1, beta2 = self.betas
+        parameters, running, squares, steps = _learning(
+            self.parameters, self._running, self._squares, self._steps
+        )
         adam(
-            self.parameters,
-            _gradients(self.parameters),
-            self._running,
-            self._squares,
+            parameters,
+            _gradients(parameters),
+            running,
+            squares,
             [],
-            self._steps,
+            steps,
             fused=True,
             lr=rate,
             beta1=beta1,
@@ -117,6 +119,12 @@ def _take_over(own: Mapping[str, list[Tensor]], saved: Mapping[str, list[Tensor]
     for name, tensors in own.items():
         for tensor, value in zip(tensors, saved[name], strict=True):
             tensor.copy_(value)
+
+
+def _learning(parameters: Sequence[Tensor], *kept: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The parameters that have a gradient, and what is kept for each of them."""
+    learning = [i for i, parameter in enumerate(parameters) if parameter.grad is not None]
+    return [[tensors[i] for i in learning] for tensors in (parameters, *kept)]
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
