@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10 without data: min-max ranges, GDFQ and AdaDFQ at W4A4 and W3A3.
+"""ResNet-20 on CIFAR-10 without data: ranges only, GDFQ and AdaDFQ at W4A4 and W3A3.
 
     python benchmarks/cifar10_resnet20.py [--data DIR] [--seeds 0 1 2] [--methods gdfq]
 
@@ -56,8 +56,8 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield from protocol_lines(runs)
     yield ""
     yield (
-        "Min-max is the student of the same runs when the generator's warm-up ends: ranges set on "
-        "its images, nothing learned. Runs used one or two threads of two cores."
+        "Ranges only is the student of the same runs when the generator's warm-up ends: step sizes "
+        "of least squared error on its images, nothing learned. Runs used one thread of two cores."
     )
     yield ""
     yield (
@@ -69,7 +69,7 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
 
 def _table(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield (
-        "| bits | method | min-max ranges only, % | after recovery, last iteration, % | each seed "
+        "| bits | method | ranges only, % | after recovery, last iteration, % | each seed "
         "| wall s | CPU s | published % |"
     )
     yield "|---|---|---|---|---|---|---|---|"

@@ -174,14 +174,14 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
     """What every figure of a page was measured under; ``precision`` where runs differ in it."""
     run = runs[0]
     protocol, hardware = run["protocol"], run["hardware"]
-    activations = dict.fromkeys(run["protocol"]["activations"] for run in runs)
+    quantizers = dict.fromkeys(_quantizers(run["protocol"]) for run in runs)
     precision = precision or _PRECISIONS[protocol["training_precision"]]
     yield (
-        f"Protocol: placement {protocol['placement']}; weights {protocol['weights']}; activations "
-        f"{' or '.join(activations)}; all layers, first and last too, at the bits named; batch "
-        f"norm {protocol['batch_norm']}; {_lengths(runs)} in {precision}; the last "
-        f"iteration is reported; teacher sha256 {protocol['teacher_sha256'][:12]}…; full "
-        f"precision {run['teacher_top1']:.2f} % of {run['n']} lossless test images."
+        f"Protocol: placement {protocol['placement']}; {', or '.join(quantizers)}; all layers, "
+        f"first and last too, at the bits named; batch norm {protocol['batch_norm']}; "
+        f"{_lengths(runs)} in {precision}; the last iteration is reported; teacher sha256 "
+        f"{protocol['teacher_sha256'][:12]}…; full precision "
+        f"{run['teacher_top1']:.2f} % of {run['n']} lossless test images."
     )
     yield ""
     yield (
@@ -190,6 +190,10 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
         "rather than wall seconds; both count from the first line to the saved result, evaluations "
         "included, but where a table says training."
     )
+
+
+def _quantizers(protocol: dict[str, Any]) -> str:
+    return f"weights {protocol['weights']}, activations {protocol['activations']}"
 
 
 def _lengths(runs: list[dict[str, Any]]) -> str:

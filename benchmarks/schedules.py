@@ -81,8 +81,9 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield f"![Accuracy over CPU seconds of training, both schedules]({NAME}.svg)"
     yield ""
     yield (
-        "The quick schedule trains activations' step sizes, clips gradients and lets rates fall "
-        "by a cosine; the published one freezes ranges after its warm-up and cuts rates thrice."
+        "The quick schedule trains step sizes and weights by Adam and lets rates fall by a cosine; "
+        "the published one freezes activations' ranges after its warm-up, lets those of weights "
+        "follow them, and cuts the rate of its SGD thrice."
     )
     yield ""
     yield (

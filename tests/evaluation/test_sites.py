@@ -26,10 +26,12 @@ class Reusing(nn.Module):
         return self.head(F.relu(x.mean((2, 3)) - 0.1))
 
 
-def networks(placement, bits="w3a3"):
+def networks(placement, bits="w3a3", ranges="ema"):
     torch.manual_seed(0)
     teacher = Reusing().eval().requires_grad_(False)
-    student, _ = quantize_network(teacher, Scheme(Bits.parse(bits), placement), images())
+    student, _ = quantize_network(
+        teacher, Scheme(Bits.parse(bits), placement, ranges=ranges), images()
+    )
     student.observe(True)
     student(images())
     student.fix()
@@ -58,9 +60,13 @@ def test_input_sites_come_before_their_layers():
     ]
 
 
+@pytest.mark.parametrize("bits", ["w3a3", "w8a8"])
+@pytest.mark.parametrize("ranges", ["ema", "learned"])
 @pytest.mark.parametrize("placement", ["relu-output", "layer-input"])
-def test_no_site_is_the_teacher_and_all_sites_are_the_student_before_it_learns(placement):
-    teacher, student = networks(placement)
+def test_no_site_is_the_teacher_and_all_sites_are_the_student_before_it_learns(
+    placement, ranges, bits
+):
+    teacher, student = networks(placement, bits, ranges)
     batches = images().split(4)
     assert answer_with(teacher, student, [], batches).equal(teacher(images()))
     sites = find_sites(teacher, student, images())

@@ -78,7 +78,7 @@ class Tally:
 
 
 def weight_tallies(teacher: nn.Module, student: Student) -> dict[str, Tally]:
-    """The teacher's weights by layer, rounded to a min-max grid as fine as the student's.
+    """The teacher's weights by layer, rounded as the student's were before it learned.
 
     Noise is what so few bits cost before anything is learned; range, clipping and histogram are
     those of the teacher's weights on the grid that the student ended with.

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dreamquant.quantization.affine import affine_parameters, fake_quantize
 from dreamquant.quantization.layers import ActivationQuantizer, ReluOutputs, Student
-from dreamquant.quantization.ranges import per_channel_range
 
 Kind = Literal["weight", "input", "relu"]
 
@@ -72,17 +70,9 @@ def quantizer_of(student: Student, site: Site) -> ActivationQuantizer:
 
 
 def rounded_weight(teacher: nn.Module, student: Student, layer: str) -> Tensor:
-    """The teacher's weight on a min-max grid of as many bits as the student's has."""
+    """The teacher's weight, rounded as the student's was before it learned."""
     weight = cast(Tensor, teacher.get_submodule(layer).weight).detach()
-    quantizer = student.quantized_weights()[layer].quantizer
-    scale, zero_point = affine_parameters(
-        *per_channel_range(weight, quantizer.axis), quantizer.grid
-    )
-    shape = [1] * weight.dim()
-    shape[quantizer.axis] = -1
-    return fake_quantize(
-        weight, scale.view(shape), zero_point.view(shape), quantizer.grid, clipped_gradient=False
-    )
+    return student.quantized_weights()[layer].quantizer.rounded(weight)
 
 
 @torch.no_grad()

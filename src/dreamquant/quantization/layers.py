@@ -94,20 +94,24 @@ class WeightQuantizer(Quantizer):
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero-point in force for ``weight``, shaped to broadcast against it."""
-        if self.follows:
-            scale, zero_point = affine_parameters(*self._range(weight), self.grid)
-        else:
-            scale, zero_point = self.scale, self.zero_point
+        scale, zero_point = (
+            self._unlearned(weight) if self.follows else (self.scale, self.zero_point)
+        )
+        return self._wide(scale, weight), self._wide(zero_point, weight)
+
+    def _wide(self, each: Tensor, weight: Tensor) -> Tensor:
         shape = [1] * weight.dim()
         shape[self.axis] = -1
-        return scale.view(shape), zero_point.view(shape)
+        return each.view(shape)
 
-    def _range(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _unlearned(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         low, high = per_channel_range(weight, self.axis)
-        if self.bits != SYMMETRIC_BITS:
-            return low, high
-        reach = torch.maximum(-low, high)
-        return -reach, reach
+        if self.bits == SYMMETRIC_BITS:
+            high = torch.maximum(-low, high)
+            low = -high
+        if self.growth is None:
+            return affine_parameters(low, high, self.grid)
+        return least_squares(weight.movedim(self.axis, 0).flatten(1), low, high, self.grid)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; where ranges follow it, its gradient is never clipped."""
@@ -115,10 +119,14 @@ class WeightQuantizer(Quantizer):
             weight, *self.parameters_of(weight), self.grid, clipped_gradient=not self.follows
         )
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        """``weight`` on the grid that it would have before anything is learned."""
+        scale, zero_point = (self._wide(each, weight) for each in self._unlearned(weight))
+        return fake_quantize(weight, scale, zero_point, self.grid, clipped_gradient=False)
+
     def fit(self, weight: Tensor) -> None:
         """Start from the ranges that round ``weight`` with the least squared error."""
-        rows = weight.movedim(self.axis, 0).flatten(1)
-        self.place(*least_squares(rows, *self._range(weight), self.grid))
+        self.place(*self._unlearned(weight))
 
     @torch.no_grad()
     def fix(self, weight: Tensor) -> None:

@@ -90,4 +90,4 @@ def sample(x: Tensor) -> Tensor:
     """
     # Odd, else it would meet the same few columns of every feature map.
     stride = x.numel() * processes.count() // _SAMPLED | 1
-    return x.detach().flatten(1)[:, ::stride].reshape(1, -1)
+    return x.detach().reshape(len(x), -1)[:, ::stride].reshape(1, -1)
