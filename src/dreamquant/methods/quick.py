@@ -8,8 +8,8 @@ from dreamquant.methods.method import Preset
 from dreamquant.methods.schedule import Schedule
 
 # Tried on ResNet-20 W3A3, one seed, with as many images: Adam on weights whose ranges follow them
-# ends 2 points lower, trained step sizes that start from whole ranges 1, SGD 0.5; rates from 3e-4 to
-# 6e-4 end where this does, 1e-3 below. docs/results/README.md has the numbers.
+# ends 2 points lower, trained step sizes that start from whole ranges 1, SGD 0.5; rates from 3e-4
+# to 6e-4 end where this does, 1e-3 below. docs/results/README.md has the numbers.
 QUICK = Preset(
     Schedule(
         iterations=1200,
@@ -40,6 +40,7 @@ DISTILL = replace(
     weight_decay=5e-4,
 )
 
+# Ranges of larger networks are not trained: at what rate that pays there has yet to be measured.
 QUICK_IMAGENET = Preset(
     Schedule(
         iterations=2000,
@@ -51,6 +52,5 @@ QUICK_IMAGENET = Preset(
         lr_warmup=100,
         clip=5.0,
     ),
-    ranges="learned",
     gradient="clipped",
 )
