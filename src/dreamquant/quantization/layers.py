@@ -73,7 +73,7 @@ class WeightQuantizer(Quantizer):
     """Per-channel weights on signed codes; a parametrization of a layer's ``weight``.
 
     While the student trains the ranges follow the latent weight (min-max per channel), or are
-    trained themselves where ``learned``. Once ``fixed``, the stored scale and zero-point hold, and
+    trained themselves where ``learned``. Once fixed, the stored scale and zero-point hold, and
     weights that lie on the grid stay there bit for bit. Codes of 8 bits are symmetric about zero,
     see ``SYMMETRIC_BITS``.
 

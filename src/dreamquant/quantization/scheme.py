@@ -64,9 +64,9 @@ class Scheme:
             enters each convolution and linear layer, as integer hardware does.
         first_last_bits: bits of weights and activations of the first and the last layer executed;
             ``None`` gives them ``bits``. With ``relu-output`` it concerns their weights alone.
-        ranges: ``ema`` freezes the moving average of activations' batch ranges, and those of
-            weights follow them (min-max); ``learned`` starts both where they round with the least
-            squared error and trains the step sizes (LSQ).
+        ranges: with ``ema``, activations keep the moving average of their batches' ranges, and
+            weights cover their smallest and largest value at any time (min-max); ``learned`` starts
+            both where they round with the least squared error and trains the step sizes (LSQ).
         gradient: through the rounding: ``straight-through`` everywhere, or ``clipped`` to zero
             where a value was clamped. Learned ranges imply ``clipped``.
         momentum: of the moving range.
