@@ -40,7 +40,8 @@ DISTILL = replace(
     weight_decay=5e-4,
 )
 
-# Ranges of larger networks are not trained: at what rate that pays there has yet to be measured.
+# Neither Adam nor trained step sizes: with both, MobileNetV1 at W6A6 ended at 30 % after 40 batches
+# of 8, where this ends at 73.
 QUICK_IMAGENET = Preset(
     Schedule(
         iterations=2000,
