@@ -141,7 +141,7 @@ Ranges = Annotated[
         _SCHEME,
         "HOW",
         "ema: a moving average of activations' ranges, then frozen, and min-max of weights; "
-        "learned: step sizes of both are trained (LSQ); as the preset has it where not given.",
+        "learned: step sizes of both are trained; as the preset has it where not given.",
     ),
 ]
 Gradient = Annotated[

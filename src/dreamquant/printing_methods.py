@@ -158,7 +158,11 @@ def _rate(schedule: Schedule) -> str:
 
 def _common(presets: Iterable[Preset]) -> str:
     """The numbers that every preset shares, or hardly ever differ."""
-    names = {"generator_lr": "generator's rate", "momentum": "momentum", "weight_decay": "decay"}
+    names = {
+        "generator_lr": "generator's rate",
+        "momentum": "SGD's momentum",
+        "weight_decay": "decay",
+    }
     seen = {name: sorted({getattr(preset.schedule, name) for preset in presets}) for name in names}
     return ", ".join(
         f"{text} {' or '.join(f'{value:g}' for value in seen[name])}"

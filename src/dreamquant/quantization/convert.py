@@ -225,10 +225,8 @@ def _quantize_layer(student: nn.Module, name: str, scheme: Scheme, bits: Bits) -
     axis = 1 if getattr(layer, "transposed", False) else 0
     channels = weight.shape[axis]
     kind, weights = type(layer).__name__, weight.numel()
-    learned = scheme.ranges == "learned"
-    quantizer = WeightQuantizer(bits.weight, channels, axis, learned=learned)
-    if learned:
-        quantizer.fit(weight)
+    quantizer = WeightQuantizer(bits.weight, channels, axis, learned=scheme.ranges == "learned")
+    quantizer.fit(weight)
     parametrize.register_parametrization(layer, "weight", quantizer)
     at_input = scheme.placement == "layer-input"
     if at_input:

@@ -125,7 +125,7 @@ class WeightQuantizer(Quantizer):
         return fake_quantize(weight, scale, zero_point, self.grid, clipped_gradient=False)
 
     def fit(self, weight: Tensor) -> None:
-        """Start from the ranges that round ``weight`` with the least squared error."""
+        """Put the ranges in force that ``weight`` has before anything is learned."""
         self.place(*self._unlearned(weight))
 
     @torch.no_grad()

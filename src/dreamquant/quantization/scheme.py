@@ -66,7 +66,7 @@ class Scheme:
             ``None`` gives them ``bits``. With ``relu-output`` it concerns their weights alone.
         ranges: with ``ema``, activations keep the moving average of their batches' ranges, and
             weights cover their smallest and largest value at any time (min-max); ``learned`` starts
-            both where they round with the least squared error and trains the step sizes (LSQ).
+            both where they round with the least squared error and trains the step sizes.
         gradient: through the rounding: ``straight-through`` everywhere, or ``clipped`` to zero
             where a value was clamped. Learned ranges imply ``clipped``.
         momentum: of the moving range.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dreamquant import processes
 from dreamquant.errors import TrainingError
 from dreamquant.methods.method import Recipe
+from dreamquant.methods.schedule import Schedule
 from dreamquant.quantization.layers import Student
 from dreamquant.synthesis.generators import build_generator
 from dreamquant.synthesis.views import Mixup
@@ -88,15 +89,7 @@ class Training:
             self._answer = Compiled(student)
             if accelerator.num_processes == 1:
                 self._generate = Compiled(self.generator)
-        self.student_optimizer = (
-            Adam(self.student_parameters, betas=(0.9, 0.999))
-            if schedule.student_optimizer == "adam"
-            else NesterovSGD(
-                self.student_parameters,
-                momentum=schedule.momentum,
-                weight_decay=schedule.weight_decay,
-            )
-        )
+        self.student_optimizer = _student_optimizer(self.student_parameters, schedule)
         self.generator_optimizer = Adam(self.generator_parameters, betas=(0.5, 0.999))
 
     @property
@@ -235,6 +228,12 @@ class Training:
         self.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.student_optimizer.load_state_dict(state["student_optimizer"])
         self.chance.load_state_dict(state["chance"])
+
+
+def _student_optimizer(parameters: Sequence[Tensor], schedule: Schedule) -> Adam | NesterovSGD:
+    if schedule.student_optimizer == "adam":
+        return Adam(parameters, betas=(0.9, 0.999))
+    return NesterovSGD(parameters, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
 
 
 def _require_equal_parts(recipe: Recipe, parts: int) -> None:
