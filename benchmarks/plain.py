@@ -69,11 +69,12 @@ def _on_grid(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
 
 
 class PlainUpsampledConv2d(nn.Module):
-    """Enlarge, then convolve."""
+    """Enlarge, then convolve, with the bias that is published and that batch norm takes away."""
 
     def __init__(self, module: UpsampledConv2d) -> None:
         super().__init__()
-        self.weight, self.bias, self.size = module.weight, module.bias, module.size
+        self.weight, self.size = module.weight, module.size
+        self.bias = nn.Parameter(torch.zeros_like(module.weight[:, 0, 0, 0]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features_out, *size)."""

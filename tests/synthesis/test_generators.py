@@ -119,11 +119,11 @@ def test_enlarging_and_convolving_is_the_same_in_one_operation(size):
     torch.manual_seed(0)
     layer = UpsampledConv2d(3, 5, size).double()
     x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
-    plain = F.conv2d(F.interpolate(x, size), layer.weight, layer.bias, padding=1)
+    plain = F.conv2d(F.interpolate(x, size), layer.weight, padding=1)
     torch.testing.assert_close(layer(x), plain)
     weights = torch.randn_like(plain)
-    wanted = torch.autograd.grad((weights * plain).sum(), (x, layer.weight, layer.bias))
-    found = torch.autograd.grad((weights * layer(x)).sum(), (x, layer.weight, layer.bias))
+    wanted = torch.autograd.grad((weights * plain).sum(), (x, layer.weight))
+    found = torch.autograd.grad((weights * layer(x)).sum(), (x, layer.weight))
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
 
