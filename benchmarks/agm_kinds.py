@@ -1,6 +1,6 @@
 """Which of the three candidates for AGM's margin to take: AdaDFQ with each, and without.
 
-    python benchmarks/agm_kinds.py [--share 0.5]
+    python benchmarks/agm_kinds.py
 
 Finished runs are kept in ``docs/results/`` and not repeated. The formula of the paper is not
 public; the default kind of ``GaussianMargin`` is the one that this table favours.
@@ -35,14 +35,12 @@ def main() -> None:
     """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of weights and images")
-    parser.add_argument("--share", type=float, default=0.5, help="of the quick preset")
     options = parser.parse_args()
     network, images = cifar(options.data, "cifar10_resnet20")
     grid = Grid("agm-kinds-cifar10", TITLE)
     for seed in range(3):
         for name, method in VARIANTS.items():
-            point = replace(Point.shortened("adadfq", "w3a3", seed, options.share), method=name)
-            grid.play(network, images, point, method)
+            grid.play(network, images, Point(name, "w3a3", seed, precision="bf16"), method)
             grid.write_page(_page(grid.runs))
     grid.write_page(_page(grid.runs))
 

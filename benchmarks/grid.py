@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dreamquant import Method, Network, load_network, open_result, quantize
-from dreamquant.methods import find_method
 from dreamquant.results.files import read_json, write_json
 from pages import RESULTS, cpu_seconds, listed, write_page
 
@@ -32,12 +31,6 @@ class Point:
     precision: str = "32"
     preset: str = "quick"
     compiled: bool = False
-
-    @classmethod
-    def shortened(cls, method: str, bits: str, seed: int, share: float) -> Point:
-        """A share of the quick preset in bfloat16: as many images for every method."""
-        length = find_method(method).recipe("quick", (3, 32, 32)).schedule.iterations
-        return cls(method, bits, seed, round(share * length), "bf16")
 
 
 class Grid:

@@ -1,6 +1,6 @@
-"""All methods and compositions side by side on real weights, on equally many images.
+"""All methods and compositions side by side on real weights: quick presets, equally many images.
 
-    python benchmarks/published_methods.py [--dataset cifar10|cifar100] [--share 0.5]
+    python benchmarks/published_methods.py [--dataset cifar10|cifar100]
 
 In bfloat16, which trains as well in two thirds of the time. Finished runs are kept in
 ``docs/results/`` and not repeated, so the script may be stopped and started again at any time;
@@ -41,7 +41,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", choices=("cifar10", "cifar100"), default="cifar10")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of weights and images")
-    parser.add_argument("--share", type=float, default=0.5, help="of the quick preset")
     options = parser.parse_args()
     network, images = cifar(options.data, f"{options.dataset}_resnet20")
     methods = ALL if options.dataset == "cifar10" else SYSTEMS
@@ -49,8 +48,7 @@ def main() -> None:
     grid = Grid(f"published-methods-{options.dataset}", title)
     for bits, seed in (("w3a3", 0), ("w3a3", 1), ("w3a3", 2), ("w4a4", 0)):
         for method in dict.fromkeys(SAME.get(name, name) for name in methods):
-            point = Point.shortened(method, bits, seed, options.share)
-            grid.play(network, images, point)
+            grid.play(network, images, Point(method, bits, seed, precision="bf16"))
             grid.write_page(_page(title, grid.runs, methods))
     grid.write_page(_page(title, grid.runs, methods))
 
