@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from dreamquant.training.loop import Training
@@ -30,10 +30,8 @@ def measure(training: Training) -> dict[str, float]:
     """
     held = _bytes(tree_leaves(_state(training)))
     activations = sum(_saved(training, held).values())
-    with Allocations() as allocated:
-        training.step()
     kept = sum(held.values())
-    peak = kept + allocated.peak
+    peak = kept + _most_made(training)
     return {
         "held": kept / 2**20,
         "activations": activations / 2**20,
@@ -69,26 +67,10 @@ def _saved(training: Training, held: Bytes) -> Bytes:
     return {address: size for address, size in _bytes(saved).items() if address not in held}
 
 
-class Allocations(TorchDispatchMode):
-    """Counts the bytes that operations inside make and that live at once.
-
-    Attributes:
-        peak: the most of them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
-        self._alive: dict[StorageWeakRef, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func`` and count what it makes."""
-        result = func(*args, **(kwargs or {}))
-        given = _bytes(tree_leaves((args, kwargs)))
-        made = [leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        for storage in made:
-            if storage.data_ptr() not in given:
-                self._alive[StorageWeakRef(storage)] = storage.nbytes()
-        self._alive = {ref: size for ref, size in self._alive.items() if not ref.expired()}
-        self.peak = max(self.peak, sum(self._alive.values()))
-        return result
+def _most_made(training: Training) -> int:
+    """Bytes that an iteration makes and that live at once, by the allocator's own record."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        training.step()
+    found = recorded.profiler.kineto_results.events()
+    events = sorted((e for e in found if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events))

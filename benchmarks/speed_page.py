@@ -124,14 +124,14 @@ def _memory_lines(found: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         "MiB of tensors: what has to be held (teacher, student, generator, both optimizers' "
-        "state), what one forward pass of each network keeps for the way back, and the most at "
-        "once during an iteration."
+        "state), what one forward pass of each network keeps for the way back where nothing is "
+        "compiled, and the most at once during an iteration."
     )
     yield ""
-    yield "| method | network | batch | precision | held | activations | most at once | ratio |"
+    yield "| method | network | batch | setting | held | activations | most at once | ratio |"
     yield "|---|---|--:|---|--:|--:|--:|--:|"
     for method, network, batch, cell in rows(found):
-        for name in PRECISIONS:
+        for name in (name for name in SETTINGS if "memory_mib" in cell.get(name, {})):
             needed = _memory(cell[name]["memory_mib"])
             yield f"| {method} | {network} | {batch} | {name} | {needed} |"
     for parts, needed in found["parts"].items():

@@ -204,7 +204,8 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
         ours["speedup"] = baseline["ms"] / ours["ms"]
     for name in PRECISIONS:
         found[name]["tflop"] = _flop(runs[name]) / 1e12
-        found[name]["memory_mib"] = memory.measure(runs[name])
+    for name, run in runs.items():
+        found[name]["memory_mib"] = memory.measure(run)
     fastest = max(found, key=lambda name: found[name]["speedup"])
     return {
         "speedup": found[fastest]["speedup"],
