@@ -112,49 +112,56 @@ def _stages(height: int, width: int) -> list[tuple[int, int]]:
     return [(-(-height // part), -(-width // part)) for part in (4, 2, 1)]
 
 
-def _unflatten(x: Tensor, size: tuple[int, int]) -> Tensor:
-    # Convolutions keep their input's layout, so this choice reaches the images and from there
-    # both networks: channels-last is the one that convolutions are quickest in.
-    return x.view(-1, _BASE_CHANNELS, *size).contiguous(memory_format=torch.channels_last)
-
-
-class SmallGenerator(nn.Module):
-    """The generator for images of up to 64 pixels: the label multiplies the noise.
+class Generator(nn.Module):
+    """What generators begin with: from noise to features a quarter as high and wide as images.
 
     Args:
         image: channels, height, width.
-        classes: number of labels.
         latent: length of the noise.
         centred: whether images are asked for an attention centre.
     """
 
+    def __init__(self, image: tuple[int, int, int], latent: int, *, centred: bool) -> None:
+        super().__init__()
+        self.channels, self.latent = image[0], latent
+        self.base, self.middle, self.full = _stages(*image[1:])
+        self.centre = CentreEmbedding(centred)
+        features = _BASE_CHANNELS * self.base[0] * self.base[1]
+        self.project = nn.Linear(latent + self.centre.features, features)
+
+    def begin(self, noise: Tensor, centres: Tensor | None) -> Tensor:
+        """Features (B, 128, H / 4, W / 4), sides rounded up."""
+        features = self.project(self.centre(noise, centres)).view(-1, _BASE_CHANNELS, *self.base)
+        # Convolutions keep their input's layout, so this choice reaches the images and from there
+        # both networks: channels-last is the one that convolutions are quickest in.
+        return cast(Tensor, features.contiguous(memory_format=torch.channels_last))
+
+
+class SmallGenerator(Generator):
+    """The generator for images of up to 64 pixels: the label multiplies the noise."""
+
     def __init__(
         self, image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
     ) -> None:
-        super().__init__()
-        channels, height, width = image
-        base, middle, full = _stages(height, width)
-        self.latent, self.base = latent, base
-        self.centre = CentreEmbedding(centred)
+        super().__init__(image, latent, centred=centred)
         self.embedding = nn.Embedding(classes, latent)
-        self.project = nn.Linear(latent + self.centre.features, _BASE_CHANNELS * base[0] * base[1])
         self.decode = nn.Sequential(
             BatchNorm(_BASE_CHANNELS),
-            UpsampledConv2d(_BASE_CHANNELS, 128, middle),
+            UpsampledConv2d(_BASE_CHANNELS, 128, self.middle),
             BatchNorm(128, eps=INNER_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
-            UpsampledConv2d(128, 64, full),
+            UpsampledConv2d(128, 64, self.full),
             BatchNorm(64, eps=INNER_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(64, channels, 3, padding=1),
+            nn.Conv2d(64, self.channels, 3, padding=1),
             nn.Tanh(),
-            BatchNorm(channels, affine=False),
+            BatchNorm(self.channels, affine=False),
         )
 
     def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
-        joined = self.centre(look_up(self.embedding, targets) * noise, centres)
-        return cast(Tensor, self.decode(_unflatten(self.project(joined), self.base)))
+        asked = look_up(self.embedding, targets) * noise
+        return cast(Tensor, self.decode(self.begin(asked, centres)))
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -174,38 +181,24 @@ class ConditionalBatchNorm(nn.Module):
         return cast(Tensor, self.norm(x) * gain[..., None, None] + bias[..., None, None])
 
 
-class ImageNetGenerator(nn.Module):
-    """The generator for larger images: the label enters through conditional batch norm.
-
-    Args:
-        image: channels, height, width.
-        classes: number of labels.
-        latent: length of the noise.
-        centred: whether images are asked for an attention centre.
-    """
+class ImageNetGenerator(Generator):
+    """The generator for larger images: the label enters through conditional batch norm."""
 
     def __init__(
         self, image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
     ) -> None:
-        super().__init__()
-        channels, height, width = image
-        self.latent = latent
-        self.centre = CentreEmbedding(centred)
-        base, middle, full = _stages(height, width)
-        self.base = base
-        self.project = nn.Linear(latent + self.centre.features, _BASE_CHANNELS * base[0] * base[1])
+        super().__init__(image, latent, centred=centred)
         self.norm1 = ConditionalBatchNorm(_BASE_CHANNELS, classes)
-        self.conv1 = UpsampledConv2d(_BASE_CHANNELS, 128, middle)
+        self.conv1 = UpsampledConv2d(_BASE_CHANNELS, 128, self.middle)
         self.norm2 = ConditionalBatchNorm(128, classes)
-        self.conv2 = UpsampledConv2d(128, 64, full)
+        self.conv2 = UpsampledConv2d(128, 64, self.full)
         self.norm3 = ConditionalBatchNorm(64, classes)
-        self.conv3 = nn.Conv2d(64, channels, 3, padding=1)
-        self.norm4 = BatchNorm(channels, affine=False)
+        self.conv3 = nn.Conv2d(64, self.channels, 3, padding=1)
+        self.norm4 = BatchNorm(self.channels, affine=False)
 
     def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
-        x = _unflatten(self.project(self.centre(noise, centres)), self.base)
-        x = self.conv1(self.norm1(x, targets))
+        x = self.conv1(self.norm1(self.begin(noise, centres), targets))
         x = self.conv2(F.leaky_relu(self.norm2(x, targets), 0.2))
         x = F.leaky_relu(self.norm3(x, targets), 0.2)
         return cast(Tensor, self.norm4(self.conv3(x).tanh()))
