@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import torch
@@ -120,8 +121,54 @@ def test_half_a_batch_at_a_time_needs_half_the_memory():
     assert halves["peak"] - halves["held"] < 0.6 * (whole["peak"] - whole["held"])
 
 
+# ----------------------------------------------------------------- what is on record
+
+
+def on_record(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["adadfq", "gdfq"])
+def test_speed_on_record_reaches_its_goals(method):
+    cells = on_record("speed")[method]
+    assert cells["resnet20"]["16"]["speedup"] >= 3
+    for network, batch in (("resnet20", "200"), ("resnet18", "16"), ("mobilenet_v2", "16")):
+        assert cells[network][batch]["speedup"] >= 2
+    needed = [
+        setting["memory_mib"]["ratio"]
+        for batches in cells.values()
+        for cell in batches.values()
+        for setting in cell.values()
+        if isinstance(setting, dict) and "memory_mib" in setting
+    ]
+    assert max(needed) < 1.5
+
+
+def top1(runs, **wanted):
+    """Of runs whose fields are those: a list, one of each seed."""
+    return [run["top1"] for run in runs if wanted.items() <= run.items()]
+
+
+@pytest.mark.parametrize("bits", ["w3a3", "w4a4"])
+def test_the_quick_schedule_on_record_ends_no_lower_than_the_published_one(bits):
+    runs = on_record("schedules-cifar10")["runs"]
+    quick, paper = (top1(runs, bits=bits, preset=preset) for preset in ("quick", "paper"))
+    assert len(quick) == len(paper) == 3
+    assert mean(quick) >= mean(paper)
+
+
+def test_options_on_record_change_less_than_another_seed_does():
+    adadfq = {"method": "adadfq", "bits": "w3a3"}
+    plain = top1(on_record("cifar10-resnet20")["runs"], **adadfq)
+    half = top1(on_record("schedules-cifar10")["runs"], preset="quick", **adadfq)
+    compiled = top1(on_record("options-cifar10")["runs"], **adadfq)
+    for chosen in (half, compiled):
+        assert len(chosen) == len(plain) == 3
+        assert abs(mean(chosen) - mean(plain)) < max(stdev(plain), stdev(chosen))
+
+
 def test_deployment_on_record_reaches_its_goals():
-    runs = json.loads((RESULTS / "deploy.json").read_text())["runs"]
+    runs = on_record("deploy")["runs"]
     files = {
         (run["bits"], target): file
         for run in runs
