@@ -41,6 +41,29 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     """The page beside the JSON."""
     yield "# Speed of one iteration"
     yield ""
+    yield from _time_lines(found)
+    yield from _split_lines(found)
+    yield from _peak_lines(found)
+    yield from _profile_lines(found)
+    yield from _memory_lines(found)
+    yield "## Accuracy over time"
+    yield ""
+    yield (
+        "Fewer iterations count for more than quicker ones: [ResNet-20 by the quick schedule and "
+        "by the published one](schedules-cifar10.md)."
+    )
+    yield ""
+    yield "![Accuracy over CPU seconds of training, both schedules](schedules-cifar10.svg)"
+    yield ""
+    hardware = found["hardware"]
+    yield (
+        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
+        f"{listed(found['versions'])}. W4A4, all layers, placement relu-output, "
+        "ranges frozen, the methods' published losses."
+    )
+
+
+def _time_lines(found: dict[str, Any]) -> Iterable[str]:
     yield "Ours beside the published loop written plainly in eager PyTorch (`benchmarks/plain.py`):"
     yield (
         "milliseconds an iteration, medians of turns taken alternately in one run, and how many "
@@ -56,6 +79,9 @@ def page(found: dict[str, Any]) -> Iterable[str]:
             f"| {method} | {network} | {batch} | {cell['plain']['ms']:.0f} | {times} | {best:.0f} |"
         )
     yield ""
+
+
+def _split_lines(found: dict[str, Any]) -> Iterable[str]:
     yield "## Where an iteration's milliseconds go"
     yield ""
     yield (
@@ -72,6 +98,9 @@ def page(found: dict[str, Any]) -> Iterable[str]:
             shown = " | ".join(f"{split[p]:.0f}" if p in split else "–" for p in PHASES)
             yield f"| {method} | {network} | {batch} | {loop} | {shown} |"
     yield ""
+
+
+def _peak_lines(found: dict[str, Any]) -> Iterable[str]:
     yield "## Against what the machine can do"
     yield ""
     peaks = ", ".join(
@@ -90,23 +119,6 @@ def page(found: dict[str, Any]) -> Iterable[str]:
             f"| {method} | {network} | {batch} | {1e3 * cell['float32']['tflop']:.1f} | {shares} |"
         )
     yield ""
-    yield from _profile_lines(found)
-    yield from _memory_lines(found)
-    yield "## Accuracy over time"
-    yield ""
-    yield (
-        "Fewer iterations count for more than quicker ones: [ResNet-20 by the quick schedule and "
-        "by the published one](schedules-cifar10.md)."
-    )
-    yield ""
-    yield "![Accuracy over CPU seconds of training, both schedules](schedules-cifar10.svg)"
-    yield ""
-    hardware = found["hardware"]
-    yield (
-        f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
-        f"{listed(found['versions'])}. W4A4, all layers, placement relu-output, "
-        "ranges frozen, the methods' published losses."
-    )
 
 
 def _profile_lines(found: dict[str, Any]) -> Iterable[str]:
