@@ -9,9 +9,11 @@ from statistics import mean, stdev
 import pytest
 import torch
 
+import full_schedule
 import grid
 import memory
 import step
+from dreamquant.methods import METHODS
 from dreamquant.training import compiled as graphs
 from plain import PlainLoop
 
@@ -61,6 +63,28 @@ def test_a_run_that_was_stopped_keeps_its_folder_and_one_on_record_is_not_repeat
     assert folders == [folders[0]] * 2
     assert not folders[0].exists()
     assert [run["method"] for run in runs.runs] == ["gdfq"]
+
+
+def test_the_full_schedule_is_six_whole_runs_of_the_published_one(tmp_path, monkeypatch):
+    played = []
+
+    def play(self, network, images, point):
+        played.append(point)
+        schedule = METHODS[point.method].recipe(point.preset, (3, 32, 32)).schedule
+        run = recorded(point.method, point.seed) | {"bits": point.bits}
+        self.add(run | {"schedule": vars(schedule)})
+
+    monkeypatch.setattr(grid, "RESULTS", tmp_path)
+    monkeypatch.setattr(grid.Grid, "play", play)
+    monkeypatch.setattr(full_schedule, "cifar", lambda data, factory: (None, None))
+    monkeypatch.setattr(full_schedule, "page", lambda runs: [f"{len(runs)} runs"])
+    monkeypatch.setattr("sys.argv", ["full_schedule.py"])
+    full_schedule.main()
+    assert len(set(played)) == 6
+    assert {point.iterations for point in played} == {None}
+    runs = json.loads((tmp_path / "full-schedule-cifar10.json").read_text())["runs"]
+    assert {run["schedule"]["iterations"] for run in runs} == {80_000}
+    assert (tmp_path / "full-schedule-cifar10.md").read_text() == "6 runs\n"
 
 
 # ------------------------------------------------------------ the yardstick of speed
