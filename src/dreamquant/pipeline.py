@@ -50,6 +50,7 @@ from dreamquant.training.watchers import (
     History,
     Record,
     TensorBoardLog,
+    told_once,
 )
 
 
@@ -263,7 +264,7 @@ class Job:
         signals = HeldSignals(display.say, saving.save)
         if self.accelerator.is_main_process:
             make_folder(folder / CHECKPOINT)
-        with self._log_in(folder / LOG, training.iteration) as log, signals:
+        with told_once(), self._log_in(folder / LOG, training.iteration) as log, signals:
             run(training, [*watchers, *log, saving, signals])
         # What comes now, measuring, takes a while and may be stopped or fail too.
         saving.save(training)

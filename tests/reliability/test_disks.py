@@ -36,7 +36,13 @@ def test_every_write_may_fail(whole, tmp_path):
     assert all("free some space" in message for message in said)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+# Errors come as ours alone, whatever thread met them.
+nothing_unhandled = pytest.mark.filterwarnings(
+    "error::pytest.PytestUnhandledThreadExceptionWarning"
+)
+
+
+@nothing_unhandled
 def test_the_system_refuses_whatever_thread_writes(whole, tmp_path):
     said = faults.survive(
         tiny.job, tmp_path / "out", whole, lambda n: faults.no_file_above((30, 2**20, 2**30)[n])
@@ -47,6 +53,7 @@ def test_the_system_refuses_whatever_thread_writes(whole, tmp_path):
     ]
 
 
+@nothing_unhandled
 def test_a_file_system_that_is_full(whole, tmp_path):
     try:
         with faults.small_disk(tmp_path / "disk") as resize:

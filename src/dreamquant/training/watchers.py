@@ -5,6 +5,7 @@ Each watcher is called after every iteration with the run and, now and then, its
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -144,6 +145,31 @@ class TensorBoardLog:
     def close(self) -> None:
         """Flush what is pending."""
         self.writer.close()
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """What TensorBoard's thread cannot write is raised by the log; the thread prints it no more."""
+    usual = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and _is_tensorboards(failed.thread)):
+            usual(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        for thread in filter(_is_tensorboards, threading.enumerate()):
+            thread.join(_LAST_WORDS)
+        threading.excepthook = usual
+
+
+_LAST_WORDS = 1.0  # seconds that a thread which failed has to end in
+
+
+def _is_tensorboards(thread: threading.Thread | None) -> bool:
+    return type(thread).__module__.startswith("tensorboard.")
 
 
 _SHARE = 0.01  # of the time that checkpoints may take
