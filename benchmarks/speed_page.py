@@ -103,21 +103,19 @@ def _split_lines(found: dict[str, Any]) -> Iterable[str]:
 def _peak_lines(found: dict[str, Any]) -> Iterable[str]:
     yield "## Against what the machine can do"
     yield ""
-    peaks = ", ".join(
-        f"{1e3 * peak:.0f} GFLOP/s in {name}" for name, peak in found["peak_tflops"].items()
-    )
     yield (
-        f"A 2048 × 2048 matrix product reached {peaks} on {found['threads']} threads. The step's "
-        "FLOP, as PyTorch's counter has them, over its time, as a share of that:"
+        "The step's FLOP, as PyTorch's counter has them, over its time, as a share of what a large "
+        f"matrix product reached beside it on {found['threads']} threads (in GFLOP/s, float32 and "
+        "bfloat16):"
     )
     yield ""
-    yield "| method | network | batch | GFLOP a step | " + " | ".join(SETTINGS) + " |"
-    yield "|---|---|--:|--:|" + "--:|" * len(SETTINGS)
+    yield "| method | network | batch | GFLOP a step | product | " + " | ".join(SETTINGS) + " |"
+    yield "|---|---|--:|--:|--:|" + "--:|" * len(SETTINGS)
     for method, network, batch, cell in rows(found):
-        shares = " | ".join(_share_of_peak(cell, name, found["peak_tflops"]) for name in SETTINGS)
-        yield (
-            f"| {method} | {network} | {batch} | {1e3 * cell['float32']['tflop']:.1f} | {shares} |"
-        )
+        flop = f"{1e3 * cell['float32']['tflop']:.1f}"
+        beside = ", ".join(f"{1e3 * cell['peak_tflops'][name]:.0f}" for name in PRECISIONS)
+        shares = " | ".join(_share_of_peak(cell, name) for name in SETTINGS)
+        yield f"| {method} | {network} | {batch} | {flop} | {beside} | {shares} |"
     yield ""
 
 
@@ -161,9 +159,9 @@ def _time(measured: dict[str, Any] | None) -> str:
     return "–" if measured is None else f"{measured['ms']:.0f} ({measured['speedup']:.2f} ×)"
 
 
-def _share_of_peak(cell: dict[str, Any], setting: str, peaks: dict[str, float]) -> str:
+def _share_of_peak(cell: dict[str, Any], setting: str) -> str:
     if setting not in cell:
         return "–"
     precision = SETTINGS[setting].precision
     reached = cell[precision]["tflop"] / (cell[setting]["ms"] / 1e3)
-    return f"{100 * reached / peaks[precision]:.0f} %"
+    return f"{100 * reached / cell['peak_tflops'][precision]:.0f} %"

@@ -213,6 +213,7 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
         "plain": baseline,
         **found,
         "turns": cell.turns,
+        "peak_tflops": {name: peak_flops(p, device) / 1e12 for name, p in PRECISIONS.items()},
     }
 
 
@@ -283,7 +284,6 @@ def memory_in_parts(accumulate: int, device: str) -> dict[str, float]:
 def machine(device: str) -> dict[str, Any]:
     """What the figures were measured on, and what does not depend on a cell."""
     return {
-        "peak_tflops": {name: peak_flops(p, device) / 1e12 for name, p in PRECISIONS.items()},
         "threads": torch.get_num_threads(),
         **describe_machine(accelerator_for(device, "32").device),
         "parts": {str(parts): memory_in_parts(parts, device) for parts in (1, 2, 4)},
