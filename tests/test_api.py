@@ -280,11 +280,14 @@ def interrupt_at(monkeypatch, iteration):
     ask = Training.ask
 
     def ask_and_interrupt(self, *arguments):
+        nonlocal pressed
         batch = ask(self, *arguments)
-        if self.iteration == iteration:
+        if self.iteration == iteration and not pressed:
+            pressed = True
             signal.raise_signal(signal.SIGINT)
         return batch
 
+    pressed = False
     monkeypatch.setattr(Training, "ask", ask_and_interrupt)
 
 

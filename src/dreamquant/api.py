@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dreamquant.networks.probe import require_batch_norm
 from dreamquant.networks.spec import InputSpec
 from dreamquant.pipeline import Job, Outcome, plain
 from dreamquant.quantization.convert import quantize_network
-from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
+from dreamquant.quantization.scheme import Bits, Gradient, Norms, Placement, Ranges, Scheme
 from dreamquant.results import manifest as describe
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
 from dreamquant.running import Running
@@ -39,6 +39,7 @@ def quantize(
     preset: str = "quick",
     ranges: Ranges | None = None,
     gradient: Gradient | None = None,
+    norms: Norms | None = None,
     iterations: int | None = None,
     budget: str | None = None,
     seed: int = 0,
@@ -69,6 +70,7 @@ def quantize(
         preset: ``quick``, ``paper``, or another that the method has.
         ranges: ``ema`` or ``learned``, where other than the preset's.
         gradient: ``straight-through`` or ``clipped``, likewise.
+        norms: ``kept`` or ``matched``, likewise.
         iterations: stretch or squeeze the preset's schedule to so many.
         budget: the same, to a duration such as ``5min`` on this machine.
         seed: of everything random.
@@ -114,12 +116,14 @@ def quantize(
     teacher = _open(network, input)
     require_batch_norm(teacher, chosen.name)
     recipe = chosen.recipe(preset, teacher.input.shape).lasting(iterations)
+    recipe = replace(recipe, norms=norms or recipe.norms)
     scheme = Scheme(
         Bits.parse(bits),
         placement,
         first_last,
         ranges or recipe.ranges,
         gradient or recipe.gradient,
+        recipe.norms,
         overrides=tuple((pattern, Bits.parse(text)) for pattern, text in overrides),
         joins=joins,
     )

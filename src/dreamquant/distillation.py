@@ -130,7 +130,7 @@ def _distilled(
     inherit: bool,
 ) -> Result:
     require_batch_norm(source, method.name)
-    recipe = replace(method.recipe("quick", source.input.shape), schedule=DISTILL)
+    recipe = replace(method.recipe("quick", source.input.shape), schedule=DISTILL, norms="kept")
     student = _beginner(target.module)
     job = Job(source, student, recipe.lasting(running.iterations), running)
     configuration = {

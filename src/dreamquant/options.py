@@ -148,6 +148,15 @@ Gradient = Annotated[
     Literal["straight-through", "clipped"] | None,
     value(_SCHEME, "HOW", "Through the rounding; likewise."),
 ]
+Norms = Annotated[
+    Literal["kept", "matched"] | None,
+    value(
+        _SCHEME,
+        "HOW",
+        "Batch norms: kept has the teacher's statistics; matched makes them undo what rounding "
+        "did to each channel's mean and deviation on synthetic images; likewise.",
+    ),
+]
 
 Method = Annotated[
     str,

@@ -173,7 +173,9 @@ def _common(presets: Iterable[Preset]) -> str:
 def _quantizers(presets: Mapping[str, Preset]) -> dict[str, str]:
     groups = defaultdict(list)
     for name, preset in presets.items():
-        groups[f"ranges {preset.ranges}, gradient {preset.gradient}"].append(name)
+        groups[f"ranges {preset.ranges}, gradient {preset.gradient}, norms {preset.norms}"].append(
+            name
+        )
     return {how: ", ".join(names) for how, names in groups.items()}
 
 

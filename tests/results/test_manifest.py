@@ -121,6 +121,13 @@ SYMMETRIC = "affine, per output channel, min-max, symmetric at 8 bits"
         ({"placement": "layer-input"}, {"placement": "layer-input"}),
         ({"gradient": "clipped"}, {"gradient": "clipped"}),
         (
+            {"norms": "matched"},
+            {
+                "batch_norm": "float, the teacher's statistics, moved and stretched as rounding "
+                "moved and stretched their channels on synthetic images"
+            },
+        ),
+        (
             {"ranges": "learned"},
             {
                 "weights": "affine, per output channel, learned step size",
@@ -162,12 +169,18 @@ def test_input_is_read_as_it_was(spec):
     "scheme",
     [
         Scheme(Bits(3, 5)),
-        Scheme(Bits(2, 8), "layer-input", 8, "learned", "clipped", 0.99),
+        Scheme(Bits(2, 8), "layer-input", 8, "learned", "clipped", "matched", 0.99),
         Scheme(Bits(4, 4), overrides=(("b*", Bits(8, 2)), ("a", Bits(2, 8)))),
     ],
 )
 def test_scheme_is_read_as_it_was(scheme):
     assert read_scheme(as_json({"scheme": asdict(scheme)}), FOLDER) == scheme
+
+
+def test_a_result_of_before_batch_norms_were_matched_is_read():
+    scheme = as_json(asdict(Scheme(Bits(3, 5))))
+    del scheme["norms"]
+    assert read_scheme({"scheme": scheme}, FOLDER) == Scheme(Bits(3, 5))
 
 
 def test_origin_and_checksum_are_read():

@@ -84,6 +84,46 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert bytes_of(first.state_dict()) == bytes_of(whole.state_dict())
 
 
+# ---------------------------------------------------------------------- batch norms
+
+
+def norms_of(training):
+    """Copies of the student's batch-norm statistics."""
+    return {
+        name: buffer.clone()
+        for name, buffer in training.student.network.named_buffers()
+        if "running" in name
+    }
+
+
+@pytest.mark.parametrize(
+    ("warmups", "at"),
+    [
+        ({"student_warmup": 2, "range_warmup": 2}, 2),
+        ({"student_warmup": 3, "range_warmup": 1}, 3),
+        ({"student_warmup": 1, "range_warmup": 3}, 3),
+    ],
+)
+def test_batch_norms_are_matched_once_when_warm_up_is_over(warmups, at, recipe_for, training_for):
+    training = training_for(recipe_for(**warmups))
+    for iteration in range(6):
+        before = norms_of(training)
+        training.step()
+        changed = [
+            name for name, value in norms_of(training).items() if not value.equal(before[name])
+        ]
+        assert len(changed) == (len(before) if iteration == at else 0), iteration
+
+
+def test_batch_norms_are_kept_where_the_recipe_says_so(recipe_for, training_for):
+    recipe = recipe_for("adadfq", "paper")
+    assert recipe.norms == "kept"
+    training = training_for(recipe)
+    before = norms_of(training)
+    steps(training, 6)
+    assert all(value.equal(before[name]) for name, value in norms_of(training).items())
+
+
 # --------------------------------------------------------------------- losses and NaN
 
 

@@ -64,11 +64,13 @@ def run(name):
         accelerator=accelerator_for("cpu", "32"),
         compiled=choice == ["compiled"],
     )
-    noise, states, losses, unread = [], [], [], Unread()
+    drawn, noise, states, losses, unread = [], [], [], [], Unread()
     invent = training.invent
-    training.invent = lambda asked: noise.append(asked.noise) or invent(asked)
+    training.invent = lambda asked: drawn.append(asked.noise) or invent(asked)
     for _ in range(STEPS):
         unread.add(training.step())
+        # The last one: before the student first learns, all match batch norms on whole batches.
+        noise.append(drawn[-1])
         losses.append(unread.read(training.iteration))
         states.append({name: tensor.clone() for name, tensor in student.state_dict().items()})
     generator = {name: p.detach() for name, p in training.generator.named_parameters()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from dreamquant.errors import MethodError
 from dreamquant.methods.schedule import Schedule
-from dreamquant.quantization.scheme import Gradient, Ranges
+from dreamquant.quantization.scheme import Gradient, Norms, Ranges
 from dreamquant.synthesis.generators import LARGEST_SMALL_IMAGE
 from dreamquant.synthesis.targets import AttentionCentres, OneHot, Targets
 from dreamquant.synthesis.views import Mixup
@@ -44,6 +44,7 @@ class Preset:
         schedule: of the run.
         ranges: how they are found.
         gradient: through the rounding.
+        norms: what becomes of batch-norm statistics before the student learns.
         generator_terms: in place of the method's own, where a paper gives other numbers.
         student_terms: likewise.
     """
@@ -51,6 +52,7 @@ class Preset:
     schedule: Schedule
     ranges: Ranges = "ema"
     gradient: Gradient = "straight-through"
+    norms: Norms = "kept"
     generator_terms: Terms | None = None
     student_terms: Terms | None = None
 
@@ -68,6 +70,7 @@ class Recipe:
     schedule: Schedule
     ranges: Ranges
     gradient: Gradient
+    norms: Norms
 
     def lasting(self, iterations: int | None) -> Recipe:
         """The recipe with its schedule stretched or squeezed; ``None`` leaves it."""
@@ -182,6 +185,7 @@ class Method:
             schedule=chosen.schedule,
             ranges=chosen.ranges,
             gradient=chosen.gradient,
+            norms=chosen.norms,
         )
 
     def _preset(self, name: str, *, large: bool) -> Preset:

@@ -24,6 +24,7 @@ QUICK = Preset(
     ),
     ranges="learned",
     gradient="clipped",
+    norms="matched",
 )
 
 # A student of another architecture starts from nothing: more and larger steps. Tried on the demo's
@@ -54,4 +55,5 @@ QUICK_IMAGENET = Preset(
         clip=5.0,
     ),
     gradient="clipped",
+    norms="matched",
 )

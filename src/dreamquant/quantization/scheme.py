@@ -12,6 +12,7 @@ from dreamquant.errors import SchemeError
 Placement = Literal["relu-output", "layer-input"]
 Ranges = Literal["ema", "learned"]
 Gradient = Literal["straight-through", "clipped"]
+Norms = Literal["kept", "matched"]
 
 _NOTATION = re.compile(r"w([0-9]{1,9})a([0-9]{1,9})", re.IGNORECASE)
 _LEAST, _MOST = 2, 8
@@ -69,6 +70,8 @@ class Scheme:
             both where they round with the least squared error and trains the step sizes.
         gradient: through the rounding: ``straight-through`` everywhere, or ``clipped`` to zero
             where a value was clamped. Learned ranges imply ``clipped``.
+        norms: statistics of batch norms: ``kept`` are the teacher's; ``matched`` ones make up for
+            what rounding did to their channels, before the student learns.
         momentum: of the moving range.
         overrides: ``(pattern, bits)`` pairs; the last pattern that matches a layer's name wins.
         joins: bits of tensors that sums, concatenations, poolings or several layers read; such a
@@ -86,6 +89,7 @@ class Scheme:
     first_last_bits: int | None = None
     ranges: Ranges = "ema"
     gradient: Gradient = "straight-through"
+    norms: Norms = "kept"
     momentum: float = 0.9
     overrides: tuple[tuple[str, Bits], ...] = ()
     joins: int | None = None
@@ -95,6 +99,7 @@ class Scheme:
             ("--placement", self.placement, get_args(Placement)),
             ("--ranges", self.ranges, get_args(Ranges)),
             ("--gradient", self.gradient, get_args(Gradient)),
+            ("--norms", self.norms, get_args(Norms)),
         ):
             if value not in choices:
                 raise SchemeError(

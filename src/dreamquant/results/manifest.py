@@ -26,6 +26,11 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 # What a record of other fields, types or values ends in.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, DreamQuantError)
+_NORMS = {
+    "kept": "the teacher's statistics",
+    "matched": "the teacher's statistics, moved and stretched as rounding moved and stretched "
+    "their channels on synthetic images",
+}
 _VERSIONED = ("dreamquant", "torch", "numpy", "safetensors", "accelerate")
 
 
@@ -104,7 +109,7 @@ def describe_protocol(
         "activations": f"affine, per tensor, static, {step or 'moving min-max'}",
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
         **_stored(scheme),
-        "batch_norm": "float, the teacher's statistics",
+        "batch_norm": f"float, {_NORMS[scheme.norms]}",
         "iteration": "last",
         "teacher_sha256": network.weights_sha256,
         "seed": seed,

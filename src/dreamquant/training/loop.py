@@ -16,12 +16,15 @@ from dreamquant.errors import TrainingError
 from dreamquant.methods.method import Recipe
 from dreamquant.methods.schedule import Schedule
 from dreamquant.quantization.layers import Student
+from dreamquant.quantization.norms import match_norms
 from dreamquant.synthesis.generators import build_generator
 from dreamquant.synthesis.views import Mixup
 from dreamquant.terms.contract import Weighted
 from dreamquant.training.finite import require_finite_losses, require_finite_networks
 from dreamquant.training.optimizers import Adam, NesterovSGD
 from dreamquant.training.step import Batch, Chance, Network, Request, Step, Teacher
+
+_MATCHING = 16  # batches that batch norms are matched on
 
 Losses = dict[str, Tensor]
 Watcher = Callable[["Training", dict[str, float] | None], None]
@@ -98,6 +101,13 @@ class Training:
         return self.iteration >= self.recipe.schedule.student_warmup
 
     @property
+    def _matches_norms(self) -> bool:
+        """Whether this is the iteration before which batch norms are mended."""
+        schedule = self.recipe.schedule
+        set_by = max(schedule.student_warmup, schedule.range_warmup)
+        return self.recipe.norms == "matched" and self.iteration == set_by
+
+    @property
     def observes(self) -> bool:
         """Whether activation ranges still follow the images."""
         return self.iteration < self.recipe.schedule.range_warmup
@@ -129,6 +139,8 @@ class Training:
             Every term's unweighted loss by name, scalars left on the device.
         """
         self._forget_gradients()
+        if self._matches_norms:
+            self._match_norms()
         if self.compiled and self.accelerator.device.type == "cuda":
             # What recorded graphs returned before is read no more.
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
@@ -141,6 +153,13 @@ class Training:
             self._update()
         self.iteration += 1
         return losses
+
+    def _match_norms(self) -> None:
+        # Every process makes all of these images, and finds the same.
+        batches = (self.ask(self.recipe.schedule.batch) for _ in range(_MATCHING))
+        self.student.observe(False)
+        images = (self.invent(asked).images for asked in batches)
+        match_norms(self.student, self.teacher.network, images)
 
     def _play(self, asked: Request, losses: Losses) -> None:
         """Let both learn from some images: gradients and losses are added to those of others."""
