@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import grid
-from dreamquant import Network, export_result, load_network, open_result, quantize
+from dreamquant import Network, export_result, open_result, quantize
 from dreamquant.evaluation.data import EvaluationSet, open_images
 from dreamquant.evaluation.metrics import evaluate
 from dreamquant.export.benchmark import benchmark, float_twin
@@ -63,19 +63,6 @@ class Subject:
     iterations: dict[str, int]
 
 
-def imagenet() -> tuple[Network, Path]:
-    """MobileNetV1 0.75, and a thousand images of ImageNet, whose centres it sees."""
-    network = load_network(
-        f"{Path(__file__).with_name('networks.py')}:mobilenet_v1_075",
-        weights=grid.DATA / "weights" / "imagenet_mobilenetv1_x075.safetensors",
-        shape=(3, 224, 224),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    )
-    cropped = replace(network, input=replace(network.input, resize=256))
-    return cropped, grid.DATA / "imagenet" / "samples1000_256.tar"
-
-
 def resnet18() -> tuple[Network, None]:
     """ResNet-18 for ImageNet as torchvision builds it, its weights random."""
     from torchvision.models import resnet18
@@ -89,7 +76,9 @@ SUBJECTS = {
     "cifar10_resnet20": Subject(
         lambda: grid.cifar(grid.DATA, "cifar10_resnet20"), QUICK, 32, {"w8a8": 40, "w4a4": 500}
     ),
-    "mobilenet_v1_075": Subject(imagenet, QUICK_IMAGENET, 8, {"w8a8": 10, "w4a4": 40}),
+    "mobilenet_v1_075": Subject(
+        lambda: grid.imagenet(grid.DATA), QUICK_IMAGENET, 8, {"w8a8": 10, "w4a4": 40}
+    ),
     "cifar10_resnet56": Subject(
         lambda: grid.cifar(grid.DATA, "cifar10_resnet56"), QUICK, 32, {"w8a8": 40, "w4a4": 120}
     ),

@@ -6,11 +6,13 @@ import os
 import shutil
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from dreamquant import Method, Network, load_network, open_result, quantize
+from dreamquant.quantization.scheme import Norms
 from dreamquant.results.files import read_json, write_json
 from pages import RESULTS, cpu_seconds, listed, write_page
 
@@ -31,6 +33,7 @@ class Point:
     precision: str = "32"
     preset: str = "quick"
     compiled: bool = False
+    norms: Norms | None = None
 
 
 class Grid:
@@ -55,7 +58,7 @@ class Grid:
     def has(self, point: Point) -> bool:
         """Whether a run is on record."""
         place = (point.bits, point.method, point.seed)
-        key = (*place, point.preset, point.precision, point.compiled)
+        key = (*place, point.preset, point.precision, point.compiled, point.norms)
         return any((*_place(run), *_choices(run)) == key for run in self.runs)
 
     def add(self, run: dict[str, Any]) -> None:
@@ -91,10 +94,10 @@ def _place(run: dict[str, Any]) -> tuple[str, str, int]:
     return run["bits"], run["method"], run["seed"]
 
 
-def _choices(run: dict[str, Any]) -> tuple[str, str, bool]:
-    """Preset, precision, and whether compiled; runs of before there was a choice do not tell."""
+def _choices(run: dict[str, Any]) -> tuple[str, str, bool, str | None]:
+    """Preset, precision, whether compiled, batch norms; runs of before a choice do not tell."""
     precision: str = run["protocol"]["training_precision"]
-    return run.get("preset", "quick"), precision, run.get("compiled", False)
+    return run.get("preset", "quick"), precision, run.get("compiled", False), run.get("norms")
 
 
 def cifar(data: Path, factory: str) -> tuple[Network, Path]:
@@ -111,6 +114,19 @@ def cifar(data: Path, factory: str) -> tuple[Network, Path]:
     return network, data / kind / tests[kind]
 
 
+def imagenet(data: Path) -> tuple[Network, Path]:
+    """MobileNetV1 0.75, and a thousand images of ImageNet, whose centres it sees."""
+    network = load_network(
+        f"{Path(__file__).with_name('networks.py')}:mobilenet_v1_075",
+        weights=data / "weights" / "imagenet_mobilenetv1_x075.safetensors",
+        shape=(3, 224, 224),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+    cropped = replace(network, input=replace(network.input, resize=256))
+    return cropped, data / "imagenet" / "samples1000_256.tar"
+
+
 def measure(
     network: Network, images: Path, point: Point, method: str | Method, folder: Path
 ) -> dict[str, Any]:
@@ -124,6 +140,7 @@ def measure(
         iterations=point.iterations,
         precision=point.precision,
         compiled=point.compiled,
+        norms=point.norms,
         seed=point.seed,
         data=images,
         out=folder,
@@ -136,6 +153,7 @@ def measure(
         "method": point.method,
         "preset": point.preset,
         "compiled": point.compiled,
+        "norms": point.norms,
         "bits": point.bits,
         "seed": point.seed,
         "teacher_top1": accuracy["teacher"]["top1"],
@@ -167,11 +185,14 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
     """What every figure of a page was measured under; ``precision`` where runs differ in it."""
     run = runs[0]
     protocol, hardware = run["protocol"], run["hardware"]
-    quantizers = dict.fromkeys(_quantizers(run["protocol"]) for run in runs)
+    quantizers, norms = (
+        ", or ".join(dict.fromkeys(name(run["protocol"]) for run in runs))
+        for name in (_quantizers, itemgetter("batch_norm"))
+    )
     precision = precision or _PRECISIONS[protocol["training_precision"]]
     yield (
-        f"Protocol: placement {protocol['placement']}; {', or '.join(quantizers)}; all layers, "
-        f"first and last too, at the bits named; batch norm {protocol['batch_norm']}; "
+        f"Protocol: placement {protocol['placement']}; {quantizers}; all layers, "
+        f"first and last too, at the bits named; batch norm {norms}; "
         f"{_lengths(runs)} in {precision}; the last iteration is reported; teacher sha256 "
         f"{protocol['teacher_sha256'][:12]}…; full precision "
         f"{run['teacher_top1']:.2f} % of {run['n']} lossless test images."

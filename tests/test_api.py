@@ -234,6 +234,7 @@ def quantize_tiny_of(module):
         {"bits": "w8a2", "method": "gdfq"},
         {"preset": "paper"},
         {"precision": "bf16"},
+        {"norms": "matched"},
     ],
     ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
 )
@@ -255,6 +256,19 @@ def test_every_scheme_trains_saves_and_loads(options, tmp_path):
         assert result.manifest["coverage"]["relu_outputs"] == []
     else:
         assert len(result.manifest["coverage"]["relu_outputs"]) == 2
+
+
+@pytest.mark.parametrize("norms", ["kept", "matched"])
+def test_batch_norms_have_the_statistics_that_were_asked_for(norms, tmp_path):
+    result = quantize_tiny(norms=norms, out=tmp_path / "out")
+    assert result.manifest["scheme"]["norms"] == norms
+    assert ("moved and stretched" in result.manifest["protocol"]["batch_norm"]) == (
+        norms == "matched"
+    )
+    teacher = tiny_module().state_dict()
+    student = dreamquant.load(tmp_path / "out", network=tiny_module()).network.state_dict()
+    kept = [name for name in teacher if "running" in name and teacher[name].equal(student[name])]
+    assert len(kept) == (0 if norms == "matched" else 4)
 
 
 def test_bf16_is_for_training_only(tmp_path):
@@ -280,14 +294,11 @@ def interrupt_at(monkeypatch, iteration):
     ask = Training.ask
 
     def ask_and_interrupt(self, *arguments):
-        nonlocal pressed
         batch = ask(self, *arguments)
-        if self.iteration == iteration and not pressed:
-            pressed = True
+        if self.iteration == iteration:
             signal.raise_signal(signal.SIGINT)
         return batch
 
-    pressed = False
     monkeypatch.setattr(Training, "ask", ask_and_interrupt)
 
 

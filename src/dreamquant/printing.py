@@ -120,6 +120,7 @@ def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         f"trained in {_PRECISIONS[protocol['training_precision']]}",
         "weights": protocol["weights"],
         "activations": protocol["activations"],
+        "batch norm": protocol["batch_norm"],
         **({"in float": float_parts} if left else {}),
         "storage": _storage(manifest["coverage"]),
         "time": _time(timings),

@@ -71,11 +71,17 @@ def test_schedules_are_sane(name):
         assert s.clip is None or s.clip > 0, preset
 
 
-@pytest.mark.parametrize(("preset", "ranges"), [("quick", "learned"), ("quick-imagenet", "ema")])
-def test_quick_runs_take_as_many_images_whatever_the_method(preset, ranges):
+@pytest.mark.parametrize(
+    ("preset", "quantizers"),
+    [
+        ("quick", ("learned", "clipped", "kept")),
+        ("quick-imagenet", ("ema", "clipped", "matched")),
+    ],
+)
+def test_quick_runs_take_as_many_images_whatever_the_method(preset, quantizers):
     chosen = [method.presets[preset] for method in METHODS.values()]
     assert len({c.schedule.iterations * c.schedule.batch for c in chosen}) == 1
-    assert {(c.ranges, c.gradient) for c in chosen} == {(ranges, "clipped")}
+    assert {(c.ranges, c.gradient, c.norms) for c in chosen} == {quantizers}
 
 
 @pytest.mark.parametrize("name", METHODS)

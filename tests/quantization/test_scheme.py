@@ -51,6 +51,7 @@ def test_bits_out_of_range(text, bad):
         ("placement", "relu-output or layer-input"),
         ("ranges", "ema or learned"),
         ("gradient", "straight-through or clipped"),
+        ("norms", "kept or matched"),
     ],
 )
 def test_bad_choice(field, choices):

@@ -71,7 +71,7 @@ def named(record):
         "input_source": "options",
     }
     manifest["protocol"]["overrides"] = {"layer1.*": "w8a8"}
-    manifest["scheme"] |= {"first_last_bits": 8, "joins": 7}
+    manifest["scheme"] |= {"first_last_bits": 8, "joins": 7, "norms": "matched"}
     manifest["configuration"]["compiled"] = True
     return manifest
 
@@ -86,7 +86,13 @@ def test_the_command_can_be_pasted_into_a_shell(named):
     assert options["--mean"] == "0.5,0.5,0.5"
     assert options["--override"] == "layer1.*=w8a8"
     assert (options["--first-last"], options["--joins"]) == ("8", "7")
+    assert options["--norms"] == "matched"
     assert (options["--bits"], options["--iterations"]) == ("w3a3", "12")
+
+
+def test_a_result_of_before_batch_norms_were_matched_kept_them(named):
+    del named["scheme"]["norms"]
+    assert "--norms kept" in wording.command(named)
 
 
 def test_the_command_has_only_options_that_exist(named, capsys):

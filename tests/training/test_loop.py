@@ -12,7 +12,10 @@ from dreamquant.terms.distillation import KnowledgeDistillation
 from dreamquant.training import checkpoint
 from dreamquant.training.loop import LOG_EVERY, run
 
-PRESETS = [(method, "quick") for method in METHODS] + [("gdfq", "paper"), ("adadfq", "paper")]
+PRESETS = [
+    *((method, "quick") for method in METHODS),
+    *((method, preset) for method in ("gdfq", "adadfq") for preset in ("paper", "quick-imagenet")),
+]
 
 
 def bytes_of(state):
@@ -105,7 +108,7 @@ def norms_of(training):
     ],
 )
 def test_batch_norms_are_matched_once_when_warm_up_is_over(warmups, at, recipe_for, training_for):
-    training = training_for(recipe_for(**warmups))
+    training = training_for(replace(recipe_for(**warmups), norms="matched"))
     for iteration in range(6):
         before = norms_of(training)
         training.step()
@@ -115,8 +118,9 @@ def test_batch_norms_are_matched_once_when_warm_up_is_over(warmups, at, recipe_f
         assert len(changed) == (len(before) if iteration == at else 0), iteration
 
 
-def test_batch_norms_are_kept_where_the_recipe_says_so(recipe_for, training_for):
-    recipe = recipe_for("adadfq", "paper")
+@pytest.mark.parametrize("preset", ["paper", "quick"])
+def test_batch_norms_are_kept_where_the_recipe_says_so(preset, recipe_for, training_for):
+    recipe = recipe_for("adadfq", preset)
     assert recipe.norms == "kept"
     training = training_for(recipe)
     before = norms_of(training)

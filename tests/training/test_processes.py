@@ -50,7 +50,8 @@ def run(name):
     schedule = replace(
         recipe.schedule, iterations=STEPS, batch=BATCH, range_warmup=2, student_warmup=2
     )
-    recipe = replace(recipe, schedule=schedule)
+    norms = "matched" if choice == ["matched"] else "kept"
+    recipe = replace(recipe, schedule=schedule, norms=norms)
     scheme = Scheme(Bits(3, 3), "relu-output", None, recipe.ranges, recipe.gradient)
     example = torch.zeros(2, 1, 8, 8)
     student, _ = quantize_network(network, scheme, example)
@@ -87,9 +88,9 @@ torch.save({name: run(name) for name in sys.argv[2:]}, sys.argv[1])
 """
 
 
-METHODS = ("gdfq", "adasg", "adadfq", "adadfq compiled", "acq", "ris", "agm")
+METHODS = ("gdfq", "adasg", "adadfq", "adadfq compiled", "adadfq matched", "acq", "ris", "agm")
 # Whose terms look at a batch as a whole in ways that the processes share.
-ALIKE = ("gdfq", "adasg", "adadfq", "adadfq compiled")
+ALIKE = ("gdfq", "adasg", "adadfq", "adadfq compiled", "adadfq matched")
 
 
 def free_port():

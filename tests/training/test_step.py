@@ -23,12 +23,6 @@ PLACEMENTS = ["relu-output", "layer-input"]
 CONVS, NORMS, LINEAR = {"0": 1, "3": 2}, ["1", "4"], "8"
 
 
-@pytest.fixture
-def recipe_for(recipe_for):
-    """Likewise, without what is done once, between warm-up and learning."""
-    return lambda *names, **numbers: replace(recipe_for(*names, **numbers), norms="kept")
-
-
 # ------------------------------------------------------------- the plain eager loop
 
 

@@ -44,8 +44,8 @@ def match_norms(student: Student, teacher: nn.Module, batches: Iterable[Tensor])
     those stored do no harm. Norms are mended as they are executed, so that each sees what those
     before it have mended.
 
-    Of the means this is bias correction (Nagel et al., ICCV 2019, section 4.2), measured on images;
-    the deviations are ours.
+    Of means this is bias correction (Nagel et al., ICCV 2019, section 4.2), measured. Batch-norm
+    tuning (Hubara et al., arXiv 2006.10518) takes both from real images; relative ones are ours.
 
     Args:
         student: a quantized copy of ``teacher``, its ranges set, in eval mode.

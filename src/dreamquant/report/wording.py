@@ -159,8 +159,14 @@ def _quantizing(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(("--override", f"{name}={bits}") for name, bits in fields["overrides"].items()),
         ("--ranges", scheme["ranges"]),
         ("--gradient", scheme["gradient"]),
+        ("--norms", _norms(scheme)),
         ("--preset", manifest["method"]["preset"]),
     ]
+
+
+def _norms(scheme: Mapping[str, Any]) -> str:
+    norms: str = scheme.get("norms", "kept")  # results of before there was a choice
+    return norms
 
 
 def _network_options(network: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -219,6 +225,7 @@ def _python_call(manifest: Mapping[str, Any]) -> str:
         "preset": manifest["method"]["preset"],
         "ranges": scheme["ranges"],
         "gradient": scheme["gradient"],
+        "norms": _norms(scheme),
         "iterations": manifest["timings"]["iterations"],
         "seed": fields["seed"],
         "precision": fields["training_precision"],
