@@ -181,7 +181,11 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> Iterable[str]:
+def protocol_lines(
+    runs: list[dict[str, Any]],
+    precision: str | None = None,
+    images: str = "lossless test images",
+) -> Iterable[str]:
     """What every figure of a page was measured under; ``precision`` where runs differ in it."""
     run = runs[0]
     protocol, hardware = run["protocol"], run["hardware"]
@@ -195,7 +199,7 @@ def protocol_lines(runs: list[dict[str, Any]], precision: str | None = None) -> 
         f"first and last too, at the bits named; batch norm {norms}; "
         f"{_lengths(runs)} in {precision}; the last iteration is reported; teacher sha256 "
         f"{protocol['teacher_sha256'][:12]}…; full precision "
-        f"{run['teacher_top1']:.2f} % of {run['n']} lossless test images."
+        f"{run['teacher_top1']:.2f} % of {run['n']} {images}."
     )
     yield ""
     yield (

@@ -56,7 +56,7 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
         "batches. Matched batch norms are so before anything is learned, on 16 batches more."
     )
     yield ""
-    yield from protocol_lines(runs)
+    yield from protocol_lines(runs, images="images, one of each class, 256 pixels, JPEG")
 
 
 def _row(bits: str, norms: str, runs: list[dict[str, Any]]) -> str:
