@@ -116,13 +116,18 @@ def quantize(
     teacher = _open(network, input)
     require_batch_norm(teacher, chosen.name)
     recipe = chosen.recipe(preset, teacher.input.shape).lasting(iterations)
-    recipe = replace(recipe, norms=norms or recipe.norms)
+    recipe = replace(
+        recipe,
+        ranges=ranges or recipe.ranges,
+        gradient=gradient or recipe.gradient,
+        norms=norms or recipe.norms,
+    )
     scheme = Scheme(
         Bits.parse(bits),
         placement,
         first_last,
-        ranges or recipe.ranges,
-        gradient or recipe.gradient,
+        recipe.ranges,
+        recipe.gradient,
         recipe.norms,
         overrides=tuple((pattern, Bits.parse(text)) for pattern, text in overrides),
         joins=joins,

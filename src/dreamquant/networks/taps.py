@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+Watched = TypeVar("Watched", bound=nn.Module)
 
 
 class ChannelStatistics(NamedTuple):
@@ -50,6 +52,19 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 @contextmanager
+def entering(
+    modules: Iterable[Watched], look: Callable[[Watched, tuple[Any, ...]], None]
+) -> Iterator[None]:
+    """Let ``look`` see each module and its positional inputs, before it runs."""
+    handles = [module.register_forward_pre_hook(look) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def batch_norm_inputs(norms: Sequence[nn.Module]) -> Iterator[list[ChannelStatistics]]:
     """Collect the batch statistics of what enters each batch norm during a forward pass.
 
@@ -64,27 +79,16 @@ def batch_norm_inputs(norms: Sequence[nn.Module]) -> Iterator[list[ChannelStatis
     def collect(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         collected.append(channel_statistics(inputs[0]))
 
-    handles = [norm.register_forward_pre_hook(collect) for norm in norms]
-    try:
+    with entering(norms, collect):
         yield collected
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
 def execution_order(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
     """Collect which of ``modules`` a forward pass runs, in order, once per run."""
     executed: list[nn.Module] = []
-    handles = [
-        module.register_forward_pre_hook(lambda module, _: executed.append(module))
-        for module in modules
-    ]
-    try:
+    with entering(modules, lambda module, _: executed.append(module)):
         yield executed
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.taps import channel_statistics
+from dreamquant.networks.taps import channel_statistics, entering
 from dreamquant.quantization.layers import Student
 
 _LARGEST_GAIN = 4.0  # and its inverse the least: a channel may lie still on the images there are
@@ -52,24 +52,29 @@ def match_norms(student: Student, teacher: nn.Module, batches: Iterable[Tensor])
         teacher: in eval mode.
         batches: normalised images (B, C, H, W), all of one size.
     """
-    originals, copies = dict(batch_norms(teacher)), dict(batch_norms(student.network))
-    wanted = {name: _Moments() for name in originals}
-    found = {name: _Moments() for name in originals}
+    by_name = dict(batch_norms(teacher))
+    originals = {norm: by_name[name] for name, norm in batch_norms(student.network)}
+    wanted = {norm: _Moments() for norm in originals.values()}
+    found = {norm: _Moments() for norm in originals}
 
-    def mend(name: str, x: Tensor) -> None:
-        found[name].add(x)
-        _mend(copies[name], originals[name], found[name], wanted[name])
+    def note(norm: _BatchNorm, inputs: tuple[Any, ...]) -> None:
+        wanted[norm].add(inputs[0])
+
+    def mend(norm: _BatchNorm, inputs: tuple[Any, ...]) -> None:
+        original = originals[norm]
+        found[norm].add(inputs[0])
+        _mend(norm, original, found[norm], wanted[original])
 
     for images in batches:
-        with _entering(originals, lambda name, x: wanted[name].add(x)):
+        with entering(originals.values(), note):
             teacher(images)
-        with _entering(copies, mend):
+        with entering(originals, mend):
             student(images)
 
 
 def _mend(
-    norm: nn.modules.batchnorm._BatchNorm,
-    original: nn.modules.batchnorm._BatchNorm,
+    norm: _BatchNorm,
+    original: _BatchNorm,
     found: _Moments,
     wanted: _Moments,
 ) -> None:
@@ -82,20 +87,3 @@ def _mend(
     cast(Tensor, norm.running_mean).copy_(found.mean + gain * (stored_mean - wanted.mean))
     var = (stored_var + eps) * gain.square() - eps
     cast(Tensor, norm.running_var).copy_(var.clamp(min=0))
-
-
-@contextmanager
-def _entering(
-    norms: Mapping[str, nn.Module], look: Callable[[str, Tensor], None]
-) -> Iterator[None]:
-    """Look at what enters each norm, before it does."""
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda _, inputs: look(name, inputs[0])
-
-    handles = [norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
