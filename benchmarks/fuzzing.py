@@ -19,18 +19,20 @@ from hypothesis import strategies as st
 
 import tiny
 from confined import confined
-from dreamquant import cli, export_result, open_result, options
+from dreamquant import export_result, open_result
+from dreamquant.cli import main as cli
+from dreamquant.cli import options
 from dreamquant.errors import DreamQuantError
 from dreamquant.evaluation.data import open_images
 from dreamquant.export.runtime import open_onnx
+from dreamquant.jobs import checkpoint
+from dreamquant.jobs.budget import parse_duration
+from dreamquant.jobs.checkpoint import STATE
 from dreamquant.networks.weights import load_weights
 from dreamquant.quantization.scheme import Bits
 from dreamquant.report.write import write_report
 from dreamquant.results.manifest import MANIFEST
 from dreamquant.results.result import STUDENT
-from dreamquant.training import checkpoint
-from dreamquant.training.budget import parse_duration
-from dreamquant.training.checkpoint import STATE
 from malice import CANARY, altered, damaged, pickles, reheaded
 from malicious_images import arrays, tars
 

@@ -18,13 +18,13 @@ from PIL import Image
 
 import tiny
 from dreamquant import open_result
+from dreamquant.jobs import checkpoint
 from dreamquant.results.files import read_json, read_tensors
 from dreamquant.results.lock import LOCK
 from dreamquant.results.manifest import MANIFEST
 from dreamquant.results.result import ANALYSIS, CHECKPOINT, REPORT, SAMPLES, STUDENT
-from dreamquant.training import checkpoint
 
-PROGRAM = (sys.executable, "-c", "from dreamquant.cli import main; main()", "quantize")
+PROGRAM = (sys.executable, "-c", "from dreamquant.cli.main import main; main()", "quantize")
 IMPORT = "starting"
 # As the command line announces them, after the imports.
 PHASES = (IMPORT, "generator warms up", "student learns", "measuring", "saving")

@@ -14,7 +14,8 @@ import psutil
 import torch
 
 import tiny
-from dreamquant import Method, pipeline
+from dreamquant import Method
+from dreamquant.jobs import job as pipeline
 from dreamquant.methods import METHODS
 from dreamquant.training.loop import Training, Watcher
 

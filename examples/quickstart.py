@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 import dreamquant
-from dreamquant import demo
-from dreamquant.demo.network import digits
+from dreamquant.networks import demo
+from dreamquant.networks.demo.network import digits
 from dreamquant.networks.weights import load_weights
 
 

@@ -17,7 +17,8 @@ def job(method: str, bits: str, seed: int, iterations: int) -> dict[str, Any]:
     """Quantize the embedded digit network once."""
     import torch
 
-    from dreamquant import demo, quantize
+    from dreamquant import quantize
+    from dreamquant.networks import demo
 
     torch.set_num_threads(1)
     result = quantize(

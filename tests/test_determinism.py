@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 
-from dreamquant import demo
+from dreamquant.networks import demo
 
 COMMAND = (
-    *(sys.executable, "-c", "from dreamquant.cli import main; main()", "quantize"),
+    *(sys.executable, "-c", "from dreamquant.cli.main import main; main()", "quantize"),
     *(f"{demo.NETWORK}:digits", "--weights", str(demo.WEIGHTS), "--input", "1x8x8"),
     *("--mean", "0.3054", "--std", "0.3758", "--iterations", "4", "--device", "cpu", "-q"),
 )

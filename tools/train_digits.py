@@ -1,4 +1,4 @@
-"""Train the demo network; write its weights and held-out images into ``dreamquant.demo``.
+"""Train the demo network; write its weights and held-out images into ``dreamquant.networks.demo``.
 
 Run ``python tools/train_digits.py`` with the extra ``train-demo`` installed: under two minutes on
 one CPU thread, and the same files every time on the same machine and torch.
@@ -16,8 +16,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamquant.demo import HELD_OUT, INPUT, WEIGHTS
-from dreamquant.demo.network import digits
+from dreamquant.networks.demo import HELD_OUT, INPUT, WEIGHTS
+from dreamquant.networks.demo.network import digits
 from dreamquant.results.files import write_tensors
 
 SEED = 0
@@ -53,7 +53,7 @@ def check_input_spec(train: Split) -> None:
     measured = (pixels.mean(), pixels.std())
     if not np.allclose(measured, (*INPUT.mean, *INPUT.std), atol=5e-5):
         mean, std = measured
-        raise SystemExit(f"give dreamquant.demo.INPUT mean {mean:.4f}, std {std:.4f}")
+        raise SystemExit(f"give dreamquant.networks.demo.INPUT mean {mean:.4f}, std {std:.4f}")
 
 
 def to_tensors(split: Split) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreamquant.api import quantize as quantize
-    from dreamquant.distillation import distill as distill
     from dreamquant.errors import DreamQuantError as DreamQuantError
     from dreamquant.evaluation.metrics import Evaluation as Evaluation
     from dreamquant.export.job import export_result as export_result
+    from dreamquant.jobs.distill import distill as distill
+    from dreamquant.jobs.quantize import quantize as quantize
     from dreamquant.methods import METHODS as METHODS
     from dreamquant.methods.method import Method as Method
     from dreamquant.networks.load import Network as Network
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from dreamquant.results.result import open_result as open_result
 
 _HOMES = {
-    "quantize": "dreamquant.api",
-    "distill": "dreamquant.distillation",
+    "quantize": "dreamquant.jobs.quantize",
+    "distill": "dreamquant.jobs.distill",
     "export_result": "dreamquant.export.job",
     "load": "dreamquant.results.result",
     "open_result": "dreamquant.results.result",

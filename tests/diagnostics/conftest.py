@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dreamquant import demo
-from dreamquant.diagnostics.dynamics import Dynamics
 from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.evaluation.data import open_images
+from dreamquant.jobs.dynamics import Dynamics
+from dreamquant.jobs.watchers import Record
+from dreamquant.networks import demo
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.training.devices import accelerator_for
 from dreamquant.training.loop import Training, run
 from dreamquant.training.step import Teacher
-from dreamquant.training.watchers import Record
 
 SHAPE = demo.INPUT.shape
 

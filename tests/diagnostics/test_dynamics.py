@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from dreamquant.diagnostics.dreams import BATCH, dream
-from dreamquant.diagnostics.dynamics import Dynamics, batch_similarity, gradient_norm, over_time
 from dreamquant.diagnostics.images import diagnose, observed
+from dreamquant.jobs.dynamics import Dynamics, batch_similarity, gradient_norm, over_time
+from dreamquant.jobs.watchers import Record
 from dreamquant.methods import find_method
 from dreamquant.training.loop import run
-from dreamquant.training.watchers import Record
 
 
 @pytest.fixture

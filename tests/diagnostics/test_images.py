@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from dreamquant import demo
 from dreamquant.diagnostics import images
 from dreamquant.diagnostics.images import adaptability, centre_spread, diagnose, observed
 from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
+from dreamquant.networks import demo
 from dreamquant.terms.adaptability import Band, normalised_disagreement_entropy
 from dreamquant.terms.contract import Weighted
 

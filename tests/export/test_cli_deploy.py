@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamquant import cli
+from dreamquant.cli import main as cli
 
 pytest.importorskip("onnxruntime")
 BOX = "model.int8box.onnx"

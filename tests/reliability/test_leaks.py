@@ -10,8 +10,8 @@ import leaks
 @pytest.fixture
 def often(monkeypatch):
     """Checkpoints as often as they can come, for they may leak too."""
-    monkeypatch.setattr("dreamquant.training.watchers._SHORTEST", 0.0)
-    monkeypatch.setattr("dreamquant.training.watchers._LONGEST", 0.0)
+    monkeypatch.setattr("dreamquant.jobs.watchers._SHORTEST", 0.0)
+    monkeypatch.setattr("dreamquant.jobs.watchers._LONGEST", 0.0)
 
 
 @pytest.mark.usefixtures("often")

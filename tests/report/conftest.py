@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import dreamquant
-from dreamquant import demo
+from dreamquant.networks import demo
 from dreamquant.report.read import read_record
 
 SPEC = dreamquant.InputSpec(

@@ -96,7 +96,7 @@ def test_a_result_of_before_batch_norms_were_matched_kept_them(named):
 
 
 def test_the_command_has_only_options_that_exist(named, capsys):
-    from dreamquant import cli
+    from dreamquant.cli import main as cli
 
     with pytest.raises(SystemExit):
         cli.main(["quantize", "--help"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dreamquant import cli
+from dreamquant.cli import main as cli
 from dreamquant.errors import ResultError
 from dreamquant.report import write
 
@@ -55,7 +55,9 @@ def test_a_report_where_nothing_can_be_written(folder, tmp_path):
 
 
 def test_the_analysis_changes_nothing_of_the_student(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dreamquant.measuring.Measuring.analyse", lambda *_: {"answers": None})
+    monkeypatch.setattr(
+        "dreamquant.jobs.measurements.Measuring.analyse", lambda *_: {"answers": None}
+    )
     quantize(tmp_path / "out", bits="w3a3", data=folder.parent / "labelled.npz")
     for name in ("student.safetensors", "samples.png"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()

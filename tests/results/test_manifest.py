@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dreamquant import demo
-from dreamquant.demo.network import digits
 from dreamquant.errors import ResultError
 from dreamquant.methods import METHODS
+from dreamquant.networks import demo
+from dreamquant.networks.demo.network import digits
 from dreamquant.networks.load import load_network, wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.scheme import Bits, Scheme

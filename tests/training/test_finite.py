@@ -10,12 +10,12 @@ import torch
 
 from dreamquant import terms
 from dreamquant.errors import TrainingError
+from dreamquant.jobs.checkpoint import STATE, encode, read
+from dreamquant.jobs.watchers import Checkpoints, Record
 from dreamquant.methods import METHODS
 from dreamquant.terms.contract import Term
-from dreamquant.training.checkpoint import STATE, encode, read
 from dreamquant.training.finite import require_finite_networks
 from dreamquant.training.loop import LOG_EVERY, run
-from dreamquant.training.watchers import Checkpoints, Record
 
 
 def every_term():
@@ -40,8 +40,8 @@ def method_with(term):
 
 def save_often(monkeypatch, folder):
     """A watcher that saves whenever losses were found finite."""
-    monkeypatch.setattr("dreamquant.training.watchers._SHORTEST", 0.0)
-    monkeypatch.setattr("dreamquant.training.watchers._LONGEST", 0.0)
+    monkeypatch.setattr("dreamquant.jobs.watchers._SHORTEST", 0.0)
+    monkeypatch.setattr("dreamquant.jobs.watchers._LONGEST", 0.0)
     return Checkpoints(folder, lambda path, data: path.write_bytes(data), {}, Record())
 
 

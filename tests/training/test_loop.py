@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dreamquant.errors import TrainingError
+from dreamquant.jobs import checkpoint
 from dreamquant.methods import METHODS
 from dreamquant.terms.contract import Weighted
 from dreamquant.terms.distillation import KnowledgeDistillation
-from dreamquant.training import checkpoint
 from dreamquant.training.loop import LOG_EVERY, run
 
 PRESETS = [

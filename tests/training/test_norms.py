@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamquant import demo
 from dreamquant.evaluation.data import open_images
 from dreamquant.evaluation.metrics import evaluate
 from dreamquant.methods import METHODS
+from dreamquant.networks import demo
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.training.devices import accelerator_for

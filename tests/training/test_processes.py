@@ -13,7 +13,7 @@ import torch
 
 import tiny
 from dreamquant import open_result
-from dreamquant.training import checkpoint
+from dreamquant.jobs import checkpoint
 from dreamquant.training.loop import LOG_EVERY
 
 WORKER = """
@@ -163,7 +163,9 @@ class Tasks:
 
     def __init__(self, folder, iterations, *more):
         arguments = (*tiny.options(folder, iterations), "--out", str(folder / "out"), *more)
-        program = "import sys; from dreamquant.cli import main; main(['quantize', *sys.argv[1:]])"
+        program = (
+            "import sys; from dreamquant.cli.main import main; main(['quantize', *sys.argv[1:]])"
+        )
         port = free_port()
         self.processes = [
             subprocess.Popen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dreamquant import processes
+from dreamquant import distributed
 from dreamquant.quantization.affine import Grid, affine_parameters, fake_quantize
 
 _SHARES = [share / 20 for share in range(20, 3, -1)]
@@ -40,7 +40,7 @@ class MovingRange(nn.Module):
         low, high = x.aminmax()
         outward = torch.stack([-low, high]).to(self.average.dtype)
         # Else each process would settle on ranges of its own, and train another student.
-        outward = processes.largest(outward)
+        outward = distributed.largest(outward)
         self.weights.mul_(self.momentum).add_(1)
         self.average.lerp_(outward * outward.new_tensor([-1.0, 1.0]), 1 / self.weights)
 
@@ -71,7 +71,7 @@ def least_squares(rows: Tensor, low: Tensor, high: Tensor, grid: Grid) -> tuple[
     """
     tried = [affine_parameters(share * low, share * high, grid) for share in _SHARES]
     errors = torch.stack([_rounding_error(rows, *parameters, grid) for parameters in tried])
-    best = processes.mean(errors).argmin(0, keepdim=True)
+    best = distributed.mean(errors).argmin(0, keepdim=True)
     scales, zero_points = (torch.stack(each) for each in zip(*tried, strict=True))
     return scales.gather(0, best)[0], zero_points.gather(0, best)[0]
 
@@ -89,5 +89,5 @@ def sample(x: Tensor) -> Tensor:
         x: (B, ...); where processes are together, each samples its own images.
     """
     # Odd, else it would meet the same few columns of every feature map.
-    stride = x.numel() * processes.count() // _SAMPLED | 1
+    stride = x.numel() * distributed.count() // _SAMPLED | 1
     return x.detach().reshape(len(x), -1)[:, ::stride].reshape(1, -1)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamquant import processes
+from dreamquant import distributed
 from dreamquant.networks.taps import channel_statistics
 
 # The released code passes 0.8 where the momentum was meant; it is part of how these generators
@@ -95,9 +95,9 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B, F, H, W), normalised."""
-        if processes.count() == 1:
+        if distributed.count() == 1:
             return super().forward(x)
-        mean, var = processes.moments(*channel_statistics(x))
+        mean, var = distributed.moments(*channel_statistics(x))
         scale = torch.rsqrt(var + self.eps)
         if self.affine:
             scale = scale * self.weight

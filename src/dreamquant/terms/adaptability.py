@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamquant import processes
+from dreamquant import distributed
 from dreamquant.terms.contract import Step, Term
 
 
@@ -26,7 +26,7 @@ def normalised_disagreement_entropy(teacher_logits: Tensor, student_logits: Tens
     in the released code.
     """
     h = entropy(teacher_logits - student_logits)
-    least, most = processes.least(h.min()), math.log(teacher_logits.shape[1])
+    least, most = distributed.least(h.min()), math.log(teacher_logits.shape[1])
     # All samples in full agreement leave nothing to normalise by; they then sit at 0, as the
     # sample with the least entropy always does.
     # Near full agreement float32 rounds h above log C by more than what is left to divide by.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dreamquant import processes
+from dreamquant import distributed
 from dreamquant.errors import TrainingError
 from dreamquant.methods.method import Recipe
 from dreamquant.methods.schedule import Schedule
@@ -145,9 +145,9 @@ class Training:
             # What recorded graphs returned before is read no more.
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         asked = self.ask(self.recipe.schedule.batch)
-        first = processes.rank() * self.accumulate
+        first = distributed.rank() * self.accumulate
         losses: Losses = {}
-        with processes.together():
+        with distributed.together():
             for index in range(first, first + self.accumulate):
                 self._play(asked.part(index, self.parts), losses)
             self._update()
@@ -221,7 +221,7 @@ class Training:
     def _update(self) -> None:
         schedule = self.recipe.schedule
         learning = (*self.student_parameters, *self.generator_parameters)
-        processes.average([p.grad for p in learning if p.grad is not None])
+        distributed.average([p.grad for p in learning if p.grad is not None])
         self.generator_optimizer.step(schedule.generator_rate(self.iteration))
         if self.student_learns:
             if schedule.clip is not None:
@@ -306,8 +306,8 @@ class Unread:
         Raises:
             TrainingError: a loss is not finite; it names the first such iteration and its terms.
         """
-        with processes.together():
-            values = iter(processes.mean(torch.cat(self._values)).tolist())
+        with distributed.together():
+            values = iter(distributed.mean(torch.cat(self._values)).tolist())
         first = iteration - len(self._names) + 1
         for at, names in enumerate(self._names, first):
             losses = dict(zip(names, values, strict=False))

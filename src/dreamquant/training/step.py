@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dreamquant import processes
+from dreamquant import distributed
 from dreamquant.errors import NetworkError
 from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.taps import (
@@ -123,7 +123,7 @@ class TeacherOnStep:
         answer, own = teacher.tapped(self._images)
         if own is None:
             return answer, None
-        measured = processes.moments(*own)
+        measured = distributed.moments(*own)
         return answer, Statistics(*measured, teacher.stored_mean, teacher.stored_var, teacher.share)
 
     @property

@@ -1,0 +1,295 @@
+"""The command line: it parses, calls the Python interface, and prints.
+
+Whatever is heavy is imported inside the command that needs it, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from dreamquant.cli import deploy, options
+from dreamquant.cli.ending import note, resumable, run
+from dreamquant.cli.report import report
+from dreamquant.errors import (
+    DataError,
+    MethodError,
+    ResultError,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dreamquant.networks.load import Network
+    from dreamquant.networks.spec import InputSpec
+    from dreamquant.results.result import Result
+
+app = App(
+    name="dreamquant",
+    help="Quantize a trained vision network without any of its training data.",
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
+
+_ANYTHING, _AS_USUAL = options.Expected(), options.Running()
+
+
+@app.command(sort_key=0)
+def quantize(
+    network: options.Network,
+    /,
+    *,
+    out: options.Out,
+    weights: options.Weights = None,
+    expected: options.Expected = _ANYTHING,
+    bits: options.Bits = "w4a4",
+    placement: options.Placement = "relu-output",
+    first_last: options.FirstLast = None,
+    override: options.Overrides = (),
+    joins: options.Joins = None,
+    ranges: options.Ranges = None,
+    gradient: options.Gradient = None,
+    norms: options.Norms = None,
+    method: options.Method = "adadfq",
+    preset: options.Preset = "quick",
+    running: options.Running = _AS_USUAL,
+    diagnostics: options.Diagnostics = False,
+    export: options.Export = False,
+    json: options.Json = False,
+) -> None:
+    """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
+    with resumable(out, "--resume"):
+        from dreamquant.jobs import quantize as job
+
+        if export:
+            deploy.require_export()
+        result = job.quantize(
+            _named_network(network, weights, expected),
+            bits,
+            method,
+            placement=placement,
+            first_last=first_last,
+            overrides=tuple(options.parse_override(text) for text in override),
+            joins=joins,
+            preset=preset,
+            ranges=ranges,
+            gradient=gradient,
+            norms=norms,
+            out=out,
+            diagnostics=diagnostics,
+            **vars(running),
+        )
+    _present(result, out, as_json=json, quiet=running.quiet, export=export)
+
+
+@app.command(sort_key=1)
+def distill(
+    teacher: options.Network,
+    /,
+    *,
+    student: options.Student,
+    out: options.Out,
+    weights: options.Weights = None,
+    expected: options.Expected = _ANYTHING,
+    inherit: options.Inherit = False,
+    bits: options.BitsAfterwards = None,
+    method: options.Method = "adadfq",
+    running: options.Running = _AS_USUAL,
+    json: options.Json = False,
+) -> None:
+    """Train another, smaller network to do what a trained one does, without data."""
+    with resumable(out, "--resume"):
+        from dreamquant.jobs import distill as job
+
+        result = job.distill(
+            _named_network(teacher, weights, expected),
+            student,
+            method,
+            inherit=inherit,
+            bits=bits,
+            out=out,
+            **vars(running),
+        )
+    _present(result, out, as_json=json, quiet=running.quiet)
+
+
+@app.command(sort_key=2)
+def evaluate(
+    target: options.Target,
+    images: options.MeasuredImages = None,
+    /,
+    *,
+    data: options.MeasuredData = None,
+    limit: options.Limit = None,
+    weights: options.TeachersWeights = None,
+    expected: options.Expected = _ANYTHING,
+    json: options.Json = False,
+) -> None:
+    """Measure a result or a network on images: top-1, top-5, agreement with the teacher."""
+    from dreamquant.cli.tables import evaluation_table
+    from dreamquant.evaluation.data import open_images
+    from dreamquant.evaluation.metrics import evaluate as measure
+    from dreamquant.jobs.progress import counting
+
+    data = options.one_of(images, data)
+    if target.endswith(".onnx"):
+        _refuse(expected)
+        model, spec, teacher = *deploy.exported_network(Path(target)), None
+    elif ":" in target and not Path(target).is_dir():
+        net = _named_network(target, weights, expected)
+        model, spec, teacher = net.module, net.input, None
+    else:
+        _refuse(expected)
+        model, spec, teacher = _saved_student(Path(target), weights)
+    opened = open_images(data, spec, limit=limit)
+    if opened.labels is None and teacher is None:
+        raise _nothing_to_measure(data)
+    with counting("measuring", len(opened)) as count:
+        evaluation = measure(model, opened, teacher=teacher, on_batch=count)
+    if json:
+        _print_json(evaluation.as_json())
+    else:
+        evaluation_table(evaluation, target)
+
+
+for _command in (deploy.export, deploy.predict, deploy.benchmark):
+    app.command(_command, sort_key=3)
+
+
+@app.command(sort_key=4)
+def methods(
+    name: Annotated[str | None, Parameter(help="Of one method, for its page.")] = None, /
+) -> None:
+    """List the methods, or show one with its terms, weights, schedules and provenance."""
+    from dreamquant.cli.method_pages import method_page, methods_table
+    from dreamquant.methods import METHODS, find_method
+
+    if name is None:
+        methods_table(METHODS.values())
+        return
+    try:
+        method = find_method(name)
+    except MethodError as error:
+        raise MethodError(error.what, where="dreamquant methods", remedy=error.remedy) from error
+    method_page(method)
+
+
+@app.command(sort_key=5)
+def demo(
+    *,
+    out: options.DemoOut = Path("out/demo"),
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
+    with resumable(out):
+        from dreamquant.jobs.quantize import quantize_demo
+
+        result = quantize_demo(out, quiet=quiet, verbose=verbose)
+    _present(result, out, as_json=json, quiet=quiet)
+
+
+app.command(report, sort_key=6)
+
+
+@app.command(sort_key=7)
+def doctor(*, json: options.Json = False) -> None:
+    """Show versions, devices, and which optional parts are present or how to get them."""
+    from dreamquant.cli.tables import doctor_table
+    from dreamquant.jobs.doctor import examine
+
+    findings = examine()
+    if json:
+        _print_json(findings)
+    else:
+        doctor_table(findings)
+
+
+def _named_network(name: str, weights: Path | None, expected: options.Expected) -> Network:
+    shape = None if expected.input is None else options.parse_shape(expected.input)
+    mean = None if expected.mean is None else options.parse_numbers(expected.mean, "--mean")
+    std = None if expected.std is None else options.parse_numbers(expected.std, "--std")
+    from dreamquant.networks.load import load_network
+
+    return load_network(
+        name, weights=weights, shape=shape, mean=mean, std=std, num_classes=expected.classes
+    )
+
+
+def _saved_student(
+    folder: Path, weights: Path | None
+) -> tuple[nn.Module, InputSpec, nn.Module | None]:
+    """The student in a result folder, its input, and its teacher where that is at hand."""
+    if not folder.is_dir():
+        raise ResultError(
+            f"{folder} is neither a result folder nor a network",
+            where="dreamquant evaluate",
+            remedy="give the --out folder of a finished run, or a network as "
+            "`dreamquant quantize` takes it",
+        )
+    from dreamquant.results.result import open_result, reopen_teacher
+
+    result = open_result(folder)
+    teacher = reopen_teacher(result.manifest, weights)
+    if teacher is None:
+        note("agreement is not measured, for the teacher's weights are not at hand: give --weights")
+    return result.model, result.input, teacher
+
+
+def _refuse(expected: options.Expected) -> None:
+    given = [f"--{name}" for name, value in vars(expected).items() if value is not None]
+    if given:
+        raise ResultError(
+            "a result knows the input and the classes of its network",
+            where=", ".join(given),
+            remedy="leave it out",
+        )
+
+
+def _nothing_to_measure(data: str) -> DataError:
+    return DataError(
+        "there is nothing to measure: the images have no labels, and there is no teacher to agree "
+        "with",
+        where=data,
+        remedy="give labelled images, or a result whose teacher's weights are at hand",
+    )
+
+
+def _present(
+    result: Result, out: Path, *, as_json: bool, quiet: bool, export: bool = False
+) -> None:
+    from dreamquant import distributed
+
+    if distributed.rank() > 0:
+        return
+    exported = {"exported": deploy.exported(out)} if export and (as_json or quiet) else {}
+    if as_json:
+        _print_json({"out": str(out), **result.summary(), **exported})
+    if as_json or quiet:
+        return
+    from dreamquant.cli.tables import result_table
+
+    result_table(result, out)
+    if export:
+        deploy.export(out)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Errors a user can cause end with exit code 2, Ctrl-C and SIGTERM with 130.
+
+    Args:
+        arguments: what follows the command's name; by default, what the shell gave.
+    """
+    run(app, sys.argv[1:] if arguments is None else list(arguments))

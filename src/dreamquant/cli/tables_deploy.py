@@ -1,0 +1,71 @@
+"""Tables for people about exported files, on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dreamquant.cli.tables import print_pairs, print_path, print_table, print_text
+from dreamquant.export.benchmark import Benchmark
+from dreamquant.export.job import ExportedFile
+from dreamquant.export.predict import Prediction
+
+_SHOWN = 3  # reasons why layers stay in float
+
+
+def exported_table(files: Sequence[ExportedFile]) -> None:
+    """What was written, how it was verified, and what runs in float."""
+    for file in files:
+        print_path(file.path)
+        print_pairs(_described(file))
+        print_text()
+
+
+def _described(file: ExportedFile) -> dict[str, str]:
+    pairs = {"  size": f"{file.bytes / 1024:.1f} KiB"}
+    found = file.verification
+    if found is None:
+        return pairs | {"  verified": "the program's logits equal the student's"}
+    agreed = ", ".join(
+        f"{100 * share:.1f} % in {name}"
+        for name, share in found.agreement.items()
+        if share is not None
+    )
+    pairs["  verified"] = (
+        f"{found.layers} quantizers on {found.images} images: at most {found.flipped:.3%} of codes "
+        f"differ, by one; loaded in {', '.join(found.agreement)}"
+        + (f"; top-1 agrees on {agreed} of {found.confident} confident inputs" if agreed else "")
+    )
+    if found.warning:
+        pairs["  warning"] = found.warning
+    pairs["  convolutions"] = (
+        f"{found.integer_convolutions} on integers, {found.float_convolutions} in float"
+    )
+    if file.in_float:
+        rest = len(file.in_float) - _SHOWN
+        more = f"; and {rest} more, see the manifest" if rest > 0 else ""
+        pairs["  in float"] = "; ".join(file.in_float[:_SHOWN]) + more
+    return pairs
+
+
+def predictions_list(predictions: Sequence[Prediction]) -> None:
+    """The likeliest classes of each image."""
+    for found in predictions:
+        print_path(found.path)
+        print_text("  " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.classes))
+
+
+def benchmark_table(timed: Benchmark, path: Path) -> None:
+    """Latencies of the file and of its float32 twin."""
+    print_path(path)
+    print_text(
+        f"{timed.runtime}, {timed.threads} threads, batch {timed.batch}, {timed.runs} runs of "
+        "each, in turns\n",
+        "bold",
+    )
+    rows = [
+        [name, f"{t.p50:.2f} ms", f"{t.p90:.2f} ms", f"{t.images_per_second:.1f}"]
+        for name, t in (("this file", timed.quantized), ("float32", timed.float32))
+    ]
+    print_table(["", "p50", "p90", "images a second"], rows)
+    print_text(f"\n{timed.speedup:.2f} times as fast as float32")

@@ -1,0 +1,1 @@
+"""What a user asks for: quantize, distill, report on it; how a run is begun, watched, saved."""

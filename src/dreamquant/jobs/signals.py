@@ -1,0 +1,87 @@
+"""Ctrl-C and termination, held back until an iteration is over, so that what is saved is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from dreamquant import distributed
+from dreamquant.training.loop import Training
+
+_HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+class HeldSignals:
+    """Holds the first signal back until it is called as the last watcher of an iteration.
+
+    A second signal goes through at once. Signals that would end the process without asking Python
+    are left alone, and so are all of them outside the main thread, which alone may handle them.
+    Several processes stop after the same iteration, one whose losses are read, whichever of them
+    the signal reached.
+
+    Args:
+        say: tells the user that the first one was heard.
+        save: called before a signal is delivered.
+
+    Attributes:
+        waiting: whether one is held back.
+    """
+
+    def __init__(self, say: Callable[[str], None], save: Callable[[Training], None]) -> None:
+        self._say, self._save = say, save
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._held = 0
+        self._saying: threading.Thread | None = None
+        self.waiting = False
+
+    def __enter__(self) -> HeldSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _HELD:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._hold)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._saying is not None:
+            self._saying.join()
+
+    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+        """Deliver what is held back: an iteration is over."""
+        if not self._stopping(training, losses):
+            return
+        self._save(training)
+        # Who ends first may take the others along.
+        training.accelerator.wait_for_everyone()
+        if self.waiting:
+            self._handlers[self._held](self._held, None)
+        else:
+            raise KeyboardInterrupt
+
+    def _stopping(self, training: Training, losses: dict[str, float] | None) -> bool:
+        alone = training.accelerator.num_processes == 1
+        if alone or losses is None:
+            return alone and self.waiting
+        with distributed.together():
+            return distributed.anywhere(self.waiting, training.accelerator.device)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self.waiting:
+            self._handlers[number](number, frame)
+            return
+        self._held, self.waiting = number, True
+        # The signal may have come while this thread prints, which cannot be done twice at a time.
+        words = "stopping after this iteration; once more stops at once, without saving"
+        self._saying = threading.Thread(target=self._say, args=(words,))
+        self._saying.start()

@@ -1,0 +1,51 @@
+"""A small trained network and its held-out images, so that everything can be tried offline.
+
+The network reads the 8 x 8 grey digits that come with scikit-learn: E. Alpaydin and C. Kaynak,
+"Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
+https://doi.org/10.24432/C50P49, CC BY 4.0; scaled here from 0 ... 16 to bytes.
+``tools/train_digits.py`` made both files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamquant.networks.spec import InputSpec
+
+if TYPE_CHECKING:
+    from dreamquant.networks.load import Network
+
+NETWORK = Path(__file__).parent / "network.py"
+"""The file whose factory ``digits`` builds the network."""
+
+WEIGHTS = Path(__file__).parent / "digits.safetensors"
+"""The state dict of ``dreamquant.networks.demo.network.digits()``."""
+
+HELD_OUT = Path(__file__).parent / "held_out.npz"
+"""``images`` (597, 8, 8, 1) and ``labels`` (597,), both uint8; never seen in training."""
+
+INPUT = InputSpec(
+    shape=(1, 8, 8),
+    # Of the training split; tools/train_digits.py refuses to train with any other.
+    mean=(0.3054,),
+    std=(0.3758,),
+    num_classes=10,
+    class_names=tuple("0123456789"),
+)
+"""What the network expects."""
+
+
+def teacher() -> Network:
+    """The trained network, loaded as anybody's would be."""
+    from dreamquant.networks.load import load_network
+
+    network = load_network(
+        f"{NETWORK}:digits",
+        weights=WEIGHTS,
+        shape=INPUT.shape,
+        mean=INPUT.mean,
+        std=INPUT.std,
+    )
+    return replace(network, input=INPUT)

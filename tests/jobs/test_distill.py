@@ -1,0 +1,204 @@
+"""Another network learns what a trained one does, without data, and may be quantized then."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+import dreamquant
+from dreamquant.errors import NetworkError, ResultError, SchemeError
+from dreamquant.networks import demo
+from dreamquant.networks.load import inheriting, untrained
+from dreamquant.training.loop import Training
+
+STUDENT_FILE = """
+from torch import nn
+
+def student(classes=10):
+    return nn.Sequential(
+        nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),
+        nn.Conv2d(12, 24, 3, 2, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.Dropout(0.5), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(96, classes),
+    )
+
+def of_five_classes():
+    return student(5)
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("networks") / "student.py"
+    path.write_text(STUDENT_FILE)
+    return path
+
+
+def distill(file, factory="student", **options):
+    defaults = {"iterations": 6, "device": "cpu", "quiet": True}
+    return dreamquant.distill(demo.teacher(), f"{file}:{factory}", **defaults | options)
+
+
+def student_bytes(folder):
+    return (folder / "student.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def short(file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "out"
+    return distill(file, data=demo.HELD_OUT, out=folder), folder
+
+
+@pytest.fixture(scope="module")
+def quantized(file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "out"
+    return distill(file, data=demo.HELD_OUT, out=folder, bits="w4a4"), folder
+
+
+@pytest.fixture(scope="module")
+def runs(short, quantized):
+    """Folders of whole runs, by bits."""
+    return {None: short[1], "w4a4": quantized[1]}
+
+
+def test_a_smaller_student_learns_from_its_teacher_without_data(file):
+    result = distill(file, iterations=300, data=demo.HELD_OUT)
+    parameters = result.manifest["parameters"]
+    assert parameters["student"] < parameters["teacher"] / 2
+    assert result.summary()["ranges_only"] == {"top1": None}
+    assert result.summary()["teacher"]["top1"] > 98
+    # Chance is 10 %; the held-out digits were seen by nobody.
+    assert result.summary()["student"]["top1"] > 40
+
+
+def test_a_loaded_student_answers_bit_by_bit_the_same(short):
+    result, folder = short
+    images = torch.randn(5, 1, 8, 8)
+    loaded = dreamquant.load(folder)
+    with torch.inference_mode():
+        assert loaded(images).equal(result.model(images))
+    assert not any(module.training for module in loaded.modules())
+
+
+def test_the_students_weights_are_a_plain_file_that_any_command_takes(short, file):
+    result, folder = short
+    network = dreamquant.load_network(
+        f"{file}:student",
+        weights=folder / "student.safetensors",
+        shape=(1, 8, 8),
+        mean=demo.INPUT.mean,
+        std=demo.INPUT.std,
+    )
+    assert network.weights_sha256 == result.manifest["network"]["weights_sha256"]
+
+
+def test_the_manifest_names_both_networks(short):
+    result, folder = short
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest == result.manifest
+    assert manifest["network"]["name"].endswith("student.py:student")
+    assert manifest["teacher"]["name"].endswith("network.py:digits")
+    assert manifest["protocol"]["teacher_sha256"] == demo.teacher().weights_sha256
+    assert manifest["protocol"]["bits"] == "float32"
+    assert manifest["method"]["schedule"]["iterations"] == 6
+
+
+def test_batch_norms_learn_statistics_and_dropout_stays_off(file, monkeypatch):
+    modes = []
+    step = Training.step
+
+    def watched(self):
+        network = self.student.network
+        modes.append([m.training for m in network if isinstance(m, nn.BatchNorm2d | nn.Dropout)])
+        return step(self)
+
+    monkeypatch.setattr(Training, "step", watched)
+    model = distill(file).model
+    assert modes == [[True, True, False]] * 6
+    assert not model.network[1].running_mean.equal(torch.zeros(12))
+
+
+def test_bits_on_top_quantize_the_student(quantized):
+    result, folder = quantized
+    assert result.manifest["protocol"]["bits"] == "w4a4"
+    assert result.manifest["network"]["name"].endswith("student.py:student")
+    inner = dreamquant.open_result(folder / "distilled")
+    weights = inner.manifest["network"]["weights_sha256"]
+    assert result.manifest["network"]["weights_sha256"] == weights
+    accuracy, before = result.manifest["accuracy"], inner.manifest["accuracy"]
+    assert accuracy["teacher"]["top1"] == before["student"]["top1"]
+    images = torch.randn(5, 1, 8, 8)
+    with torch.inference_mode():
+        assert dreamquant.load(folder)(images).equal(result.model(images))
+
+
+def test_both_teachers_are_found_again(quantized):
+    result, folder = quantized
+    reopen = dreamquant.results.result.reopen_teacher
+    inner = dreamquant.open_result(folder / "distilled")
+    images = torch.randn(3, 1, 8, 8)
+    with torch.inference_mode():
+        first = reopen(inner.manifest, None)
+        assert first(images).equal(demo.teacher().module(images))
+        second = reopen(result.manifest, None)
+        assert second(images).equal(inner.model(images))
+
+
+# 6 batches to distil, 16 to measure diversity on, and then those of the quantization.
+@pytest.mark.parametrize(("bits", "steps"), [(None, 3), ("w4a4", 3), ("w4a4", 8), ("w4a4", 23)])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    bits, steps, file, short, quantized, tmp_path, monkeypatch
+):
+    whole = (short if bits is None else quantized)[1]
+    out, taken = tmp_path / "out", []
+    invent = Training.invent
+
+    def invent_and_interrupt(self, asked):
+        taken.append(asked)
+        if len(taken) == steps:
+            signal.raise_signal(signal.SIGINT)
+        return invent(self, asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "invent", invent_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            distill(file, data=demo.HELD_OUT, out=out, bits=bits)
+    assert not (out / "manifest.json").exists()
+    distill(file, data=demo.HELD_OUT, out=out, bits=bits, resume=True)
+    assert student_bytes(out) == student_bytes(whole)
+    if bits is not None:
+        assert student_bytes(out / "distilled") == student_bytes(whole / "distilled")
+
+
+def test_a_student_may_start_from_the_teachers_own_tensors():
+    teacher = demo.teacher()
+    started = inheriting(untrained(f"{demo.NETWORK}:digits", teacher, seed=1), teacher)
+    assert started.weights_sha256 == teacher.weights_sha256
+    fresh = untrained(f"{demo.NETWORK}:digits", teacher, seed=1)
+    assert fresh.weights_sha256 != teacher.weights_sha256
+
+
+def test_there_must_be_something_to_inherit(file, tmp_path):
+    with pytest.raises(NetworkError, match="no tensor of the name and shape"):
+        distill(file, inherit=True, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_student_of_other_classes_is_refused(file, tmp_path):
+    with pytest.raises(NetworkError, match="has 5 classes, its teacher 10"):
+        distill(file, "of_five_classes", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bits_that_cannot_be_had_are_told_before_training(file, tmp_path):
+    with pytest.raises(SchemeError, match="9 bits"):
+        distill(file, bits="w9a4", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_a_result_is_refused(file, short):
+    with pytest.raises(ResultError, match="already holds a result"):
+        distill(file, out=short[1])

@@ -1,0 +1,633 @@
+"""The main job from Python, end to end, on networks that take seconds."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+import dreamquant
+from dreamquant import InputSpec
+from dreamquant.errors import (
+    DataError,
+    MethodError,
+    NetworkError,
+    ResultError,
+    SchemeError,
+    TrainingError,
+)
+from dreamquant.jobs import checkpoint, compiled
+from dreamquant.jobs import job as pipeline
+from dreamquant.jobs import measurements as measuring
+from dreamquant.networks import demo
+from dreamquant.training.loop import Training
+
+TINY_INPUT = InputSpec(shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=5)
+
+
+def digits_network():
+    """The demo's trained teacher."""
+    network = dreamquant.load_network(
+        f"{demo.NETWORK}:digits",
+        weights=demo.WEIGHTS,
+        shape=demo.INPUT.shape,
+        mean=demo.INPUT.mean,
+        std=demo.INPUT.std,
+    )
+    return replace(network, input=demo.INPUT)
+
+
+def tiny_module():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
+def quantize_digits(**options):
+    defaults = {"bits": "w3a3", "iterations": 6, "device": "cpu", "quiet": True}
+    return dreamquant.quantize(digits_network(), **defaults | options)
+
+
+def quantize_tiny(**options):
+    defaults = {"input": TINY_INPUT, "iterations": 4, "device": "cpu", "quiet": True}
+    return dreamquant.quantize(tiny_module(), **defaults | options)
+
+
+def logits(model, shape):
+    images = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return model(images)
+
+
+def assert_loads_alike(result, folder, **how):
+    shape = result.input.shape
+    loaded = dreamquant.load(folder, **how)
+    assert logits(loaded, shape).equal(logits(result.model, shape))
+    assert dreamquant.open_result(folder, **how).manifest == result.manifest
+
+
+def student_bytes(folder):
+    return (folder / "student.safetensors").read_bytes()
+
+
+# -------------------------------------------------------------------------- end to end
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """One run on the demo network, with images and a folder."""
+    folder = tmp_path_factory.mktemp("runs") / "out"
+    return quantize_digits(data=demo.HELD_OUT, out=folder), folder
+
+
+def test_the_folder_holds_what_the_contract_says(digits):
+    _, folder = digits
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "analysis.json",
+        "log",
+        "manifest.json",
+        "report.html",
+        "samples.png",
+        "student.safetensors",
+    ]
+    assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_manifest_on_disk_is_the_results(digits):
+    result, folder = digits
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest == result.manifest
+    accuracy = manifest["accuracy"]
+    assert accuracy["teacher"]["top1"] > 98
+    assert accuracy["teacher"]["n"] == accuracy["student"]["n"] == 597
+    assert 10 < accuracy["ranges_only"]["top1"] < accuracy["teacher"]["top1"]
+    assert manifest["agreement"]["on"] == "597 images given"
+    assert manifest["protocol"]["bits"] == "w3a3"
+    assert manifest["timings"]["iterations"] == 6
+    assert 0 < manifest["timings"]["training_cpu_seconds"] < manifest["timings"]["seconds"] * 64
+    assert manifest["method"]["schedule"]["iterations"] == 6
+    assert sorted(manifest["files"]) == ["analysis.json", "samples.png", "student.safetensors"]
+
+
+def test_the_summary_is_the_manifests_headline(digits):
+    result, _ = digits
+    manifest = result.manifest
+    assert result.summary() == {
+        **{name: {"top1": value["top1"]} for name, value in manifest["accuracy"].items()},
+        "agreement": manifest["agreement"]["percent"],
+        "seconds": manifest["timings"]["seconds"],
+        "iterations": 6,
+    }
+
+
+def test_the_log_has_the_losses(digits):
+    result, folder = digits
+    events = EventAccumulator(str(folder / "log")).Reload()
+    names = ["generator/Balance", "generator/Band", "generator/BatchNormStatistics"]
+    names.append("student/DifferenceEntropy")
+    scalars = {name for name in events.Tags()["scalars"] if not name.startswith("range/")}
+    assert scalars == {*(f"loss/{name}" for name in names), "accuracy/top1"}
+    (last,) = result.manifest["history"]["losses"]
+    assert last["iteration"] == 6
+    for name in names:
+        (event,) = events.Scalars(f"loss/{name}")
+        assert (event.step, event.value) == (6, pytest.approx(last[name], rel=1e-6))
+
+
+def test_the_log_shows_images_weights_codes_and_ranges(digits):
+    result, folder = digits
+    events = EventAccumulator(str(folder / "log")).Reload()
+    assert events.Tags()["images"] == ["images/synthetic"]
+    layers = [layer["name"] for layer in result.manifest["coverage"]["layers"]]
+    assert sorted(events.Tags()["histograms"]) == sorted(
+        f"{what}/{layer}" for what in ("weights", "codes") for layer in layers
+    )
+    codes = events.Histograms(f"codes/{layers[0]}")[-1]
+    assert codes.step == 6
+    assert (codes.histogram_value.min, codes.histogram_value.max) == (-4, 3)
+    quantizers = result.model.activation_quantizers()
+    for name, quantizer in quantizers.items():
+        low, high = (events.Scalars(f"range/{name}/{end}")[-1].value for end in ("low", "high"))
+        assert high - low == pytest.approx(7 * quantizer.scale.item())
+        assert low <= 0 < high
+    assert len(quantizers) > 0
+
+
+def test_a_loaded_student_answers_bit_by_bit_the_same(digits):
+    assert_loads_alike(*digits)
+
+
+def test_the_saved_student_measures_what_the_manifest_says(digits):
+    result, folder = digits
+    again = dreamquant.open_result(folder).evaluate(demo.HELD_OUT)
+    assert again.top1 == result.manifest["accuracy"]["student"]["top1"]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = quantize_tiny()
+    assert list(tmp_path.iterdir()) == []
+    assert logits(result.model, (3, 8, 8)).isfinite().all()
+    result.save(tmp_path / "later")
+    assert (tmp_path / "later" / "report.html").is_file()
+    assert_loads_alike(result, tmp_path / "later", network=tiny_module())
+
+
+@pytest.mark.parametrize("method", sorted(dreamquant.METHODS))
+def test_without_images_agreement_is_measured_on_synthetic_ones(method):
+    result = quantize_tiny(bits="w8a8", method=method)
+    assert result.manifest["accuracy"] == {"teacher": None, "ranges_only": None, "student": None}
+    assert result.manifest["agreement"]["on"] == "512 synthetic images"
+    assert 0 <= result.manifest["agreement"]["percent"] <= 100
+    assert result.summary()["student"] == {"top1": None}
+
+
+def test_synthetic_images_never_come_in_more_than_a_batch_at_once(monkeypatch):
+    sizes, ask = [], Training.ask
+
+    def noted(self, size, *targets):
+        sizes.append((size, *targets))
+        return ask(self, size, *targets)
+
+    monkeypatch.setattr(Training, "ask", noted)
+    quantize_tiny(preset="paper")
+    *drawn, shown = sizes
+    assert set(drawn) == {(16,)}
+    assert len(shown) == 2
+
+
+def test_the_network_given_is_left_as_it_was():
+    module = tiny_module().train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    quantize_tiny_of(module)
+    assert module.training
+    assert all(p.requires_grad and p.grad is None for p in module.parameters())
+    assert all(tensor.equal(before[name]) for name, tensor in module.state_dict().items())
+
+
+def quantize_tiny_of(module):
+    return dreamquant.quantize(module, input=TINY_INPUT, iterations=3, device="cpu", quiet=True)
+
+
+# ----------------------------------------------------------------------------- schemes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"placement": "layer-input"},
+        {"first_last": 8},
+        {"placement": "layer-input", "first_last": 8},
+        {"overrides": (("3", "w8a8"), ("8", "w2a4")), "placement": "layer-input"},
+        {"bits": "w2a8"},
+        {"bits": "w8a2", "method": "gdfq"},
+        {"preset": "paper"},
+        {"precision": "bf16"},
+        {"norms": "matched"},
+    ],
+    ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_every_scheme_trains_saves_and_loads(options, tmp_path):
+    result = quantize_tiny(out=tmp_path / "out", **options)
+    assert_loads_alike(result, tmp_path / "out", network=tiny_module())
+    for name in ("placement", "bits"):
+        assert result.manifest["protocol"][name] == options.get(
+            name, {"placement": "relu-output", "bits": "w4a4"}[name]
+        )
+    layers = {layer["name"]: layer for layer in result.manifest["coverage"]["layers"]}
+    assert list(layers) == ["0", "3", "8"]
+    if options.get("first_last"):
+        assert [layer["weight_bits"] for layer in layers.values()] == [8, 4, 8]
+    if "overrides" in options:
+        assert [layer["weight_bits"] for layer in layers.values()] == [4, 8, 2]
+        assert [layer["input_bits"] for layer in layers.values()] == [4, 8, 4]
+    if options.get("placement") == "layer-input":
+        assert result.manifest["coverage"]["relu_outputs"] == []
+    else:
+        assert len(result.manifest["coverage"]["relu_outputs"]) == 2
+
+
+@pytest.mark.parametrize("norms", ["kept", "matched"])
+def test_batch_norms_have_the_statistics_that_were_asked_for(norms, tmp_path):
+    result = quantize_tiny(norms=norms, out=tmp_path / "out")
+    assert result.manifest["scheme"]["norms"] == norms
+    assert ("moved and stretched" in result.manifest["protocol"]["batch_norm"]) == (
+        norms == "matched"
+    )
+    teacher = tiny_module().state_dict()
+    student = dreamquant.load(tmp_path / "out", network=tiny_module()).network.state_dict()
+    kept = [name for name in teacher if "running" in name and teacher[name].equal(student[name])]
+    assert len(kept) == (0 if norms == "matched" else 4)
+
+
+def test_bf16_is_for_training_only(tmp_path):
+    result = quantize_tiny(precision="bf16")
+    assert logits(result.model, (3, 8, 8)).dtype == torch.float32
+    assert all(p.dtype == torch.float32 for p in result.model.parameters())
+    assert result.manifest["protocol"]["training_precision"] == "bf16"
+
+
+# ---------------------------------------------------------------- repeated and resumed
+
+
+def test_two_runs_write_the_same_bytes_and_another_seed_does_not(digits, tmp_path):
+    _, folder = digits
+    quantize_digits(out=tmp_path / "again")
+    assert student_bytes(tmp_path / "again") == student_bytes(folder)
+    quantize_digits(out=tmp_path / "other", seed=1)
+    assert student_bytes(tmp_path / "other") != student_bytes(folder)
+
+
+def interrupt_at(monkeypatch, iteration):
+    """Press Ctrl-C in the middle of an iteration, when its noise is already drawn."""
+    ask = Training.ask
+
+    def ask_and_interrupt(self, *arguments):
+        batch = ask(self, *arguments)
+        if self.iteration == iteration:
+            signal.raise_signal(signal.SIGINT)
+        return batch
+
+    monkeypatch.setattr(Training, "ask", ask_and_interrupt)
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 4])
+def test_an_interrupted_run_goes_on_bit_for_bit(iteration, digits, tmp_path, monkeypatch):
+    whole, folder = digits
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, iteration)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_digits(data=demo.HELD_OUT, out=out)
+    assert (out / "checkpoint" / "state.pt").is_file()
+    assert not (out / "manifest.json").exists()
+    result = quantize_digits(data=demo.HELD_OUT, out=out, resume=True)
+    assert student_bytes(out) == student_bytes(folder)
+    assert result.manifest["accuracy"] == whole.manifest["accuracy"]
+    assert result.manifest["history"] == whole.manifest["history"]
+    assert not (out / "checkpoint").exists()
+    assert_loads_alike(result, out)
+
+
+def test_a_compiled_run_learns_the_same_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_compiled", lambda graph, device: graph)
+    plain = quantize_tiny()
+    whole = quantize_tiny(compiled=True, out=tmp_path / "whole")
+    shape = plain.input.shape
+    torch.testing.assert_close(logits(whole.model, shape), logits(plain.model, shape))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_tiny(compiled=True, out=tmp_path / "out")
+    quantize_tiny(compiled=True, out=tmp_path / "out", resume=True)
+    assert student_bytes(tmp_path / "out") == student_bytes(tmp_path / "whole")
+
+
+def test_a_run_stopped_while_it_was_measured_at_the_end_goes_on(tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    quantize_tiny(out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring.Measuring, "finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_tiny(out=out)
+    quantize_tiny(out=out, resume=True)
+    assert student_bytes(out) == student_bytes(tmp_path / "whole")
+
+
+def test_a_resumed_run_keeps_the_length_that_its_budget_gave_it(tmp_path, monkeypatch):
+    fitted = []
+
+    def fit(schedule, seconds, build):
+        fitted.append(seconds)
+        return schedule.scaled(5)
+
+    monkeypatch.setattr(pipeline, "fit", fit)
+    options = {"iterations": None, "budget": "1min"}
+    whole = quantize_tiny(out=tmp_path / "whole", **options)
+    assert whole.manifest["timings"]["iterations"] == 5
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_tiny(out=tmp_path / "out", **options)
+    result = quantize_tiny(out=tmp_path / "out", resume=True, **options)
+    assert result.manifest["timings"]["iterations"] == 5
+    assert student_bytes(tmp_path / "out") == student_bytes(tmp_path / "whole")
+    assert len(fitted) == 2
+    assert all(0 < seconds < 60 for seconds in fitted)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """The folder of an interrupted run."""
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_tiny(out=tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_an_unfinished_run_is_not_overwritten(stopped):
+    before = (stopped / "checkpoint" / "state.pt").read_bytes()
+    with pytest.raises(ResultError, match="holds an unfinished run") as e:
+        quantize_tiny(out=stopped)
+    assert "--resume" in e.value.remedy
+    assert (stopped / "checkpoint" / "state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", 1),
+        ("method", "gdfq"),
+        ("preset", "paper"),
+        ("iterations", 5),
+        ("precision", "bf16"),
+        ("compiled", True),
+    ],
+)
+def test_another_run_cannot_be_resumed(option, value, stopped):
+    with pytest.raises(TrainingError, match=f"made with {option} = ") as e:
+        quantize_tiny(out=stopped, resume=True, **{option: value})
+    assert repr(value) in e.value.what
+
+
+def test_another_scheme_or_network_cannot_be_resumed(stopped):
+    with pytest.raises(TrainingError, match=r"with scheme\.bits\.weight = 4, this run has 5"):
+        quantize_tiny(out=stopped, resume=True, bits="w5a5")
+    other = tiny_module()
+    nn.init.zeros_(other[8].bias)
+    with pytest.raises(TrainingError, match="made with network = "):
+        dreamquant.quantize(
+            other, input=TINY_INPUT, iterations=4, device="cpu", out=stopped, resume=True
+        )
+
+
+def test_a_run_killed_before_it_saved_anything_starts_again(tmp_path):
+    quantize_tiny(out=tmp_path / "whole")
+    quantize_tiny(out=tmp_path / "out", resume=True)
+    assert student_bytes(tmp_path / "out") == student_bytes(tmp_path / "whole")
+    with pytest.raises(ResultError, match="nothing to resume without a folder"):
+        quantize_tiny(resume=True)
+
+
+def test_a_run_killed_after_its_result_was_whole_gives_that(tmp_path):
+    out = tmp_path / "out"
+    whole = quantize_tiny(out=out)
+    report, manifest = out / "report.html", (out / "manifest.json").read_bytes()
+    # As if it had been killed right before these two.
+    report.unlink()
+    (out / "checkpoint").mkdir()
+    again = quantize_tiny(out=out, resume=True)
+    assert report.exists()
+    assert not (out / "checkpoint").exists()
+    assert (out / "manifest.json").read_bytes() == manifest
+    assert again.manifest == whole.manifest
+    assert logits(again.model, (3, 8, 8)).equal(logits(whole.model, (3, 8, 8)))
+    assert logits(again.teacher, (3, 8, 8)).equal(logits(whole.teacher, (3, 8, 8)))
+    with pytest.raises(TrainingError, match="made with seed = 0, this run has 1"):
+        quantize_tiny(out=out, resume=True, seed=1)
+    with pytest.raises(ResultError, match="already holds a result"):
+        quantize_tiny(out=out)
+
+
+def test_a_run_cannot_go_on_on_another_kind_of_device(stopped):
+    state = checkpoint.read(stopped / "checkpoint")
+    state["configuration"]["device"] = "cuda"
+    (stopped / "checkpoint" / "state.pt").write_bytes(checkpoint.encode(state))
+    with pytest.raises(TrainingError, match="made with device = 'cuda', this run has 'cpu'") as e:
+        quantize_tiny(out=stopped, resume=True)
+    assert "where such a device is" in e.value.remedy
+
+
+def test_a_damaged_checkpoint_cannot_be_resumed(stopped):
+    path = stopped / "checkpoint" / "state.pt"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(TrainingError, match="cannot be read"):
+        quantize_tiny(out=stopped, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("record", {"nothing": 1}),
+        ("record", None),
+        ("training", {}),
+        ("training", {"iteration": 1, "generator": {"x": torch.zeros(2)}}),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_parts_cannot_be_resumed(part, content, stopped):
+    path = stopped / "checkpoint" / "state.pt"
+    state = checkpoint.read(path.parent)
+    path.write_bytes(checkpoint.encode(state | {part: content}))
+    with pytest.raises(TrainingError, match="does not fit this run") as e:
+        quantize_tiny(out=stopped, resume=True)
+    assert e.value.where == str(path)
+
+
+# ------------------------------------------------------------------------ diagnostics
+
+
+def test_diagnostics_are_kept_beside_the_same_student(digits, tmp_path):
+    whole, folder = digits
+    result = quantize_digits(data=demo.HELD_OUT, out=tmp_path / "out", diagnostics=True)
+    assert student_bytes(tmp_path / "out") == student_bytes(folder)
+    assert result.manifest["accuracy"] == whole.manifest["accuracy"]
+    assert result.manifest["history"] == whole.manifest["history"]
+    assert result.manifest["diversity"] == whole.manifest["diversity"]
+    found = json.loads((tmp_path / "out" / "diagnostics.json").read_text())
+    assert found == result.diagnostics
+    assert list(found) == ["schema", "dynamics", "attention", "inconsistency", "adaptability"]
+    assert found["dynamics"]["iteration"] == [6]
+    assert found["inconsistency"]["real"] is not None
+    assert (tmp_path / "out" / "diagnostics.png").read_bytes().startswith(b"\x89PNG")
+    assert {"diagnostics.json", "diagnostics.png"} <= set(result.manifest["files"])
+
+
+def test_without_diagnostics_none_is_computed(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise AssertionError("computed for nobody")
+
+    for name in ("Dynamics", "diagnose", "observed"):
+        monkeypatch.setattr(pipeline, name, refuse)
+    result = quantize_tiny(out=tmp_path / "out")
+    assert result.diagnostics is None
+    assert not any("diagnostics" in path.name for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("iteration", [8, 14, 20])
+def test_an_interrupted_run_is_diagnosed_as_a_whole_one(iteration, tmp_path, monkeypatch):
+    options = {"iterations": 24, "method": "gdfq", "diagnostics": True}
+    whole = quantize_tiny(**options)
+    assert whole.diagnostics["dynamics"]["iteration"] == [10, 20, 24]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, iteration)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_tiny(out=tmp_path / "out", **options)
+    with pytest.raises(TrainingError, match="made with diagnostics = True"):
+        quantize_tiny(out=tmp_path / "out", resume=True, **options | {"diagnostics": False})
+    result = quantize_tiny(out=tmp_path / "out", resume=True, **options)
+    assert result.diagnostics == whole.diagnostics
+
+
+def test_a_network_without_feature_maps_cannot_be_diagnosed(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5))
+    options = {"method": "gdfq", "placement": "layer-input", "device": "cpu", "diagnostics": True}
+    with pytest.raises(NetworkError, match="no ReLU of the network yields one") as e:
+        dreamquant.quantize(module, input=TINY_INPUT, out=tmp_path / "out", **options)
+    assert e.value.where == "--diagnostics"
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------- what is refused
+
+
+def test_a_network_without_batch_norm_is_refused(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    with pytest.raises(NetworkError, match="needs batch-norm statistics and Sequential has none"):
+        dreamquant.quantize(module, input=TINY_INPUT, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_module_needs_an_input():
+    with pytest.raises(NetworkError, match="nothing tells the input of a Sequential") as e:
+        dreamquant.quantize(tiny_module())
+    assert "InputSpec" in e.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"bits": "4"}, SchemeError, "'4' does not name bits"),
+        ({"bits": "w9a4"}, SchemeError, "9 bits cannot be had"),
+        ({"first_last": 1}, SchemeError, "1 bits cannot be had"),
+        ({"placement": "everywhere"}, SchemeError, "'everywhere' is no choice"),
+        ({"overrides": (("nowhere.*", "w8a8"),)}, SchemeError, "matches no layer"),
+        ({"method": "gdfg"}, MethodError, "there is no method 'gdfg'"),
+        ({"preset": "slow"}, MethodError, "has no preset 'slow'"),
+        ({"iterations": 0}, TrainingError, "0 iterations are none"),
+        ({"iterations": -5}, TrainingError, "-5 iterations are none"),
+        ({"iterations": None, "budget": "soon"}, TrainingError, "'soon' is no duration"),
+        ({"iterations": None, "budget": "0.001s"}, TrainingError, "are too few"),
+        ({"budget": "5min"}, TrainingError, "both iterations and a budget"),
+        ({"seed": -1}, TrainingError, "-1 is no seed"),
+        ({"device": "tpu"}, TrainingError, "'tpu' is no device"),
+        ({"precision": "16"}, TrainingError, "'16' is no precision"),
+        ({"data": "/nowhere/at/all"}, DataError, "do not exist"),
+        ({"data": demo.HELD_OUT}, DataError, "the network takes 3 x 8 x 8"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_told_before_anything_is_written(options, error, message, tmp_path):
+    with pytest.raises(error, match=message) as e:
+        quantize_tiny(out=tmp_path / "out", **options)
+    assert e.value.where
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------- architectures
+
+
+def test_a_module_given_in_memory_needs_its_architecture_to_load(tmp_path):
+    result = quantize_tiny(out=tmp_path / "out")
+    assert_loads_alike(result, tmp_path / "out", network=tiny_module())
+    with pytest.raises(NetworkError, match="given in memory"):
+        dreamquant.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("placement", ["relu-output", "layer-input"])
+def test_a_mobilenet_of_timm_converts_trains_saves_and_loads(placement, tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    monkeypatch.setattr(measuring, "_SYNTHETIC", 32)  # images for agreement, as it takes long
+    torch.manual_seed(0)
+    built = timm.create_model("mobilenetv2_050", num_classes=10)
+    torch.save(built.state_dict(), tmp_path / "weights.pt")
+    network = dreamquant.load_network(
+        "timm:mobilenetv2_050",
+        weights=tmp_path / "weights.pt",
+        shape=(3, 32, 32),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        num_classes=10,
+    )
+    result = dreamquant.quantize(
+        network,
+        "w4a4",
+        placement=placement,
+        preset="paper",  # for its smaller batch
+        iterations=4,
+        device="cpu",
+        quiet=True,
+        out=tmp_path / "out",
+    )
+    coverage = result.manifest["coverage"]
+    assert len(coverage["layers"]) == 53
+    assert len(coverage["relu_outputs"]) == (35 if placement == "relu-output" else 0)
+    assert coverage["left_in_float"] == []
+    assert_loads_alike(result, tmp_path / "out")
+
+
+# ------------------------------------------------------------------------ convergence
+
+
+def test_recovery_gives_back_accuracy_without_any_data():
+    result = quantize_digits(method="adadfq", iterations=40, data=demo.HELD_OUT)
+    accuracy = {name: value["top1"] for name, value in result.manifest["accuracy"].items()}
+    assert accuracy["ranges_only"] + 5 <= accuracy["student"] <= accuracy["teacher"] + 1
