@@ -79,7 +79,7 @@ def quantize(
             preset=preset,
             ranges=ranges,
             gradient=gradient,
-            norms=norms,
+            norms="re-estimated" if norms == "matched" else norms,
             out=out,
             diagnostics=diagnostics,
             **vars(running),

@@ -149,12 +149,12 @@ Gradient = Annotated[
     value(_SCHEME, "HOW", "Through the rounding; likewise."),
 ]
 Norms = Annotated[
-    Literal["kept", "matched"] | None,
+    Literal["kept", "re-estimated", "matched"] | None,
     value(
         _SCHEME,
         "HOW",
-        "Batch norms: kept has the teacher's statistics; matched makes them undo what rounding "
-        "did to each channel's mean and deviation on synthetic images; likewise.",
+        "Batch norms: kept has the teacher's statistics; re-estimated makes them undo what "
+        "rounding did to each channel's mean and deviation on synthetic images; likewise.",
     ),
 ]
 

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from dreamquant.diagnostics.dreams import BATCH, dream
 from dreamquant.errors import NetworkError
 from dreamquant.evaluation.data import EvaluationSet
-from dreamquant.methods.adadfq import adadfq
+from dreamquant.networks.taps import LastMap
+from dreamquant.synthesis.source import Images
 from dreamquant.terms.adaptability import Band, normalised_disagreement_entropy
 from dreamquant.terms.attention import ModeConsistency, attention_centre, attention_map
-from dreamquant.terms.contract import Weighted
+from dreamquant.terms.contract import Terms, weighted
 from dreamquant.terms.robustness import InputRobustness, WeightRobustness
-from dreamquant.training.loop import Training
-from dreamquant.training.step import Batch, Chance, Step, Teacher
+from dreamquant.training.batch import Batch
+from dreamquant.training.bench import Bench
+from dreamquant.training.rng import Rng
+from dreamquant.training.step import Players, Step
+from dreamquant.training.watched import Watched
 
 Steps = Callable[[], Iterator[Step]]
 
@@ -30,20 +34,21 @@ _BATCHES = 8
 _HISTOGRAM_BATCHES = 24  # the least H' of a batch moves all others, and this much evens it out
 _CLASSES = 10  # whose attention is looked at, where there are more
 _BINS = 20
+_PUBLISHED_BAND = Band(lower=0.1, upper=0.8)  # AdaDFQ's, for methods that have none
 _PERTURBATIONS: dict[str, InputRobustness | WeightRobustness] = {
     "views": InputRobustness(views=4),
     "weights": WeightRobustness(copies=4),
 }
 
 
-def observed(network: nn.Module, example: Tensor) -> Teacher:
+def observed(network: nn.Module, example: Tensor) -> Watched:
     """The teacher as diagnostics see it: with its last feature map.
 
     Raises:
         NetworkError: no ReLU yields one.
     """
     try:
-        return Teacher(network, example, {"activation"})
+        return Watched(network, example, (LastMap(),))
     except NetworkError as error:
         raise NetworkError(
             "diagnostics read the last feature map, and no ReLU of the network yields one",
@@ -53,28 +58,32 @@ def observed(network: nn.Module, example: Tensor) -> Teacher:
 
 
 @torch.no_grad()
-def diagnose(training: Training, teacher: Teacher, images: EvaluationSet | None) -> dict[str, Any]:
+def diagnose(
+    bench: Bench, source: Images, teacher: Watched, images: EvaluationSet | None, terms: Terms
+) -> dict[str, Any]:
     """The three diagnoses of a run that is over.
 
     Args:
-        training: over, its student fixed; it is left as it is.
+        bench: of the run, its student fixed; it is left as it is.
+        source: of the synthetic images.
         teacher: P, tapping its last feature map.
         images: real ones to compare with, where there are any.
+        terms: that the synthetic images minimise.
 
     Returns:
         ``attention``, ``inconsistency`` and ``adaptability``, plain values.
     """
 
     def steps(batches: Callable[[torch.Generator], Iterable[Batch]]) -> Steps:
-        return lambda: _steps(training, teacher, batches)
+        return lambda: _steps(bench, teacher, batches)
 
     def dreams(count: int) -> Steps:
-        return steps(lambda random: (dream(training, random) for _ in range(count)))
+        return steps(lambda random: (dream(source, random) for _ in range(count)))
 
     synthetic = dreams(_BATCHES)
-    noise = steps(lambda random: _noise(training, random))
-    even = steps(lambda random: _evenly_labelled(training, random))
-    real = None if images is None or len(images) < 2 else steps(lambda _: _real(training, images))
+    noise = steps(lambda random: _noise(source, random))
+    even = steps(lambda random: _evenly_labelled(source, random))
+    real = None if images is None or len(images) < 2 else steps(lambda _: _real(bench, images))
     return {
         "attention": {
             "synthetic": {**centre_spread(even()), "mode_gap": mode_gap(synthetic())},
@@ -85,19 +94,20 @@ def diagnose(training: Training, teacher: Teacher, images: EvaluationSet | None)
             "synthetic": inconsistencies(synthetic),
             "real": real and inconsistencies(real),
         },
-        "adaptability": adaptability(dreams(_HISTOGRAM_BATCHES)(), training.recipe.generator_terms),
+        "adaptability": adaptability(dreams(_HISTOGRAM_BATCHES)(), terms),
     }
 
 
 def _steps(
-    training: Training,
-    teacher: Teacher,
+    bench: Bench,
+    teacher: Watched,
     batches: Callable[[torch.Generator], Iterable[Batch]],
 ) -> Iterator[Step]:
-    chance = Chance.seeded(_SEED, training.accelerator.device)
-    drawing = torch.Generator(training.accelerator.device).manual_seed(_SEED)
+    rng = Rng.seeded(_SEED, bench.device)
+    drawing = torch.Generator(bench.device).manual_seed(_SEED)
+    players = Players(teacher, bench.players.student)
     for batch in batches(drawing):
-        yield Step(batch, teacher, training.student, chance, student_learns=True)
+        yield Step(batch, players, rng, student_learns=True)
 
 
 def _bare(images: Tensor) -> Batch:
@@ -105,25 +115,26 @@ def _bare(images: Tensor) -> Batch:
     return Batch(images, images.new_empty(0), images.new_empty(0))
 
 
-def _noise(training: Training, random: torch.Generator) -> Iterator[Batch]:
+def _noise(source: Images, random: torch.Generator) -> Iterator[Batch]:
     for _ in range(_BATCHES):
-        shape = dream(training, random).images.shape
+        shape = dream(source, random).images.shape
         yield _bare(torch.randn(shape, generator=random, device=random.device))
 
 
-def _evenly_labelled(training: Training, random: torch.Generator) -> Iterator[Batch]:
-    few = min(_CLASSES, training.classes)
-    chosen = torch.linspace(0, training.classes - 1, few, device=random.device).long()
+def _evenly_labelled(source: Images, random: torch.Generator) -> Iterator[Batch]:
+    classes = source.bench.input.num_classes
+    few = min(_CLASSES, classes)
+    chosen = torch.linspace(0, classes - 1, few, device=random.device).long()
     for start in range(0, _BATCHES * BATCH, BATCH):
         turns = torch.arange(start, start + BATCH, device=random.device) % few
-        yield dream(training, random, chosen[turns])
+        yield dream(source, random, chosen[turns])
 
 
-def _real(training: Training, images: EvaluationSet) -> Iterator[Batch]:
+def _real(bench: Bench, images: EvaluationSet) -> Iterator[Batch]:
     for chunk in images.first(_BATCHES * BATCH).batches(BATCH):
         # Of one image alone there are no batch statistics.
         if len(chunk) > 1:
-            yield _bare(chunk.to(training.accelerator.device))
+            yield _bare(chunk.to(bench.device))
 
 
 def centre_spread(steps: Iterable[Step]) -> dict[str, Any]:
@@ -134,7 +145,7 @@ def centre_spread(steps: Iterable[Step]) -> dict[str, Any]:
         ``per_class``, of those with two images and more; in units of the image's side.
     """
     seen = [
-        (attention_centre(attention_map(step.teacher.activation)), step.teacher.logits.argmax(1))
+        (attention_centre(attention_map(step.teacher[LastMap()])), step.teacher.output.argmax(1))
         for step in steps
     ]
     centres, classes = (torch.cat(part) for part in zip(*seen, strict=True))
@@ -167,18 +178,18 @@ def inconsistencies(steps: Steps) -> dict[str, dict[str, float]]:
     return found
 
 
-def adaptability(steps: Iterable[Step], terms: Iterable[Weighted]) -> dict[str, Any]:
+def adaptability(steps: Iterable[Step], terms: Terms) -> dict[str, Any]:
     """The histogram of H' and the band that it should lie in."""
     h = torch.cat(
-        [normalised_disagreement_entropy(s.teacher.logits, s.student.logits) for s in steps]
+        [normalised_disagreement_entropy(s.teacher.output, s.student.output) for s in steps]
     )
-    own = [weighted.term for weighted in terms if isinstance(weighted.term, Band)]
-    band = [*own, *(term for term in adadfq.generator_terms if isinstance(term, Band))][0]
+    own = [each.term for each in weighted(terms) if isinstance(each.term, Band)]
+    band = own[0] if own else _PUBLISHED_BAND
     below, above = (h < band.lower).float().mean(), (h > band.upper).float().mean()
     return {
         "lower": band.lower,
         "upper": band.upper,
-        "bounds_of": "the method" if own else adadfq.name,
+        "bounds_of": "the method" if own else "adadfq",
         "below": below.item(),
         "within": (1 - below - above).item(),
         "above": above.item(),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamquant.networks.taps import LastReluMap
+from dreamquant.networks.taps import LastMap
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Diversity:
 @torch.no_grad()
 def look_at(teacher: nn.Module, batches: Iterable[Tensor]) -> Seen | None:
     """What the teacher sees in batches of images; ``None`` if no ReLU of it yields a map."""
-    features, probabilities = [], []
+    tap, features, probabilities = LastMap(), [], []
     for images in batches:
-        with LastReluMap() as watch:
+        with tap.watch(teacher) as collected:
             logits = teacher(images)
-        if watch.found is None:
+        if not collected():
             return None
-        features.append(watch.found.float().mean((2, 3)).cpu())
+        features.append(collected()[0].mean((2, 3)).cpu())
         probabilities.append(logits.float().softmax(1).cpu())
     return Seen(torch.cat(features), torch.cat(probabilities))
 

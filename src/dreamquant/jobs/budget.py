@@ -1,4 +1,4 @@
-"""Budgets: a schedule cut or stretched to the time a user has."""
+"""Budgets: a method cut or stretched to the time a user has."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 
 from dreamquant import distributed
 from dreamquant.errors import TrainingError
-from dreamquant.methods.schedule import Schedule
-from dreamquant.training.loop import Training
+from dreamquant.methods.method import Method
+from dreamquant.training.phase import Run
 
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]+)")
 _PROBES = 3
+_LEAST = 2  # iterations
 
 
 def parse_duration(text: str) -> float:
@@ -29,7 +30,7 @@ def parse_duration(text: str) -> float:
     known = all(unit in _UNITS for _, unit in parts)
     if not parts or not known or "".join(n + u for n, u in parts) != compact:
         raise TrainingError(
-            f"{text!r} is no duration", where="--budget", remedy="write 90s, 5min or 1.5h"
+            f"{text!r} is not a duration", where="--budget", remedy="write 90s, 5min or 1.5h"
         )
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if seconds <= 0:
@@ -37,45 +38,54 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def fit(schedule: Schedule, seconds: float, build: Callable[[], Training]) -> Schedule:
-    """Scale a schedule to the speed measured on this machine.
+def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Method:
+    """Scale a method to the speed measured on this machine.
 
     Args:
-        schedule: as the preset has it.
-        seconds: to spend on training.
-        build: makes a run of that schedule on a copy of the student; a few of its iterations are
+        method: as the preset has it.
+        seconds: to spend.
+        build: makes a run of a method on a copy of the student; a few steps of each phase are
             timed, and it is thrown away.
 
     Raises:
         TrainingError: not even the shortest run fits.
     """
     start = time.perf_counter()
-    probe = build()
-    warmup, once = _seconds_per_iteration(probe)
-    probe.iteration = schedule.student_warmup
-    learning, once_more = _seconds_per_iteration(probe)
+    needed, overhead, slowest = _measured(build(method))
     # The run itself will begin as slowly as the probe did, compiling above all.
-    left = seconds - (time.perf_counter() - start) - once - once_more
-    share = schedule.student_warmup / schedule.iterations
-    iterations = int(left / (share * warmup + (1 - share) * learning))
-    if iterations < 2:
+    left = seconds - (time.perf_counter() - start) - overhead
+    iterations = int(method.iterations * left / needed) if needed else 0
+    if method.iterations and iterations < _LEAST:
         raise TrainingError(
-            f"{seconds:.0f} s are too few: one iteration takes {learning:.1f} s",
+            f"{seconds:.0f} s are too few: one iteration takes {slowest:.1f} s",
             where="--budget",
-            remedy="give more time or a smaller batch",
+            remedy="give more time",
         )
-    return schedule.scaled(iterations)
+    return method.lasting(iterations)
 
 
-def _seconds_per_iteration(training: Training) -> tuple[float, float]:
-    """What an iteration takes, and what the first takes beyond that."""
+def _measured(run: Run) -> tuple[float, float, float]:
+    """Seconds of all phases whose length can be chosen, seconds beyond that, the slowest step."""
+    needed = overhead = slowest = 0.0
+    while run.skip_to_end_of_phase():
+        assert run.phase is not None
+        usual, once = _seconds_per_step(run)
+        needed, overhead = needed + usual * run.phase.total, overhead + once
+        slowest = max(slowest, usual)
+    return needed, overhead, slowest
+
+
+def _seconds_per_step(run: Run) -> tuple[float, float]:
+    """What a step takes, and what the first takes beyond that."""
     times = []
-    for _ in range(1 + _PROBES):
+    phase = run.phase
+    assert phase is not None
+    for _ in range(min(1 + _PROBES, phase.total)):
         start = time.perf_counter()
-        training.step()
+        phase.step()
         times.append(time.perf_counter() - start)
     first, *others = times
-    usual = sorted(others)[_PROBES // 2]
+    usual = sorted(others)[len(others) // 2] if others else first
     with distributed.together():
         usual, first = distributed.mean(torch.tensor([usual, first])).tolist()
     return usual, max(first - usual, 0)

@@ -14,8 +14,8 @@ from dreamquant.errors import TrainingError
 from dreamquant.networks.archives import require_no_bomb
 
 STATE = "state.pt"
-_PARTS = {"configuration", "record", "training"}
-# Random numbers of one kind of device cannot be gone on with on another.
+_PARTS = {"configuration", "record", "run"}
+# The state of a random generator fits no other kind of device.
 _REMEDIES = {"device": "go on where such a device is, or start again with another --out"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from torch import nn
 
 from dreamquant.jobs.job import Job, Outcome, plain
 from dreamquant.jobs.quantize import quantize
-from dreamquant.jobs.settings import Running
+from dreamquant.jobs.settings import Settings
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.methods.quick import DISTILL
 from dreamquant.networks.load import Network, inheriting, load_network, untrained
-from dreamquant.networks.probe import batch_norms, require_batch_norm
+from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.weights import state_sha256
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Bits
@@ -95,7 +96,8 @@ def distill(
         "quiet": quiet,
         "verbose": verbose,
     }
-    running = Running(iterations=iterations, budget=budget, **in_both_phases)
+    started = time.monotonic()
+    settings = Settings(iterations=iterations, budget=budget, **in_both_phases)
     folder = None if out is None else Path(out)
     if bits is not None:
         Bits.parse(bits)  # wrong bits are told before the hours of training
@@ -107,7 +109,7 @@ def distill(
     if inherit:
         target = inheriting(target, source)
     own = folder if folder is None or bits is None else folder / DISTILLED
-    distilled = _distilled(source, target, chosen, running, own, inherit=inherit)
+    distilled = _distilled(source, target, chosen, settings, own, inherit=inherit, started=started)
     if bits is None:
         return distilled
     return quantize(
@@ -124,20 +126,20 @@ def _distilled(
     source: Network,
     target: Network,
     method: Method,
-    running: Running,
+    settings: Settings,
     folder: Path | None,
     *,
     inherit: bool,
+    started: float,
 ) -> Result:
-    require_batch_norm(source, method.name)
-    recipe = replace(method.recipe("quick", source.input.shape), schedule=DISTILL, norms="kept")
+    resolved = method.resolved("quick", source.input.shape).with_numbers(DISTILL)
     student = _beginner(target.module)
-    job = Job(source, student, recipe.lasting(running.iterations), running)
+    job = Job(source, student, resolved.lasting(settings.iterations), settings, started=started)
     configuration = {
         "network": source.weights_sha256,
         "student": target.weights_sha256,
         "method": method.name,
-        **running.configuration(),
+        **job.configuration(),
     }
 
     def manifest(outcome: Outcome) -> dict[str, Any]:
@@ -146,13 +148,13 @@ def _distilled(
             "schema": describe.SCHEMA,
             "network": describe.describe_network(trained),
             "teacher": describe.describe_network(source),
-            "method": describe.describe_method(method, "distill", job.recipe),
-            "request": {**describe.describe_request(method, running.data), "inherit": inherit},
+            "method": describe.describe_method(job.method, "distill"),
+            "request": {**describe.describe_request(method, settings.data), "inherit": inherit},
             "protocol": describe.describe_distillation(
                 source,
-                seed=running.seed,
-                precision=running.precision,
-                accumulate=running.accumulate,
+                seed=settings.seed,
+                precision=settings.precision,
+                accumulate=settings.accumulate,
             ),
             "scheme": None,
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
@@ -184,8 +186,9 @@ def _as_teacher(distilled: Result, target: Network, folder: Path | None) -> Netw
 def _in_proportion(method: Method, distilled: Result, source: Network) -> int:
     """Iterations of the quick preset, stretched as the distillation was."""
     taken: int = distilled.manifest["timings"]["iterations"]
-    quick = method.recipe("quick", source.input.shape).schedule
-    return max(1, round(quick.iterations * taken / DISTILL.iterations))
+    quick = method.resolved("quick", source.input.shape)
+    whole = quick.with_numbers(DISTILL)
+    return max(1, round(quick.iterations * taken / whole.iterations))
 
 
 def _count(module: nn.Module) -> int:

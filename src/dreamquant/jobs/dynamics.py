@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from dreamquant.diagnostics.dreams import BATCH, dream
 from dreamquant.jobs.watchers import Record
-from dreamquant.methods.schedule import Schedule
-from dreamquant.training.loop import Training
-from dreamquant.training.step import Teacher
+from dreamquant.networks.taps import LastMap
+from dreamquant.synthesis.source import Images
+from dreamquant.terms.attention import pooled
+from dreamquant.training.phase import Run
+from dreamquant.training.watched import Watched
 
 _SEED = 0
 
@@ -27,46 +29,49 @@ class Dynamics:
     Args:
         record: takes the figures; part of the checkpoint.
         teacher: P, tapping its last feature map.
+        images: of the method.
     """
 
-    def __init__(self, record: Record, teacher: Teacher) -> None:
-        self.record, self.teacher = record, teacher
+    def __init__(self, record: Record, teacher: Watched, images: Images) -> None:
+        self.record, self.teacher, self.images = record, teacher, images
 
     @torch.no_grad()
-    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
-        """Take note, whenever the losses were read."""
+    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
+        """Write down, whenever the losses were read."""
         if losses is None:
             return
-        features = self._features(training)
+        features = self._features(run)
         before, self.record.features = self.record.features, features
         similarity = None if before is None else batch_similarity(before, features)
         self.record.dynamics.append(
             {
-                "iteration": training.iteration,
-                "gradient_norm": gradient_norm(training),
+                "iteration": run.done,
+                "gradient_norm": gradient_norm(self.images),
                 "batch_similarity": similarity,
             }
         )
 
-    def _features(self, training: Training) -> Tensor:
+    def _features(self, run: Run) -> Tensor:
         """Of a new batch (B, F), on the CPU: asked for the same every time, from other noise."""
-        device = training.accelerator.device
+        device = run.bench.device
         same = torch.Generator(device).manual_seed(_SEED)
-        other = torch.Generator(device).manual_seed(_SEED + training.iteration)
-        targets = training.recipe.targets.sample(BATCH, training.classes, same)
-        return self.teacher.answer(dream(training, other, targets).images).features.cpu()
+        other = torch.Generator(device).manual_seed(_SEED + run.done)
+        targets = self.images.ask(BATCH, same).targets
+        _, read = self.teacher.read(dream(self.images, other, targets).images)
+        features: Tensor = pooled(read[LastMap()])
+        return features.cpu()
 
 
-def over_time(record: Record, schedule: Schedule) -> dict[str, Any]:
+def over_time(record: Record) -> dict[str, Any]:
     """Every series as a list, and the iteration from which the student learned."""
     names = ("iteration", "gradient_norm", "batch_similarity")
     series = {name: [reading[name] for reading in record.dynamics] for name in names}
-    return {**series, "student_learns_from": schedule.student_warmup}
+    return {**series, "student_learns_from": record.ranges_set_at}
 
 
-def gradient_norm(training: Training) -> float:
+def gradient_norm(images: Images) -> float:
     """Euclidean norm of the gradient that the generator's last update followed."""
-    gradients = [p.grad for p in training.generator_parameters if p.grad is not None]
+    gradients = [p.grad for p in images.parameters if p.grad is not None]
     return nn.utils.get_total_norm(gradients).item()
 
 

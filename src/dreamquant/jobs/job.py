@@ -1,30 +1,28 @@
-"""The phases of one run: train, measure, describe, and what a killed run left behind."""
+"""One job: set up, run the method's phases, measure, describe, save."""
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.diagnostics.looks import Looks
-from dreamquant.errors import ResultError
 from dreamquant.evaluation.data import open_images
 from dreamquant.jobs import checkpoint
+from dreamquant.jobs.bench import begin, set_up, throwaway
 from dreamquant.jobs.budget import fit
 from dreamquant.jobs.dynamics import Dynamics, over_time
-from dreamquant.jobs.measurements import Measuring
+from dreamquant.jobs.measurements import Measurements
 from dreamquant.jobs.memory import sparing_memory
 from dreamquant.jobs.progress import ProgressDisplay, announce
-from dreamquant.jobs.settings import Running
+from dreamquant.jobs.resume import open_folder
+from dreamquant.jobs.settings import Settings
 from dreamquant.jobs.signals import HeldSignals
 from dreamquant.jobs.watchers import (
     Checkpoints,
@@ -32,26 +30,19 @@ from dreamquant.jobs.watchers import (
     History,
     Record,
     TensorBoardLog,
-    told_once,
+    without_tensorboards_traceback,
 )
-from dreamquant.methods.method import Recipe
+from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.quantization.layers import Student
 from dreamquant.report.write import write_after_run
 from dreamquant.results.files import make_folder, write_bytes, writing
 from dreamquant.results.lock import alone_in
 from dreamquant.results.manifest import MANIFEST, describe_machine, read_manifest
-from dreamquant.results.result import (
-    CHECKPOINT,
-    LOG,
-    REPORT,
-    Result,
-    Samples,
-    open_result,
-    require_no_result,
-)
-from dreamquant.training.loop import Training, Watcher, run
-from dreamquant.training.step import Teacher
+from dreamquant.results.result import CHECKPOINT, LOG, REPORT, Result, Samples, open_result
+from dreamquant.synthesis.probe import ProbeImages
+from dreamquant.synthesis.source import Images
+from dreamquant.training.phase import Run, Watcher, run_to_the_end
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,46 +70,44 @@ class Outcome(NamedTuple):
 
 
 class Job:
-    """One run: a teacher, its student, and a recipe to train it by.
+    """One run: a teacher, its student, and a method to recover its accuracy by.
 
     Args:
         network: the teacher.
         student: as it starts.
-        recipe: how it learns.
-        running: how; without images to measure on, agreement on synthetic ones is measured alone.
+        method: resolved: without presets and add-ons that have not joined.
+        settings: how it is run.
+        started: by the monotonic clock, when the user asked for it.
         diagnostics: whether to record what the papers diagnose.
 
     Raises:
         DataError: the images cannot be read.
-        NetworkError: the network lacks what the recipe or the diagnostics read.
+        NetworkError: the network lacks what the method or the diagnostics read.
     """
 
     def __init__(
         self,
         network: Network,
         student: Student,
-        recipe: Recipe,
-        running: Running,
+        method: Method,
+        settings: Settings,
         *,
+        started: float,
         diagnostics: bool = False,
     ) -> None:
-        self.network, self.recipe, self.running = network, recipe, running
-        self.images = None if running.data is None else open_images(running.data, network.input)
-        self.accelerator = running.accelerator
-        self.quiet = running.quiet or not self.accelerator.is_main_process
+        self.network, self.method, self.settings = network, method, settings
+        self.started = started
+        self.images = None if settings.data is None else open_images(settings.data, network.input)
+        self.accelerator = settings.accelerator()
+        self.quiet = settings.quiet or not self.accelerator.is_main_process
         self.record = Record()
-        device = self.accelerator.device
-        example = torch.zeros(2, *network.input.shape, device=device)
-        self.student = student.to(device)
-        self.teacher = Teacher(network.module.to(device), example, recipe.taps)
-        self.measuring = Measuring(
-            self.teacher.network,
-            self.images,
-            classes=network.input.num_classes,
-            seed=running.seed,
-            device=device,
-        )
-        self.observed = observed(network.module, example) if diagnostics else None
+        self.bench = set_up(network, student, method, settings, self.accelerator)
+        example = self.bench.example()
+        self.observed = observed(self.bench.teacher, example) if diagnostics else None
+
+    def configuration(self) -> dict[str, Any]:
+        """What a run that goes on has to share with the one that was stopped."""
+        return self.settings.configuration(self.accelerator.device.type)
 
     def result(
         self,
@@ -128,7 +117,7 @@ class Job:
         *,
         architecture: nn.Module,
     ) -> Result:
-        """Train, measure, and save where there is a folder.
+        """Run, measure, and save where there is a folder.
 
         A run that is resumed goes on from the checkpoint there, or returns the result.
 
@@ -151,38 +140,64 @@ class Job:
             return self._saved(outcome, describe(outcome), folder)
 
     def _complete(self, folder: Path | None, configuration: Mapping[str, Any]) -> Outcome:
-        running = self.running
-        saved = open_folder(folder, configuration, resume=running.resume)
+        settings = self.settings
+        saved = open_folder(folder, configuration, resume=settings.resume)
         with sparing_memory(self.accelerator.device):
-            if running.seconds is not None and saved is None:
-                self._fit_budget(running.started + running.seconds - time.monotonic())
-            training = self._begun(folder, saved)
+            if settings.seconds is not None and saved is None:
+                self._fit_budget(self.started + settings.seconds - time.monotonic())
+            run, images = self._begun(folder, saved)
+            source = ProbeImages(self.bench) if images is None else images
+            measurements = self._measurements(source)
             before = self.record.seconds
-            self._train(training, folder, configuration)
-            announce("measuring", quiet=self.quiet)
-            measured = self.measuring.finish(training, self.record.ranges_only, quiet=self.quiet)
-            samples, analysis = self.measuring.samples(training), self.measuring.analyse(training)
-            diagnosed = self._diagnose(training)
+            self._run_phases(run, images, measurements, folder, configuration)
+            return self._outcome(run, source, measurements, before, configuration)
+
+    def _outcome(
+        self,
+        run: Run,
+        source: Images,
+        measurements: Measurements,
+        before: float,
+        configuration: Mapping[str, Any],
+    ) -> Outcome:
+        announce("measuring", quiet=self.quiet)
+        student, record = self.bench.student, self.record
+        measured = measurements.finish(student, record.ranges_only, quiet=self.quiet)
+        samples = measurements.samples()
+        analysis = measurements.analyse(student, record.images)
+        diagnosed = self._diagnose(source)
         timings = {
-            "training_seconds": self.record.seconds,
-            "training_cpu_seconds": self.record.cpu_seconds,
-            "seconds": before + time.monotonic() - running.started,
-            "iterations": training.iteration,
+            "training_seconds": record.seconds,
+            "training_cpu_seconds": record.cpu_seconds,
+            "seconds": before + time.monotonic() - self.started,
+            "iterations": run.done,
         }
         measured = {
             **measured,
+            "phases": record.phases,
+            "ranges_set_at": record.ranges_set_at,
             **self._describe(),
             "timings": timings,
             "configuration": dict(configuration),
         }
-        return Outcome(training.student, measured, samples, analysis, diagnosed)
+        return Outcome(student, measured, samples, analysis, diagnosed)
+
+    def _measurements(self, source: Images) -> Measurements:
+        return Measurements(
+            self.bench.teacher,
+            self.images,
+            classes=self.network.input.num_classes,
+            source=source,
+            seed=self.settings.seed,
+            device=self.accelerator.device,
+        )
 
     def _saved(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         result = Result(
             outcome.student.cpu(),
             plain(manifest),
             outcome.samples,
-            self.network.module.cpu(),
+            self.network.module,
             outcome.diagnostics,
             plain(outcome.analysis),
             after_save=write_after_run,
@@ -196,93 +211,96 @@ class Job:
         self, folder: Path | None, configuration: Mapping[str, Any], architecture: nn.Module
     ) -> Result | None:
         """The result in the folder, where the run that is to go on was over already."""
-        if not self.running.resume or folder is None or not (folder / MANIFEST).exists():
+        if not self.settings.resume or folder is None or not (folder / MANIFEST).exists():
             return None
         manifest = read_manifest(folder)
-        checkpoint.require_same_run(manifest.get("configuration", {}), configuration, folder)
+        checkpoint.require_same_run(manifest["configuration"], configuration, folder)
         result = open_result(folder, network=architecture)
-        result.teacher, result.after_save = self.network.module.cpu(), write_after_run
+        result.teacher, result.after_save = self.network.module, write_after_run
         concluded = (folder / REPORT).exists() and not (folder / CHECKPOINT).exists()
         if self.accelerator.is_main_process and not concluded:
             result.conclude(folder)
         return result
 
     def _fit_budget(self, seconds: float) -> None:
-        """Scale the schedule to the speed of this machine."""
-        schedule = fit(
-            self.recipe.schedule, seconds, lambda: self._training(copy.deepcopy(self.student))
+        """Scale the method to the speed of this machine."""
+        self.method = fit(
+            self.method, seconds, lambda method: begin(throwaway(self.bench), method)[0]
         )
-        self.recipe = replace(self.recipe, schedule=schedule)
 
-    def _begun(self, folder: Path | None, saved: Mapping[str, Any] | None) -> Training:
+    def _begun(
+        self, folder: Path | None, saved: Mapping[str, Any] | None
+    ) -> tuple[Run, Images | None]:
         """A run as it starts, or as it was saved."""
         if folder is not None and saved is not None:
             with checkpoint.fitting(folder / CHECKPOINT):
                 return self._restored(saved)
-        self.record.iterations = self.recipe.schedule.iterations
-        return self._training(self.student)
+        self.record.iterations = self.method.iterations
+        return begin(self.bench, self.method)
 
-    def _restored(self, saved: Mapping[str, Any]) -> Training:
+    def _restored(self, saved: Mapping[str, Any]) -> tuple[Run, Images | None]:
         self.record = Record(**saved["record"])
-        schedule = self.recipe.schedule.scaled(self.record.iterations)
-        self.recipe = replace(self.recipe, schedule=schedule)
-        training = self._training(self.student)
-        training.load_state_dict(saved["training"])
-        return training
+        self.method = self.method.lasting(self.record.iterations)
+        run, images = begin(self.bench, self.method)
+        run.load_state_dict(saved["run"])
+        return run, images
 
-    def _train(
-        self, training: Training, folder: Path | None, configuration: Mapping[str, Any]
-    ) -> None:
-        display = ProgressDisplay(
-            self.recipe.schedule.iterations,
-            done=training.iteration,
-            quiet=self.quiet,
-            verbose=self.running.verbose,
-        )
-        with display:
-            self._run(training, display, folder, configuration)
-
-    def _run(
+    def _run_phases(
         self,
-        training: Training,
-        display: ProgressDisplay,
+        run: Run,
+        images: Images | None,
+        measurements: Measurements,
         folder: Path | None,
         configuration: Mapping[str, Any],
     ) -> None:
+        display = ProgressDisplay(quiet=self.quiet, verbose=self.settings.verbose)
         history = History(self.record)
         watchers: list[Watcher] = [
             history,
-            Evaluations(history, display, self.measuring.ranges, self.measuring.glance),
+            Evaluations(history, display, measurements.ranges, measurements.glance),
             display,
         ]
-        if self.observed is not None:
-            watchers.append(Dynamics(self.record, self.observed))
-        if folder is None:
-            run(training, watchers)
-            return
+        if self.observed is not None and images is not None:
+            watchers.append(Dynamics(self.record, self.observed, images))
+        with display:
+            if folder is None:
+                run_to_the_end(run, watchers)
+            else:
+                self._run_in(folder, run, images, watchers, display, configuration)
+
+    def _run_in(
+        self,
+        folder: Path,
+        run: Run,
+        images: Images | None,
+        watchers: list[Watcher],
+        display: ProgressDisplay,
+        configuration: Mapping[str, Any],
+    ) -> None:
         saving = Checkpoints(folder / CHECKPOINT, write_bytes, configuration, self.record)
         signals = HeldSignals(display.say, saving.save)
         if self.accelerator.is_main_process:
             make_folder(folder / CHECKPOINT)
-        with told_once(), self._log_in(folder / LOG, training.iteration) as log, signals:
-            run(training, [*watchers, *log, saving, signals])
+        logged = self._log_in(folder / LOG, run.done, images)
+        with without_tensorboards_traceback(), logged as log, signals:
+            run_to_the_end(run, [*watchers, *log, saving, signals])
         # What comes now, measuring, takes a while and may be stopped or fail too.
-        saving.save(training)
+        saving.save(run)
 
     @contextmanager
-    def _log_in(self, folder: Path, done: int) -> Iterator[list[Watcher]]:
-        """TensorBoard's log as a watcher; what its thread cannot write is told like all else."""
+    def _log_in(self, folder: Path, done: int, images: Images | None) -> Iterator[list[Watcher]]:
+        """TensorBoard's log as a watcher; an error in writing it is raised as all others are."""
         if not self.accelerator.is_main_process:
             yield []
             return
         with writing(folder):
             log = TensorBoardLog(folder, self.record, done)
-        looks = Looks(log.writer, self.network.input, self.running.seed)
+        looks = Looks(log.writer, self.network.input, self.settings.seed, images)
 
-        def write(training: Training, losses: dict[str, float] | None) -> None:
+        def write(run: Run, losses: dict[str, float] | None) -> None:
             with writing(folder):
-                log(training, losses)
-                looks(training, losses)
+                log(run, losses)
+                looks(run, losses)
 
         try:
             yield [write]
@@ -290,27 +308,15 @@ class Job:
             with writing(folder):
                 log.close()
 
-    def _training(self, student: Student) -> Training:
-        return Training(
-            self.recipe,
-            self.teacher,
-            student,
-            image=self.network.input.shape,
-            classes=self.network.input.num_classes,
-            seed=self.running.seed,
-            accelerator=self.accelerator,
-            compiled=self.running.compiled,
-            accumulate=self.running.accumulate,
-        )
-
-    def _diagnose(self, training: Training) -> dict[str, Any] | None:
+    def _diagnose(self, source: Images) -> dict[str, Any] | None:
         """What ``diagnostics.json`` holds; ``None`` where it was not asked for."""
         if self.observed is None:
             return None
+        terms = () if self.method.images is None else self.method.images.terms
         return {
             "schema": 1,
-            "dynamics": over_time(self.record, self.recipe.schedule),
-            **diagnose(training, self.observed, self.images),
+            "dynamics": over_time(self.record),
+            **diagnose(self.bench, source, self.observed, self.images, terms),
         }
 
     def _describe(self) -> dict[str, Any]:
@@ -318,34 +324,3 @@ class Job:
             **describe_machine(self.accelerator.device),
             "history": {"losses": self.record.losses, "accuracy": self.record.accuracy},
         }
-
-
-def open_folder(
-    folder: Path | None, configuration: Mapping[str, Any], *, resume: bool
-) -> dict[str, Any] | None:
-    """Read the checkpoint in the result folder where the run is to go on; nothing is written yet.
-
-    Returns:
-        The checkpoint; ``None`` where the run starts, be it because an earlier one was killed
-        before it had saved anything.
-
-    Raises:
-        ResultError: the folder holds a result, or an unfinished run that was not to be resumed.
-        TrainingError: the checkpoint is damaged, or of another run.
-    """
-    if folder is None:
-        if resume:
-            raise ResultError("there is nothing to resume without a folder", where="--out")
-        return None
-    require_no_result(folder)
-    if not (folder / CHECKPOINT / checkpoint.STATE).exists():
-        return None
-    if not resume:
-        raise ResultError(
-            f"{folder} holds an unfinished run",
-            where="--out",
-            remedy="add --resume to go on with it, or give another folder",
-        )
-    saved = checkpoint.read(folder / CHECKPOINT)
-    checkpoint.require_same_run(saved["configuration"], configuration, folder / CHECKPOINT)
-    return saved

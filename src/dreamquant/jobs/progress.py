@@ -18,27 +18,22 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from dreamquant.training.loop import Training
+from dreamquant.training.phase import Phase, Run
 
 
 class ProgressDisplay:
     """Shows phase, time left, the latest accuracy, speed and losses on standard error.
 
     Args:
-        total: iterations of the run.
-        done: of them, before this process.
         quiet: show nothing at all.
         verbose: show losses and accuracies line by line too.
     """
 
-    def __init__(
-        self, total: int, *, done: int = 0, quiet: bool = False, verbose: bool = False
-    ) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.verbose = verbose
         self.console = Console(stderr=True, quiet=quiet)
-        self.total, self.done = total, done
         self.accuracy = ""
-        self.phase = ""
+        self.phase, self.index = "", -1
         self.images = 0
         self.started = time.monotonic()
         self.bar = Progress(
@@ -59,7 +54,7 @@ class ProgressDisplay:
 
     def __enter__(self) -> ProgressDisplay:
         self.bar.start()
-        self.task = self.bar.add_task("starting", total=self.total, completed=self.done, detail="")
+        self.task = self.bar.add_task("starting", total=None, detail="")
         return self
 
     def __exit__(
@@ -74,17 +69,19 @@ class ProgressDisplay:
         """Print one line above the bar."""
         self.console.print(line, highlight=False, soft_wrap=True)
 
-    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
-        """Take note of an iteration."""
-        self.images += training.recipe.schedule.batch
-        phase = "student learns" if training.student_learns else "generator warms up"
-        if phase != self.phase:
-            self._enter_phase(phase, training.iteration)
-        self.bar.update(self.task, completed=training.iteration)
-        if losses is not None:
+    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
+        """Show a step."""
+        phase = run.phase
+        assert phase is not None
+        self.images += phase.images
+        if run.index != self.index:
+            self.index = run.index
+            self._enter_phase(phase)
+        self.bar.update(self.task, completed=phase.done)
+        if losses:
             self.bar.update(self.task, detail=self._detail(losses))
             if self.verbose:
-                self.say(f"  {training.iteration} of {self.total}: {self._detail(losses)}")
+                self.say(f"  {phase.done} of {phase.total}: {self._detail(losses)}")
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -98,18 +95,20 @@ class ProgressDisplay:
         """Show the latest measured accuracy."""
         self.accuracy = text
         if self.verbose:
-            self.say(f"  {text} after {iteration} of {self.total} iterations")
+            self.say(f"  {text} after {iteration} iterations")
 
-    def _enter_phase(self, phase: str, iteration: int) -> None:
-        self.phase = phase
-        self.bar.update(self.task, description=phase)
+    def _enter_phase(self, phase: Phase) -> None:
+        self.phase = phase.name
+        self.images, self.started = phase.images, time.monotonic()
+        self.bar.reset(self.task, total=phase.total, description=phase.name)
         if not self.console.is_terminal:
-            self.say(f"{phase} from iteration {iteration} of {self.total}")
+            self.say(f"{phase.name}: {phase.total} {'step' if phase.total == 1 else 'steps'}")
 
     def _detail(self, losses: dict[str, float]) -> str:
         speed = self.images / max(time.monotonic() - self.started, 1e-9)
+        rate = f"{speed:.0f} images/s" if self.images else ""
         shown = " ".join(f"{name.split('/')[1]} {value:.3g}" for name, value in losses.items())
-        return " · ".join(part for part in (self.accuracy, f"{speed:.0f} images/s", shown) if part)
+        return " · ".join(part for part in (self.accuracy, rate, shown) if part)
 
 
 def announce(phase: str, *, quiet: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ from dreamquant.diagnostics.figure import require_matplotlib
 from dreamquant.errors import NetworkError
 from dreamquant.jobs.checkpoint import STATE
 from dreamquant.jobs.job import Job, Outcome, plain
-from dreamquant.jobs.settings import Running
+from dreamquant.jobs.settings import Settings
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.networks import demo
 from dreamquant.networks.load import Network, load_network, wrap_module
-from dreamquant.networks.probe import require_batch_norm
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
-from dreamquant.quantization.scheme import Bits, Gradient, Norms, Placement, Ranges, Scheme
+from dreamquant.quantization.scheme import Bits, Gradient, Placement, Ranges, Scheme
+from dreamquant.recovery.norms import Norms, reestimating
 from dreamquant.results import manifest as describe
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
 
@@ -32,7 +33,7 @@ def quantize(
     method: str | Method = "adadfq",
     *,
     input: InputSpec | None = None,
-    placement: Placement = "relu-output",
+    placement: Placement | None = None,
     first_last: int | None = None,
     overrides: tuple[tuple[str, str], ...] = (),
     joins: int | None = None,
@@ -96,7 +97,8 @@ def quantize(
         DreamQuantError: what was given cannot be used; its subclasses say which part.
         KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
     """
-    running = Running(
+    started = time.monotonic()
+    settings = Settings(
         iterations=iterations,
         budget=budget,
         seed=seed,
@@ -114,33 +116,27 @@ def quantize(
         require_matplotlib()
     chosen = find_method(method)
     teacher = _open(network, input)
-    require_batch_norm(teacher, chosen.name)
-    recipe = chosen.recipe(preset, teacher.input.shape).lasting(iterations)
-    recipe = replace(
-        recipe,
-        ranges=ranges or recipe.ranges,
-        gradient=gradient or recipe.gradient,
-        norms=norms or recipe.norms,
-    )
+    resolved = chosen.resolved(preset, teacher.input.shape).lasting(iterations)
+    if norms is not None:
+        resolved = replace(resolved, recovery=reestimating(resolved.recovery, norms))
+    given = {"placement": placement, "ranges": ranges, "gradient": gradient}
     scheme = Scheme(
         Bits.parse(bits),
-        placement,
-        first_last,
-        recipe.ranges,
-        recipe.gradient,
-        recipe.norms,
+        **{**resolved.scheme, **{name: value for name, value in given.items() if value}},
+        first_last_bits=first_last,
         overrides=tuple((pattern, Bits.parse(text)) for pattern, text in overrides),
         joins=joins,
     )
     example = torch.zeros(2, *teacher.input.shape)
     student, coverage = quantize_network(teacher.module, scheme, example)
-    job = Job(teacher, student, recipe, running, diagnostics=diagnostics)
+    job = Job(teacher, student, resolved, settings, started=started, diagnostics=diagnostics)
     configuration = {
         "network": teacher.weights_sha256,
         "method": chosen.name,
         "preset": preset,
-        **running.configuration(),
+        **job.configuration(),
         "diagnostics": diagnostics,
+        "norms": norms,
         # After the preset, which it depends on: the first that differs is named.
         "scheme": asdict(scheme),
     }
@@ -149,10 +145,15 @@ def quantize(
         return {
             "schema": describe.SCHEMA,
             "network": describe.describe_network(teacher),
-            "method": describe.describe_method(chosen, preset, job.recipe),
+            "method": describe.describe_method(job.method, preset),
             "request": describe.describe_request(method, data),
             "protocol": describe.describe_protocol(
-                teacher, scheme, seed=seed, precision=precision, accumulate=accumulate
+                teacher,
+                scheme,
+                job.method,
+                seed=seed,
+                precision=precision,
+                accumulate=accumulate,
             ),
             "scheme": asdict(scheme),
             "coverage": asdict(coverage),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamquant.errors import TrainingError
 from dreamquant.jobs.budget import parse_duration
-from dreamquant.training.devices import accelerator_for
+from dreamquant.training.devices import accelerator_for, require_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -19,47 +17,45 @@ _SEEDS = 2**32  # as many as NumPy takes; torch takes more
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
-    """Length, device, precision and voice of a run.
+class Settings:
+    """Length, device, precision and output of a run; a value that validates and does nothing else.
 
     Attributes:
-        iterations: stretch or squeeze the schedule to so many.
+        iterations: stretch or squeeze the method to so many.
         budget: the same, to a duration such as ``5min`` on this machine.
-        seed: of everything random.
+        seed: random seed.
         data: images to measure on.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32`` or ``bf16``, while training.
         compiled: whether the networks run as compiled graphs.
-        threads: of this process from now on; ``None`` leaves them.
-        accumulate: parts that each process takes its share of a batch in.
+        threads: of this process; ``None`` leaves them.
+        accumulate: micro-batches that each process takes its part of a batch in.
         resume: go on from a checkpoint.
         quiet: show no progress.
-        verbose: show losses and accuracies on the way too, line by line.
-        started: when it began, by the monotonic clock.
+        verbose: show losses and accuracies during the run too, line by line.
 
     Raises:
         TrainingError: no run can have that length or seed, or none on this machine that device,
             precision or number of threads.
     """
 
-    iterations: int | None
-    budget: str | None
-    seed: int
-    data: str | Path | None
-    device: str
-    precision: str
-    compiled: bool
-    threads: int | None
-    accumulate: int
-    resume: bool
-    quiet: bool
-    verbose: bool
-    started: float = field(default_factory=time.monotonic)
+    iterations: int | None = None
+    budget: str | None = None
+    seed: int = 0
+    data: str | Path | None = None
+    device: str = "auto"
+    precision: str = "32"
+    compiled: bool = False
+    threads: int | None = None
+    accumulate: int = 1
+    resume: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
             raise TrainingError(
-                f"{self.iterations} iterations are none",
+                f"{self.iterations} iterations are too few",
                 where="--iterations",
                 remedy="give 1 or more",
             )
@@ -71,16 +67,16 @@ class Running:
             )
         if not 0 <= self.seed < _SEEDS:
             raise TrainingError(
-                f"{self.seed} is no seed",
+                f"{self.seed} is not a seed",
                 where="--seed",
                 remedy=f"give a number from 0 to {_SEEDS - 1}",
             )
-        # Refused here, before a network is loaded.
-        _ = self.seconds, self.accelerator
+        if self.budget is not None:
+            parse_duration(self.budget)
+        require_device(self.device, self.precision, self.threads)
 
-    @cached_property
     def accelerator(self) -> Accelerator:
-        """Device, precision and processes."""
+        """Device, precision and processes; this sets the process's threads."""
         return accelerator_for(self.device, self.precision, self.threads)
 
     @property
@@ -88,8 +84,12 @@ class Running:
         """The budget."""
         return None if self.budget is None else parse_duration(self.budget)
 
-    def configuration(self) -> dict[str, Any]:
-        """What a run that goes on has to share with the one that was stopped."""
+    def configuration(self, device: str) -> dict[str, Any]:
+        """What a run that goes on has to share with the one that was stopped.
+
+        Args:
+            device: type of the one that is used.
+        """
         return {
             "iterations": self.iterations,
             "budget": self.budget,
@@ -97,6 +97,6 @@ class Running:
             "precision": self.precision,
             "compiled": self.compiled,
             "accumulate": self.accumulate,
-            "device": self.accelerator.device.type,
+            "device": device,
             "data": None if self.data is None else str(self.data),
         }

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from dreamquant import distributed
-from dreamquant.training.loop import Training
+from dreamquant.training.phase import Run
 
 _HELD = (signal.SIGINT, signal.SIGTERM)
 
@@ -30,7 +30,7 @@ class HeldSignals:
         waiting: whether one is held back.
     """
 
-    def __init__(self, say: Callable[[str], None], save: Callable[[Training], None]) -> None:
+    def __init__(self, say: Callable[[str], None], save: Callable[[Run], None]) -> None:
         self._say, self._save = say, save
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._held = 0
@@ -57,24 +57,24 @@ class HeldSignals:
         if self._saying is not None:
             self._saying.join()
 
-    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
         """Deliver what is held back: an iteration is over."""
-        if not self._stopping(training, losses):
+        if not self._stopping(run, losses):
             return
-        self._save(training)
+        self._save(run)
         # Who ends first may take the others along.
-        training.accelerator.wait_for_everyone()
+        run.bench.accelerator.wait_for_everyone()
         if self.waiting:
             self._handlers[self._held](self._held, None)
         else:
             raise KeyboardInterrupt
 
-    def _stopping(self, training: Training, losses: dict[str, float] | None) -> bool:
-        alone = training.accelerator.num_processes == 1
+    def _stopping(self, run: Run, losses: dict[str, float] | None) -> bool:
+        alone = run.bench.accelerator.num_processes == 1
         if alone or losses is None:
             return alone and self.waiting
         with distributed.together():
-            return distributed.anywhere(self.waiting, training.accelerator.device)
+            return distributed.anywhere(self.waiting, run.bench.device)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if self.waiting:

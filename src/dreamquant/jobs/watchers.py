@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dreamquant.jobs.checkpoint import STATE, encode
 from dreamquant.jobs.progress import ProgressDisplay
-from dreamquant.training.finite import require_finite_networks
-from dreamquant.training.loop import Training
+from dreamquant.quantization.layers import Student
+from dreamquant.training.phase import Run, require_finite
 
 
 @dataclass
@@ -30,11 +30,14 @@ class Record:
         losses: one entry per reading: the iteration and every term's value.
         accuracy: one entry per measurement on the way: the iteration, top-1 in percent, images.
         ranges_only: evaluation of the student with ranges set and nothing learned.
+        ranges_set_at: steps after which that was.
         seconds: spent on training, measuring on the way left out, over all processes that took
             part in turn.
         cpu_seconds: the same as the processors count it, over all threads: what other work on the
             machine does not lengthen.
-        iterations: of the whole run, as resolved.
+        iterations: that the method was stretched to, as resolved.
+        images: that all steps took.
+        phases: name, steps and seconds of each phase so far.
         dynamics: with ``--diagnostics``, one entry per reading, see
             :class:`dreamquant.jobs.dynamics.Dynamics`.
         features: of the batch that the next reading is compared with, (B, F), on the CPU.
@@ -43,9 +46,12 @@ class Record:
     losses: list[dict[str, float]] = field(default_factory=list)
     accuracy: list[dict[str, float]] = field(default_factory=list)
     ranges_only: dict[str, Any] | None = None
+    ranges_set_at: int | None = None
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    iterations: int = 0
+    iterations: int | None = None
+    images: int = 0
+    phases: list[dict[str, Any]] = field(default_factory=list)
     dynamics: list[dict[str, float | None]] = field(default_factory=list)
     features: Tensor | None = None
 
@@ -61,18 +67,28 @@ class History:
         """Count from now; what passed since the latest iteration is left out."""
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
-    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
-        """Take note of an iteration."""
+    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
+        """Write down a step."""
         wall, cpu = time.monotonic(), time.process_time()
+        self._count(run, wall - self._wall)
         self.record.seconds += wall - self._wall
         self.record.cpu_seconds += cpu - self._cpu
+        self.record.images += 0 if run.phase is None else run.phase.images
         self._wall, self._cpu = wall, cpu
-        if losses is not None:
-            self.record.losses.append({"iteration": training.iteration, **losses})
+        if losses:
+            self.record.losses.append({"iteration": run.done, **losses})
+
+    def _count(self, run: Run, seconds: float) -> None:
+        phases, phase = self.record.phases, run.phase
+        assert phase is not None
+        if len(phases) <= run.index:
+            phases.append({"name": phase.name, "iterations": 0, "seconds": 0.0})
+        phases[run.index]["iterations"] = phase.done
+        phases[run.index]["seconds"] += seconds
 
 
 class Evaluations:
-    """Measures the student when its warm-up ends, and a few times on the way.
+    """Measures the student once its ranges are set, and a few times while it learns.
 
     The figures on the way are for watching: nothing is selected by them.
 
@@ -89,31 +105,31 @@ class Evaluations:
         self,
         history: History,
         display: ProgressDisplay,
-        whole: Callable[[Training], dict[str, Any] | None],
-        glance: Callable[[Training], tuple[float, int] | None],
+        whole: Callable[[Student], dict[str, Any] | None],
+        glance: Callable[[Student], tuple[float, int] | None],
         looks: int = 10,
     ) -> None:
         self.history, self.record, self.display = history, history.record, display
         self.whole, self.glance, self.looks = whole, glance, looks
 
-    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
         """Measure, if it is time to."""
-        schedule, iteration = training.recipe.schedule, training.iteration
-        if iteration == schedule.student_warmup:
-            training.student.observe(False)
+        phase, student = run.phase, run.bench.student
+        assert phase is not None
+        if phase.over and self.record.ranges_set_at is None and student.ranges_set():
+            self.record.ranges_set_at = run.done
             with self._aside():
-                self.record.ranges_only = self.whole(training)
-        every = max(schedule.iterations // self.looks, 1)
-        if iteration % every or not training.student_learns or iteration == schedule.iterations:
+                self.record.ranges_only = self.whole(student)
+        every = max(phase.total // self.looks, 1)
+        if not phase.learns or phase.done % every or phase.over:
             return
-        training.student.observe(False)
         with self._aside():
-            seen = self.glance(training)
+            seen = self.glance(student)
         if seen is None:
             return
         top1, n = seen
-        self.record.accuracy.append({"iteration": iteration, "top1": top1, "n": n})
-        self.display.note_accuracy(f"top-1 {top1:.1f} % of {n}", iteration)
+        self.record.accuracy.append({"iteration": run.done, "top1": top1, "n": n})
+        self.display.note_accuracy(f"top-1 {top1:.1f} % of {n}", run.done)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -134,10 +150,10 @@ class TensorBoardLog:
         self.writer = SummaryWriter(folder, purge_step=done + 1)
         self.record, self.written = record, len(record.accuracy)
 
-    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
         """Write what is new."""
         for name, value in (losses or {}).items():
-            self.writer.add_scalar(f"loss/{name}", value, training.iteration)
+            self.writer.add_scalar(f"loss/{name}", value, run.done)
         for entry in self.record.accuracy[self.written :]:
             self.writer.add_scalar("accuracy/top1", entry["top1"], int(entry["iteration"]))
         self.written = len(self.record.accuracy)
@@ -148,8 +164,8 @@ class TensorBoardLog:
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
-    """What TensorBoard's thread cannot write is raised by the log; the thread prints it no more."""
+def without_tensorboards_traceback() -> Iterator[None]:
+    """An error in TensorBoard's thread is raised by the log; the thread does not print it too."""
     usual = threading.excepthook
 
     def hook(failed: threading.ExceptHookArgs) -> None:
@@ -161,18 +177,18 @@ def told_once() -> Iterator[None]:
         yield
     finally:
         for thread in filter(_is_tensorboards, threading.enumerate()):
-            thread.join(_LAST_WORDS)
+            thread.join(_GRACE)
         threading.excepthook = usual
 
 
-_LAST_WORDS = 1.0  # seconds that a thread which failed has to end in
+_GRACE = 1.0  # seconds that a thread which failed has to end in
 
 
 def _is_tensorboards(thread: threading.Thread | None) -> bool:
     return type(thread).__module__.startswith("tensorboard.")
 
 
-_SHARE = 0.01  # of the time that checkpoints may take
+_FRACTION = 0.01  # of the time that checkpoints may take
 _SHORTEST, _LONGEST = 1.0, 60.0  # seconds between two
 
 
@@ -199,28 +215,28 @@ class Checkpoints:
         self.configuration, self.record = dict(configuration), record
         self._due = time.monotonic() + _SHORTEST
 
-    def __call__(self, training: Training, losses: dict[str, float] | None) -> None:
+    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
         """Save, if it is time to and the losses were just found finite."""
         if losses is not None and time.monotonic() >= self._due:
-            self.save(training)
+            self.save(run)
 
-    def save(self, training: Training) -> None:
+    def save(self, run: Run) -> None:
         """Save now.
 
         Raises:
             ResultError: the folder cannot be written.
             TrainingError: a network is not finite; the checkpoint made before is kept.
         """
-        if not training.accelerator.is_main_process:
+        if not run.bench.accelerator.is_main_process:
             return
         started = time.monotonic()
-        require_finite_networks(training)
+        require_finite(run)
         state = {
             "configuration": self.configuration,
             "record": vars(self.record),
-            "training": training.state_dict(),
+            "run": run.state_dict(),
             "threads": torch.get_num_threads(),
         }
         self.write(self.folder / STATE, encode(state))
         now = time.monotonic()
-        self._due = now + min(max((now - started) / _SHARE, _SHORTEST), _LONGEST)
+        self._due = now + min(max((now - started) / _FRACTION, _SHORTEST), _LONGEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.method import Method, Paper
+from dreamquant.synthesis.generator import Generator
 from dreamquant.synthesis.targets import AttentionCentres, OneHot
 from dreamquant.terms.attention import CentreMatching, ModeConsistency, PairDiversity
 from dreamquant.terms.classes import TeacherCrossEntropy
@@ -19,16 +20,18 @@ acq = Method(
         confirmed="the four ideas, from two versions of the abstract",
         ours="every formula and number; GDFQ's student loss, quantizer and schedules",
     ),
-    generator_terms=[
-        TeacherCrossEntropy(),
-        0.1 * BatchNormStatistics(),
-        # With 1, 0.1 and 0.1 attention spreads no further than without (docs/diagnostics.md).
-        30.0 * CentreMatching(),
-        3.0 * PairDiversity(cap=1.0),
-        3.0 * ModeConsistency(),
-    ],
-    student_terms=gdfq.student_terms,
+    images=Generator(
+        [
+            TeacherCrossEntropy(),
+            0.1 * BatchNormStatistics(),
+            # With 1, 0.1 and 0.1 attention spreads no further than without (docs/diagnostics.md).
+            30.0 * CentreMatching(),
+            3.0 * PairDiversity(cap=1.0),
+            3.0 * ModeConsistency(),
+        ],
+        targets=OneHot(copies=2),
+        condition=AttentionCentres(margin=0.2, copies=2),
+    ),
+    recovery=gdfq.recovery,
     presets=gdfq.presets,
-    targets=OneHot(copies=2),
-    centres=AttentionCentres(margin=0.2, copies=2),
 )

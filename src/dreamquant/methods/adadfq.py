@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dreamquant.methods.method import Method, Paper, Preset
+from dreamquant.methods.published import published
 from dreamquant.methods.quick import QUICK, QUICK_IMAGENET
-from dreamquant.methods.schedule import Schedule
+from dreamquant.recovery.norms import ReestimateNorms
+from dreamquant.recovery.train import Train
+from dreamquant.synthesis.generator import Generator
 from dreamquant.terms.adaptability import Balance, Band
 from dreamquant.terms.distillation import DifferenceEntropy
 from dreamquant.terms.statistics import BatchNormStatistics
 
-EPOCH = 200
 
-
-def _imagenet(student_lr: float, student_warmup: int, *milestones: int) -> Schedule:
-    return Schedule(
-        iterations=400 * EPOCH,
+def _imagenet(
+    lr: float, warm_up: int, milestones: tuple[int, ...], band: Band, balance: Balance
+) -> Preset:
+    return published(
+        lr,
         batch=16,
-        range_warmup=4 * EPOCH,
-        student_warmup=student_warmup * EPOCH,
-        student_lr=student_lr,
-        milestones=tuple(epoch * EPOCH for epoch in milestones),
+        warm_up=warm_up,
+        milestones=milestones,
+        images={"terms": [band, balance, BatchNormStatistics()]},
+        student_terms=[DifferenceEntropy(temperature=5)],
     )
 
 
@@ -35,48 +38,19 @@ adadfq = Method(
         ours="ranges by an unbiased moving average; H' of a batch in full agreement is 0; "
         "last iteration reported, not the best",
     ),
-    generator_terms=[
-        Band(lower=0.1, upper=0.8),
-        Balance(disagree=0.2, agree=0.1),
-        BatchNormStatistics(),
-    ],
-    student_terms=[DifferenceEntropy(temperature=20)],
+    images=Generator(
+        [Band(lower=0.1, upper=0.8), Balance(disagree=0.2, agree=0.1), BatchNormStatistics()]
+    ),
+    recovery=(ReestimateNorms(batches=0), Train([DifferenceEntropy(temperature=20)])),
     presets={
         "quick": QUICK,
         "quick-imagenet": QUICK_IMAGENET,
-        "paper": Preset(
-            Schedule(
-                iterations=400 * EPOCH,
-                batch=16,
-                range_warmup=4 * EPOCH,
-                student_warmup=4 * EPOCH,
-                student_lr=1e-4,
-                milestones=(100 * EPOCH, 200 * EPOCH, 300 * EPOCH),
-            )
-        ),
+        "paper": published(1e-4, batch=16, warm_up=4, milestones=(100, 200, 300)),
         # ResNet-18 at 3 bits; the released configurations of other networks follow.
-        "paper-imagenet": Preset(
-            _imagenet(1e-5, 50, 350), student_terms=[DifferenceEntropy(temperature=5)]
-        ),
-        "paper-resnet18-w4": Preset(
-            _imagenet(1e-5, 50, 350),
-            generator_terms=[Band(0.3, 0.8), Balance(0.2, 0.1), BatchNormStatistics()],
-            student_terms=[DifferenceEntropy(temperature=5)],
-        ),
-        "paper-resnet50-w3": Preset(
-            _imagenet(1e-4, 100, 150, 300),
-            generator_terms=[Band(0.4, 0.8), Balance(0.2, 0.1), BatchNormStatistics()],
-            student_terms=[DifferenceEntropy(temperature=5)],
-        ),
-        "paper-resnet50-w4": Preset(
-            _imagenet(1e-4, 50, 200, 300),
-            generator_terms=[Band(0.3, 0.8), Balance(0.1, 0.1), BatchNormStatistics()],
-            student_terms=[DifferenceEntropy(temperature=5)],
-        ),
-        "paper-mobilenetv2-w4": Preset(
-            _imagenet(1e-5, 50, 350),
-            generator_terms=[Band(0.1, 0.8), Balance(0.3, 0.1), BatchNormStatistics()],
-            student_terms=[DifferenceEntropy(temperature=5)],
-        ),
+        "paper-imagenet": _imagenet(1e-5, 50, (350,), Band(0.1, 0.8), Balance(0.2, 0.1)),
+        "paper-resnet18-w4": _imagenet(1e-5, 50, (350,), Band(0.3, 0.8), Balance(0.2, 0.1)),
+        "paper-resnet50-w3": _imagenet(1e-4, 100, (150, 300), Band(0.4, 0.8), Balance(0.2, 0.1)),
+        "paper-resnet50-w4": _imagenet(1e-4, 50, (200, 300), Band(0.3, 0.8), Balance(0.1, 0.1)),
+        "paper-mobilenetv2-w4": _imagenet(1e-5, 50, (350,), Band(0.1, 0.8), Balance(0.3, 0.1)),
     },
 )

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.method import Paper
+from dreamquant.methods.published import published
+from dreamquant.synthesis.generator import Generator
 from dreamquant.terms.adaptability import Balance, Band
+from dreamquant.terms.distillation import DifferenceEntropy
 from dreamquant.terms.statistics import BatchNormStatistics
 
-_TERMS = [Band(lower=0.3, upper=0.8), Balance(disagree=0.1, agree=0.1), BatchNormStatistics()]
-_PRESETS = ("quick", "quick-imagenet", "paper", "paper-imagenet")
+_PRESETS = ("quick", "quick-imagenet", "paper")
 
 adasg = replace(
     adadfq,
@@ -24,6 +26,17 @@ adasg = replace(
         "released trainer",
         ours="AdaDFQ's schedules; ranges by an unbiased moving average; last iteration reported",
     ),
-    generator_terms=_TERMS,
-    presets={name: adadfq.presets[name] for name in _PRESETS},
+    images=Generator(
+        [Band(lower=0.3, upper=0.8), Balance(disagree=0.1, agree=0.1), BatchNormStatistics()]
+    ),
+    presets={
+        **{name: adadfq.presets[name] for name in _PRESETS},
+        "paper-imagenet": published(
+            1e-5,
+            batch=16,
+            warm_up=50,
+            milestones=(350,),
+            student_terms=[DifferenceEntropy(temperature=5)],
+        ),
+    },
 )

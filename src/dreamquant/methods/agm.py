@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dreamquant.methods.method import AddOn, Paper
-from dreamquant.synthesis.views import Mixup
+from dreamquant.recovery.views import Mixup
 from dreamquant.terms.margin import GaussianMargin
 
 agm = AddOn(
@@ -20,5 +20,5 @@ agm = AddOn(
         "seeds, within their spread), discrepancy, sigma, weight, mixup's alpha",
     ),
     generator_terms=[GaussianMargin(kind="random-margin", sigma=1.0)],
-    mixup=Mixup(alpha=1.0),
+    views=(Mixup(alpha=1.0),),
 )

@@ -1,20 +1,24 @@
-"""What a method is: the composition that a paper published, and its numbers."""
+"""What a method is: where images come from, how accuracy comes back, and a paper's numbers."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 from dreamquant.errors import MethodError
-from dreamquant.methods.schedule import Schedule
-from dreamquant.quantization.scheme import Gradient, Norms, Ranges
-from dreamquant.synthesis.generators import LARGEST_SMALL_IMAGE
-from dreamquant.synthesis.targets import AttentionCentres, OneHot, Targets
-from dreamquant.synthesis.views import Mixup
-from dreamquant.terms.contract import Tap, Term, Weighted
+from dreamquant.networks.taps import Tap
+from dreamquant.recovery.part import Recovery
+from dreamquant.recovery.train import Train
+from dreamquant.recovery.views import StudentView
+from dreamquant.synthesis.generator import Generator
+from dreamquant.synthesis.generator_networks import LARGEST_SMALL_IMAGE
+from dreamquant.synthesis.source import Source
+from dreamquant.synthesis.targets import OneHot, Targets
+from dreamquant.terms.contract import Term, Terms, Weighted
 
-Terms = Sequence[Term | Weighted]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -36,58 +40,22 @@ class Paper:
     ours: str
 
 
+Numbers = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Preset:
-    """A schedule with the quantizer training that belongs to it.
+    """Numbers of a method's parts in place of their own; it adds no part and takes none away.
 
     Attributes:
-        schedule: of the run.
-        ranges: how they are found.
-        gradient: through the rounding.
-        norms: what becomes of batch-norm statistics before the student learns.
-        generator_terms: in place of the method's own, where a paper gives other numbers.
-        student_terms: likewise.
+        images: fields of the source.
+        recovery: fields of each recovery, by its class name.
+        scheme: of the quantizer, see :class:`dreamquant.quantization.scheme.Scheme`.
     """
 
-    schedule: Schedule
-    ranges: Ranges = "ema"
-    gradient: Gradient = "straight-through"
-    norms: Norms = "kept"
-    generator_terms: Terms | None = None
-    student_terms: Terms | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A method resolved for one run: nothing left to choose."""
-
-    generator_terms: tuple[Weighted, ...]
-    student_terms: tuple[Weighted, ...]
-    targets: Targets
-    centres: AttentionCentres | None
-    mixup: Mixup | None
-    latent: int
-    schedule: Schedule
-    ranges: Ranges
-    gradient: Gradient
-    norms: Norms
-
-    def lasting(self, iterations: int | None) -> Recipe:
-        """The recipe with its schedule stretched or squeezed; ``None`` leaves it."""
-        if iterations is None:
-            return self
-        return replace(self, schedule=self.schedule.scaled(iterations))
-
-    @property
-    def taps(self) -> frozenset[Tap]:
-        """Everything that the terms read."""
-        terms = (*self.generator_terms, *self.student_terms)
-        return frozenset[Tap]().union(*(weighted.term.taps for weighted in terms))
-
-    @property
-    def generator_asks_student(self) -> bool:
-        """Whether the generator's loss goes through the student."""
-        return any("student" in weighted.term.taps for weighted in self.generator_terms)
+    images: Numbers = field(default_factory=dict)
+    recovery: Mapping[str, Numbers] = field(default_factory=dict)
+    scheme: Numbers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,17 +66,19 @@ class AddOn:
         name: as given after a ``+`` to ``--method``.
         summary: one line.
         paper: where it comes from.
-        generator_terms: beside the method's own.
+        generator_terms: beside those of the method's images.
+        student_terms: beside those that the student minimises.
         targets: in place of the method's one-hot labels.
-        mixup: of the images that the student learns from.
+        views: of the images that the student learns from.
     """
 
     name: str
     summary: str
     paper: Paper
-    generator_terms: Terms
+    generator_terms: Terms = ()
+    student_terms: Terms = ()
     targets: Targets | None = None
-    mixup: Mixup | None = None
+    views: tuple[StudentView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,25 +89,21 @@ class Method:
         name: as given to ``--method``.
         summary: one line.
         paper: where it comes from.
-        generator_terms: minimised by the generator.
-        student_terms: minimised by the student.
+        images: where they come from; ``None`` where the method needs none.
+        recovery: how accuracy comes back, in this order.
+        scheme: what the paper fixes of the quantizer; options override it.
         presets: by name. ``paper`` and ``quick`` are for images of up to 64 pixels,
             ``paper-imagenet`` and ``quick-imagenet`` take their place for larger ones.
-        targets: what is asked of each image.
-        centres: where the teacher's attention is asked to lie; ``None`` asks nothing.
-        latent: length of the generator's noise.
         add_ons: that have joined it.
     """
 
     name: str
     summary: str
     paper: Paper
-    generator_terms: Terms
-    student_terms: Terms
-    presets: Mapping[str, Preset]
-    targets: Targets = field(default_factory=OneHot)
-    centres: AttentionCentres | None = None
-    latent: int = 100
+    images: Source | None
+    recovery: tuple[Recovery, ...]
+    scheme: Numbers = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
     add_ons: tuple[AddOn, ...] = ()
 
     def __add__(self, add_on: AddOn) -> Method:
@@ -146,64 +112,171 @@ class Method:
         Raises:
             MethodError: both ask the same images for different things, or bring the same term.
         """
-        self._require_no_conflict(add_on)
-        return replace(self, name=f"{self.name}+{add_on.name}", add_ons=(*self.add_ons, add_on))
+        both = replace(self, name=f"{self.name}+{add_on.name}", add_ons=(*self.add_ons, add_on))
+        both.joined()
+        return both
 
-    def _require_no_conflict(self, add_on: AddOn) -> None:
-        where = f"--method {self.name}+{add_on.name}"
-        own = [_name(term) for term in (*self.generator_terms, *self._added_terms())]
-        for term in add_on.generator_terms:
-            if _name(term) in own:
-                raise MethodError(f"{_name(term)} would count twice", where=where)
-        taken = self.targets != OneHot() or any(part.targets for part in self.add_ons)
-        if add_on.targets is not None and taken:
-            raise MethodError(
-                f"{self.name} and {add_on.name} ask images for different targets", where=where
-            )
-        if add_on.mixup is not None and any(part.mixup for part in self.add_ons):
-            raise MethodError(f"{self.name} and {add_on.name} both mix images", where=where)
+    def resolved(self, preset: str, image: tuple[int, ...]) -> Method:
+        """The method with a preset's numbers and its add-ons joined; no preset is left.
 
-    def _added_terms(self) -> list[Term | Weighted]:
-        return [term for add_on in self.add_ons for term in add_on.generator_terms]
-
-    def recipe(self, preset: str, image: tuple[int, int, int]) -> Recipe:
-        """The method with the numbers of a preset, for images (C, H, W).
+        Args:
+            preset: its name.
+            image: channels, height and width of the images.
 
         Raises:
             MethodError: there is no preset of that name.
         """
         chosen = self._preset(preset, large=max(image[1:]) > LARGEST_SMALL_IMAGE)
-        return Recipe(
-            generator_terms=_weighted(
-                [*(chosen.generator_terms or self.generator_terms), *self._added_terms()]
-            ),
-            student_terms=_weighted(chosen.student_terms or self.student_terms),
-            targets=next((part.targets for part in self.add_ons if part.targets), self.targets),
-            centres=self.centres,
-            mixup=next((part.mixup for part in self.add_ons if part.mixup), None),
-            latent=self.latent,
-            schedule=chosen.schedule,
-            ranges=chosen.ranges,
-            gradient=chosen.gradient,
-            norms=chosen.norms,
+        return self.with_numbers(chosen).joined()
+
+    def with_numbers(self, preset: Preset) -> Method:
+        """The method with other numbers of its parts.
+
+        Raises:
+            MethodError: they name a part or a field that the method does not have.
+        """
+        images = self.images
+        if preset.images:
+            images = _renumbered(images, preset.images)
+        own = {type(part).__name__ for part in self.recovery}
+        if unknown := sorted(preset.recovery.keys() - own):
+            raise MethodError(f"{self.name} has no recovery {unknown[0]!r}")
+        recovery = tuple(
+            _renumbered(part, preset.recovery.get(type(part).__name__, {}))
+            for part in self.recovery
         )
+        scheme = {**self.scheme, **preset.scheme}
+        return replace(self, images=images, recovery=recovery, scheme=scheme, presets={})
+
+    def joined(self) -> Method:
+        """The method with its add-ons' terms, targets and views among its own."""
+        method = self
+        for add_on in self.add_ons:
+            method = _joined(method, add_on)
+        return method
+
+    @property
+    def iterations(self) -> int:
+        """Steps of all parts whose length can be chosen."""
+        parts = (*self.recovery, *(() if self.images is None else (self.images,)))
+        return sum(part.iterations for part in parts)
+
+    def lasting(self, iterations: int | None) -> Method:
+        """The method stretched or squeezed to so many iterations; ``None`` leaves it."""
+        if iterations is None or not self.iterations:
+            return self
+        method = self._stretched(iterations / self.iterations)
+        return method._with_rest(iterations - method.iterations)
+
+    def _stretched(self, ratio: float) -> Method:
+        images = None if self.images is None else self.images.stretched(ratio)
+        recovery = tuple(part.stretched(ratio) for part in self.recovery)
+        return replace(self, images=images, recovery=recovery)
+
+    def _with_rest(self, rest: int) -> Method:
+        """What rounding each part has lost or gained of the whole goes to the training."""
+        recovery = tuple(
+            replace(part, iterations=max(part.iterations + rest, 0))
+            if isinstance(part, Train)
+            else part
+            for part in self.recovery
+        )
+        return replace(self, recovery=recovery)
+
+    @property
+    def updates(self) -> int:
+        """How often recovery lets the images learn along."""
+        return sum(part.updates for part in self.recovery)
+
+    @property
+    def teacher_taps(self) -> tuple[Tap[Any], ...]:
+        """Everything that its parts read inside the teacher."""
+        return tuple(dict.fromkeys(tap for part in self._parts() for tap in part.teacher_taps))
+
+    @property
+    def student_taps(self) -> tuple[Tap[Any], ...]:
+        """Likewise of the student."""
+        return tuple(dict.fromkeys(tap for part in self._parts() for tap in part.student_taps))
+
+    def _parts(self) -> tuple[Source | Recovery, ...]:
+        return (*self.recovery,) if self.images is None else (self.images, *self.recovery)
 
     def _preset(self, name: str, *, large: bool) -> Preset:
         if large and f"{name}-imagenet" in self.presets:
             return self.presets[f"{name}-imagenet"]
         if name not in self.presets:
             near = difflib.get_close_matches(name.lower(), self.presets, n=1, cutoff=0)
+            meant = f"did you mean {near[0]!r}? " if near else ""
             raise MethodError(
                 f"method {self.name!r} has no preset {name!r}",
                 where="--preset",
-                remedy=f"did you mean {near[0]!r}? It has {', '.join(self.presets)}",
+                remedy=f"{meant}It has {', '.join(self.presets) or 'none'}",
             )
         return self.presets[name]
 
 
+def _renumbered(part: Part, numbers: Numbers) -> Part:
+    known = [] if part is None else [own.name for own in fields(part)]  # type: ignore[arg-type]
+    if unknown := sorted(numbers.keys() - set(known)):
+        raise MethodError(
+            f"{type(part).__name__} has no {unknown[0]!r}",
+            remedy=f"it has {', '.join(known)}",
+        )
+    return replace(part, **numbers) if numbers else part  # type: ignore[type-var]
+
+
+def _joined(method: Method, add_on: AddOn) -> Method:
+    images, recovery = method.images, method.recovery
+    where = f"--method {method.name}"
+    if add_on.generator_terms or add_on.targets is not None:
+        if not isinstance(images, Generator):
+            raise MethodError(f"{add_on.name} joins methods that have a generator", where=where)
+        images = replace(
+            images,
+            terms=_beside(images.terms, add_on.generator_terms, where),
+            targets=_targets(images.targets, add_on, where),
+        )
+    if add_on.student_terms or add_on.views:
+        recovery = _student_side(recovery, add_on, where)
+    return replace(method, images=images, recovery=recovery)
+
+
+def _student_side(
+    recovery: tuple[Recovery, ...], add_on: AddOn, where: str
+) -> tuple[Recovery, ...]:
+    if not any(isinstance(part, Train) for part in recovery):
+        raise MethodError(f"{add_on.name} joins methods that train the student", where=where)
+    joined: list[Recovery] = []
+    for part in recovery:
+        if isinstance(part, Train):
+            kinds = {type(view) for view in part.views}
+            if any(type(view) in kinds for view in add_on.views):
+                raise MethodError(
+                    f"{add_on.name} brings a view of images that the method has", where=where
+                )
+            terms = _beside(part.terms, add_on.student_terms, where)
+            part = replace(part, terms=terms, views=(*part.views, *add_on.views))
+        joined.append(part)
+    return tuple(joined)
+
+
+def _beside(own: Terms, added: Terms, where: str) -> Terms:
+    names = [_name(term) for term in own]
+    for term in added:
+        if _name(term) in names:
+            raise MethodError(f"{_name(term)} would count twice", where=where)
+    return (*own, *added)
+
+
+def _targets(own: Targets, add_on: AddOn, where: str) -> Targets:
+    if add_on.targets is None:
+        return own
+    if own != OneHot():
+        raise MethodError(
+            f"the method and {add_on.name} ask images for different targets", where=where
+        )
+    return add_on.targets
+
+
 def _name(term: Term | Weighted) -> str:
     return term.name if isinstance(term, Weighted) else type(term).__name__
-
-
-def _weighted(terms: Terms) -> tuple[Weighted, ...]:
-    return tuple(term if isinstance(term, Weighted) else Weighted(1.0, term) for term in terms)

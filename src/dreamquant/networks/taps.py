@@ -1,17 +1,71 @@
-"""Taps: what a forward pass computes inside, read without touching the network."""
+"""Taps: what a forward pass computes inside, read without touching the network.
+
+A tap is a value (a frozen dataclass). ``require`` refuses a network that lacks what the tap reads,
+before a run begins; ``watch`` collects it during a forward pass; ``value`` is what a term gets.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dreamquant import distributed
+from dreamquant.errors import NetworkError
+from dreamquant.networks.probe import batch_norms
+
 Watched = TypeVar("Watched", bound=nn.Module)
+Value = TypeVar("Value")
+Collected = Callable[[], tuple[Tensor, ...]]
+
+
+class Tap(ABC, Generic[Value]):
+    """Something inside a network that terms read; a frozen dataclass: equal taps are one."""
+
+    @abstractmethod
+    def require(self, network: nn.Module, example: Tensor) -> None:
+        """Refuse a network that has nothing to read here.
+
+        Args:
+            network: in eval mode.
+            example: normalised images (B, C, H, W).
+
+        Raises:
+            NetworkError: it says in words what the network lacks.
+        """
+
+    @abstractmethod
+    def watch(self, network: nn.Module) -> AbstractContextManager[Collected]:
+        """Collect during one forward pass; call what it yields afterwards for the tensors."""
+
+    @abstractmethod
+    def value(self, tensors: Sequence[Tensor]) -> Value:
+        """What a term gets, made of the tensors that were collected."""
+
+
+@dataclass(frozen=True)
+class Output(Tap[Tensor]):
+    """The network's output (B, classes)."""
+
+    def require(self, network: nn.Module, example: Tensor) -> None:
+        """Every network has one."""
+
+    def watch(self, network: nn.Module) -> AbstractContextManager[Collected]:
+        """Nothing to collect: the forward pass returns it."""
+        return nullcontext(lambda: ())
+
+    def value(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The output, which a view gives by itself."""
+        return tensors[0]
 
 
 class ChannelStatistics(NamedTuple):
@@ -64,31 +118,107 @@ def entering(
             handle.remove()
 
 
-@contextmanager
-def batch_norm_inputs(norms: Sequence[nn.Module]) -> Iterator[list[ChannelStatistics]]:
-    """Collect the batch statistics of what enters each batch norm during a forward pass.
+class Layer(NamedTuple):
+    """One batch norm's share of :class:`Statistics`, F its channels."""
 
-    Args:
-        norms: batch norm modules; those the forward pass does not run add nothing.
+    mean: Tensor
+    var: Tensor
+    stored_mean: Tensor
+    stored_var: Tensor
 
-    Yields:
-        A list that fills in the order executed, with gradient to the images.
+
+@dataclass(frozen=True)
+class Statistics:
+    """What entered the batch norms, beside what they remember of the training data.
+
+    The vectors hold the channels of all layers, in the order executed.
+
+    Attributes:
+        mean: (F,) of the batch; (B, F) of each image where the tap asks for images apart.
+        var: biased variance, likewise.
+        stored_mean: (F,) what the network remembers.
+        stored_var: (F,) likewise.
+        sizes: channels of each layer.
     """
-    collected: list[ChannelStatistics] = []
 
-    def collect(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        collected.append(channel_statistics(inputs[0]))
+    mean: Tensor
+    var: Tensor
+    stored_mean: Tensor
+    stored_var: Tensor
+    sizes: tuple[int, ...]
 
-    with entering(norms, collect):
-        yield collected
+    @cached_property
+    def weight(self) -> Tensor:
+        """(F,) such that a weighted sum averages over a layer's channels, then over layers."""
+        parts = [torch.full((size,), 1 / (size * len(self.sizes))) for size in self.sizes]
+        return torch.cat(parts).to(self.stored_mean)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The same, layer by layer."""
+        vectors = (self.mean, self.var, self.stored_mean, self.stored_var)
+        return [
+            Layer(*parts)
+            for parts in zip(
+                *(torch.split(v, list(self.sizes), dim=-1) for v in vectors), strict=True
+            )
+        ]
 
 
-@contextmanager
-def execution_order(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
-    """Collect which of ``modules`` a forward pass runs, in order, once per run."""
-    executed: list[nn.Module] = []
-    with entering(modules, lambda module, _: executed.append(module)):
-        yield executed
+@dataclass(frozen=True)
+class BatchNormInputs(Tap[Statistics]):
+    """Statistics of what enters each batch norm; its value is a :class:`Statistics`.
+
+    Attributes:
+        per_image: keep images apart (ZeroQ) in place of the whole batch's statistics.
+    """
+
+    per_image: bool = False
+
+    def require(self, network: nn.Module, example: Tensor) -> None:
+        """Refuse a network whose forward pass runs no batch norm with stored statistics."""
+        norms = [norm for _, norm in batch_norms(network)]
+        ran: list[nn.Module] = []
+        with torch.no_grad(), entering(norms, lambda norm, _: ran.append(norm)):
+            network(example)
+        if ran:
+            return
+        lack = "none of its batch norms ever runs" if norms else "it has none"
+        raise NetworkError(
+            f"the method reads batch-norm statistics, and {lack}",
+            where="--method",
+            remedy="choose a method that reads none: `dreamquant methods` says what each one reads",
+        )
+
+    @contextmanager
+    def watch(self, network: nn.Module) -> Iterator[Collected]:
+        """Collect four vectors of each batch norm, in the order executed."""
+        collected: list[Layer] = []
+
+        def collect(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+            measured = image_statistics if self.per_image else channel_statistics
+            stored = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+            collected.append(Layer(*measured(inputs[0]), *stored))
+
+        with entering([norm for _, norm in batch_norms(network)], collect):
+            yield lambda: tuple(tensor for layer in collected for tensor in layer)
+
+    def value(self, tensors: Sequence[Tensor]) -> Statistics:
+        """The vectors of all layers; of a batch, over all processes."""
+        mean, var, stored_mean, stored_var = (
+            torch.cat([*tensors[part::4]], dim=-1) for part in range(4)
+        )
+        if not self.per_image:
+            mean, var = distributed.moments(mean, var)
+        sizes = tuple(len(stored) for stored in tensors[2::4])
+        return Statistics(mean, var, stored_mean, stored_var, sizes)
+
+
+def image_statistics(x: Tensor) -> ChannelStatistics:
+    """Mean and biased variance of each image's channels: (B, F) each, of ``x`` (B, F, ...)."""
+    over = tuple(range(2, x.dim()))
+    var, mean = torch.var_mean(x.float(), over, correction=0)
+    return ChannelStatistics(mean, var)
 
 
 @contextmanager
@@ -136,21 +266,94 @@ def is_relu(
     return function in _ALWAYS_RELU
 
 
-class LastReluMap(TorchFunctionMode):
-    """Keeps the last feature map (B, F, h, w) that leaves a ReLU during a forward pass.
-
-    Attributes:
-        found: the map, with its graph; ``None`` before the first.
-    """
+class _LastReluMap(TorchFunctionMode):
+    """Keeps the last feature map (B, F, h, w) that leaves a ReLU during a forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: Tensor | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func``; if it is a ReLU of a map, keep its result."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if is_relu(func, args, kwargs) and result.dim() == 4:
             self.found = result
         return result
+
+
+@dataclass(frozen=True)
+class LastMap(Tap[Tensor]):
+    """The last feature map (B, F, h, w) that leaves a ReLU, float32."""
+
+    def require(self, network: nn.Module, example: Tensor) -> None:
+        """Refuse a network in which no ReLU yields a feature map."""
+        with torch.no_grad(), self.watch(network) as collected:
+            network(example)
+        if not collected():
+            raise NetworkError(
+                "the method reads the last feature map, and no ReLU of the network yields one",
+                remedy="use a method without attention or robustness terms, such as gdfq",
+            )
+
+    @contextmanager
+    def watch(self, network: nn.Module) -> Iterator[Collected]:
+        """Collect the map; nothing where there is none."""
+        with _LastReluMap() as mode:
+            yield lambda: () if mode.found is None else (mode.found.float(),)
+
+    def value(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The map."""
+        return tensors[0]
+
+
+@dataclass(frozen=True)
+class Outputs(Tap[tuple[Tensor, ...]]):
+    """What leaves the modules whose name matches; the value is a tuple in the order executed.
+
+    Attributes:
+        pattern: of names in the user's module, as a shell matches files: ``layer*``.
+    """
+
+    pattern: str
+
+    def require(self, network: nn.Module, example: Tensor) -> None:
+        """Refuse a network that runs no such module."""
+        with torch.no_grad(), self.watch(network) as collected:
+            network(example)
+        if not collected():
+            raise NetworkError(
+                f"the method reads the outputs of modules named {self.pattern!r}, and the network "
+                "runs none",
+                where="--method",
+                remedy="choose another method: `dreamquant methods` says what each one reads",
+            )
+
+    @contextmanager
+    def watch(self, network: nn.Module) -> Iterator[Collected]:
+        """Collect the output of each matching module that returns one tensor."""
+        collected: list[Tensor] = []
+
+        def collect(_: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                collected.append(output)
+
+        handles = [
+            module.register_forward_hook(collect)
+            for name, module in _own(network).named_modules()
+            if fnmatchcase(name, self.pattern)
+        ]
+        try:
+            yield lambda: tuple(collected)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All of them, float32."""
+        return tuple(tensor.float() for tensor in tensors)
+
+
+def _own(network: nn.Module) -> nn.Module:
+    """The user's module inside a student, so that names are the teacher's."""
+    inner = getattr(network, "network", None)
+    return inner if isinstance(inner, nn.Module) else network

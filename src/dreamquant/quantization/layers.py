@@ -47,12 +47,14 @@ class Quantizer(nn.Module):
 
     start: Tensor
     zero_point: Tensor
+    placed: Tensor  # whether a range is in force
 
     def __init__(self, bits: int, grid: Grid, shape: tuple[int, ...], *, learned: bool) -> None:
         super().__init__()
         self.bits, self.grid = bits, grid
         self.register_buffer("start", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.register_buffer("placed", torch.zeros((), dtype=torch.bool))
         self.growth = nn.Parameter(torch.zeros(shape)) if learned else None
 
     @property
@@ -65,6 +67,7 @@ class Quantizer(nn.Module):
         """Put a scale and a zero-point in force; one that is learned starts from there."""
         self.start.copy_(scale.view_as(self.start))
         self.zero_point.copy_(zero_point.view_as(self.zero_point))
+        self.placed.fill_(True)
         if self.growth is not None:
             self.growth.zero_()
 
@@ -301,6 +304,10 @@ class Student(nn.Module):
             for name, tensor in self.network.state_dict().items()
             if isinstance(tensor, Tensor) and not name.startswith(quantized)
         }
+
+    def ranges_set(self) -> bool:
+        """Whether every activation quantizer has a range."""
+        return all(bool(quantizer.placed) for quantizer in self.activation_quantizers().values())
 
     def observe(self, observing: bool) -> None:
         """Let activation ranges follow the data, or freeze them where they are."""

@@ -12,7 +12,6 @@ from dreamquant.errors import SchemeError
 Placement = Literal["relu-output", "layer-input"]
 Ranges = Literal["ema", "learned"]
 Gradient = Literal["straight-through", "clipped"]
-Norms = Literal["kept", "matched"]
 
 _NOTATION = re.compile(r"w([0-9]{1,9})a([0-9]{1,9})", re.IGNORECASE)
 _LEAST, _MOST = 2, 8
@@ -29,7 +28,7 @@ class Bits:
         for bits in (self.weight, self.activation):
             if not _LEAST <= bits <= _MOST:
                 raise SchemeError(
-                    f"{bits} bits cannot be had",
+                    f"{bits} {'bit is' if bits == 1 else 'bits are'} not supported",
                     where=f"--bits {self}",
                     remedy=f"choose {_LEAST} to {_MOST} bits for weights and for activations",
                 )
@@ -70,8 +69,6 @@ class Scheme:
             both where they round with the least squared error and trains the step sizes.
         gradient: through the rounding: ``straight-through`` everywhere, or ``clipped`` to zero
             where a value was clamped. Learned ranges imply ``clipped``.
-        norms: statistics of batch norms: ``kept`` are the teacher's; ``matched`` ones make up for
-            what rounding did to their channels, before the student learns.
         momentum: of the moving range.
         overrides: ``(pattern, bits)`` pairs; the last pattern that matches a layer's name wins.
         joins: bits of tensors that sums, concatenations, poolings or several layers read; such a
@@ -89,7 +86,6 @@ class Scheme:
     first_last_bits: int | None = None
     ranges: Ranges = "ema"
     gradient: Gradient = "straight-through"
-    norms: Norms = "kept"
     momentum: float = 0.9
     overrides: tuple[tuple[str, Bits], ...] = ()
     joins: int | None = None
@@ -99,11 +95,12 @@ class Scheme:
             ("--placement", self.placement, get_args(Placement)),
             ("--ranges", self.ranges, get_args(Ranges)),
             ("--gradient", self.gradient, get_args(Gradient)),
-            ("--norms", self.norms, get_args(Norms)),
         ):
             if value not in choices:
                 raise SchemeError(
-                    f"{value!r} is no choice", where=option, remedy=f"choose {' or '.join(choices)}"
+                    f"{value!r} is not a choice",
+                    where=option,
+                    remedy=f"choose {' or '.join(choices)}",
                 )
         _require_bits(self.first_last_bits, "--first-last")
         _require_bits(self.joins, "--joins")
@@ -136,5 +133,7 @@ class Scheme:
 def _require_bits(bits: int | None, option: str) -> None:
     if bits is not None and not _LEAST <= bits <= _MOST:
         raise SchemeError(
-            f"{bits} bits cannot be had", where=option, remedy=f"choose {_LEAST} to {_MOST} bits"
+            f"{bits} {'bit is' if bits == 1 else 'bits are'} not supported",
+            where=option,
+            remedy=f"choose {_LEAST} to {_MOST} bits",
         )

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,21 +14,22 @@ import torch
 
 from dreamquant.errors import DreamQuantError, ResultError
 from dreamquant.methods import find_method
-from dreamquant.methods.method import Method, Recipe
+from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.layers import SYMMETRIC_BITS
 from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.results.files import read_json
 from dreamquant.terms.contract import Weighted
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 # What a record of other fields, types or values ends in.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, DreamQuantError)
 _NORMS = {
     "kept": "the teacher's statistics",
-    "matched": "the teacher's statistics, moved and stretched as rounding moved and stretched "
+    "re-estimated": "the teacher's statistics, moved and stretched as rounding moved and stretched "
     "their channels on synthetic images",
 }
 _VERSIONED = ("dreamquant", "torch", "numpy", "safetensors", "accelerate")
@@ -48,20 +49,21 @@ def describe_network(network: Network) -> dict[str, Any]:
     }
 
 
-def describe_method(method: Method, preset: str, recipe: Recipe) -> dict[str, Any]:
-    """Which method, resolved to its terms and numbers."""
+def describe_method(method: Method, preset: str) -> dict[str, Any]:
+    """Which method, with its parts and numbers as they were run.
+
+    Args:
+        method: resolved.
+        preset: whose numbers it has.
+    """
     return {
         "name": method.name,
         "paper": asdict(method.paper),
         "add_ons": [{"name": part.name, "paper": asdict(part.paper)} for part in method.add_ons],
         "preset": preset,
-        "generator_terms": [describe_term(term) for term in recipe.generator_terms],
-        "student_terms": [describe_term(term) for term in recipe.student_terms],
-        "targets": describe_part(recipe.targets),
-        "centres": describe_part(recipe.centres),
-        "mixup": describe_part(recipe.mixup),
-        "latent": recipe.latent,
-        "schedule": asdict(recipe.schedule),
+        "images": describe_part(method.images),
+        "recovery": [describe_part(part) for part in method.recovery],
+        "scheme": dict(method.scheme),
     }
 
 
@@ -82,18 +84,26 @@ def _name_to_ask_for(method: Method) -> str | None:
         return None
 
 
-def describe_part(part: object) -> dict[str, Any] | None:
-    """A part's name and numbers; ``None`` where the method has none."""
-    return None if part is None else {"part": type(part).__name__, **vars(part)}
-
-
-def describe_term(weighted: Weighted) -> dict[str, Any]:
-    """A term's weight, name and numbers."""
-    return {"weight": weighted.weight, "term": weighted.name, **vars(weighted.term)}
+def describe_part(part: Any) -> Any:
+    """A part of a method as plain values: its name, its numbers, and the parts it is made of."""
+    if isinstance(part, Weighted):
+        return {"weight": part.weight, **describe_part(part.term)}
+    if is_dataclass(part) and not isinstance(part, type):
+        values = {each.name: describe_part(getattr(part, each.name)) for each in fields(part)}
+        return {"part": type(part).__name__, **values}
+    if isinstance(part, (list, tuple)):
+        return [describe_part(each) for each in part]
+    return part
 
 
 def describe_protocol(
-    network: Network, scheme: Scheme, *, seed: int, precision: str, accumulate: int
+    network: Network,
+    scheme: Scheme,
+    method: Method,
+    *,
+    seed: int,
+    precision: str,
+    accumulate: int,
 ) -> dict[str, Any]:
     """All that must be equal for two accuracies to be compared."""
     ends = scheme.first_last_bits
@@ -109,13 +119,20 @@ def describe_protocol(
         "activations": f"affine, per tensor, static, {step or 'moving min-max'}",
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
         **_stored(scheme),
-        "batch_norm": f"float, {_NORMS[scheme.norms]}",
+        "batch_norm": f"float, {_norms(method)}",
         "iteration": "last",
         "teacher_sha256": network.weights_sha256,
         "seed": seed,
         "training_precision": precision,
         "accumulate": accumulate,
     }
+
+
+def _norms(method: Method) -> str:
+    reestimated = any(
+        isinstance(part, ReestimateNorms) and part.batches for part in method.recovery
+    )
+    return _NORMS["re-estimated" if reestimated else "kept"]
 
 
 def describe_distillation(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamquant.terms.attention import CENTRE
+
 
 class Targets(Protocol):
     """A way to choose targets: labels (B,) as int64, or soft ones (B, classes) that sum to 1."""
+
+    @property
+    def copies(self) -> int:
+        """Consecutive images that share a target."""
+        ...
 
     def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
         """Targets for a batch, on the device of ``random``."""
@@ -54,6 +61,7 @@ class LowCorrelation:
     lowest: float = 0.6
     per_class: int = 4
     tries: int = 8
+    copies: ClassVar[int] = 1
 
     def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
         """Soft labels (batch, classes) from the table, on the device of ``random``."""
@@ -89,17 +97,42 @@ def _candidates(
     return soft
 
 
+class Condition(Protocol):
+    """Something else to ask of images, (B, width)."""
+
+    @property
+    def name(self) -> str:
+        """By which terms read it."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Numbers an image."""
+        ...
+
+    @property
+    def copies(self) -> int:
+        """Consecutive images that share a condition."""
+        ...
+
+    def sample(self, batch: int, random: torch.Generator) -> Tensor:
+        """Conditions for a batch, on the device of ``random``."""
+        ...
+
+
 @dataclass(frozen=True)
 class AttentionCentres:
     """Attention centres drawn uniformly from the middle of the image (ACQ; numbers ours).
 
     Attributes:
-        margin: share of the side left free on every edge.
+        margin: fraction of the side left free on every edge.
         copies: consecutive images that share a centre.
     """
 
     margin: float = 0.2
     copies: int = 2
+    name: ClassVar[str] = CENTRE
+    width: ClassVar[int] = 2
 
     def sample(self, batch: int, random: torch.Generator) -> Tensor:
         """Centres (batch, 2), row then column in [margin, 1 - margin] of the image's side."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamquant import distributed
+from dreamquant.networks.taps import Output
 from dreamquant.terms.contract import Step, Term
 
 
@@ -42,11 +43,12 @@ class Band(Term):
 
     lower: float
     upper: float
-    taps = frozenset({"student"})
+    formula = "E[max(λ_l - H', 0)] + E[max(H' - λ_u, 0)]"
+    student_taps = (Output(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The mean distance to the band, a scalar in [0, 1]."""
-        h = normalised_disagreement_entropy(step.teacher.logits, step.student.logits)
+        h = normalised_disagreement_entropy(step.teacher.output, step.student.output)
         return F.relu(self.lower - h).mean() + F.relu(h - self.upper).mean()
 
 
@@ -60,11 +62,12 @@ class Balance(Term):
 
     disagree: float
     agree: float
-    taps = frozenset({"student"})
+    formula = "α_ds CE(softmax(z_p - z_q), y) + α_as CE(softmax(z_p + z_q), y)"
+    student_taps = (Output(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The weighted cross-entropies in nats, a scalar >= 0."""
-        z_p, z_q = step.teacher.logits, step.student.logits
+        z_p, z_q = step.teacher.output, step.student.output
         apart = F.cross_entropy(z_p - z_q, step.targets)
         together = F.cross_entropy(z_p + z_q, step.targets)
         return self.disagree * apart + self.agree * together

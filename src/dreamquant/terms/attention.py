@@ -14,13 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamquant.networks.taps import LastMap
 from dreamquant.terms.contract import Step, Term
+
+CENTRE = "attention centre"  # the condition: (B, 2), row then column in [0, 1] of the side
 
 
 def attention_map(activation: Tensor) -> Tensor:
     """``Σ_c A_c²`` normalised to sum 1 over positions: (B, F, h, w) to (B, h, w)."""
     energy = activation.square().sum(1)
     return energy / energy.sum((1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def pooled(activation: Tensor) -> Tensor:
+    """A feature map's mean over positions: (B, F, h, w) to (B, F)."""
+    return activation.mean((2, 3))
 
 
 def attention_centre(attention: Tensor) -> Tensor:
@@ -37,12 +45,13 @@ def attention_centre(attention: Tensor) -> Tensor:
 class CentreMatching(Term):
     """``E ||c(x) - c*||²``: the teacher's attention centre against the one asked for."""
 
-    taps = frozenset({"activation"})
+    formula = "E ||c(x) - c*||²"
+    teacher_taps = (LastMap(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The squared distance in units of the image's side, a scalar in [0, 2]."""
-        centre = attention_centre(attention_map(step.teacher.activation))
-        return (centre - step.centres).square().sum(1).mean()
+        centre = attention_centre(attention_map(step.teacher[LastMap()]))
+        return (centre - step.condition(CENTRE)).square().sum(1).mean()
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,12 @@ class PairDiversity(Term):
     """
 
     cap: float = 1.0
-    taps = frozenset({"activation"})
+    formula = "-E[min(||f(x₁) - f(x₂)||₁ / ||z₁ - z₂||₁, cap)]"
+    teacher_taps = (LastMap(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The negative ratio, a scalar in [-cap, 0]."""
-        features, noise = step.teacher.features, step.noise
+        features, noise = pooled(step.teacher[LastMap()]), step.latent
         apart = (features[0::2] - features[1::2]).abs().mean(1)
         drawn = (noise[0::2] - noise[1::2]).abs().mean(1)
         return -(apart / drawn.clamp(min=1e-5)).clamp(max=self.cap).mean()
@@ -75,10 +85,11 @@ class ModeConsistency(Term):
     factor hw makes the penalty independent of the map's size.
     """
 
-    taps = frozenset({"activation"})
+    formula = "E Σ_uv (M_eval - M_train)² · hw"
+    teacher_taps = (LastMap(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The squared difference, a scalar >= 0."""
-        evaluating = attention_map(step.teacher.activation)
-        training = attention_map(step.teacher.in_training_mode.activation)
+        evaluating = attention_map(step.teacher[LastMap()])
+        training = attention_map(step.teacher.in_training_mode[LastMap()])
         return F.mse_loss(evaluating, training) * evaluating[0].numel() ** 2

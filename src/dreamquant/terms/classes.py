@@ -14,6 +14,8 @@ from dreamquant.terms.contract import Step, Term
 class TeacherCrossEntropy(Term):
     """``CE(z_p(x), y)``, mean over the batch. GDFQ (ECCV 2020), eq. 2."""
 
+    formula = "CE(z_p(x), y)"
+
     def __call__(self, step: Step) -> Tensor:
         """The cross-entropy in nats, a scalar >= 0."""
-        return F.cross_entropy(step.teacher.logits, step.targets)
+        return F.cross_entropy(step.teacher.output, step.targets)

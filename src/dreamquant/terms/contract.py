@@ -3,100 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-Tap = Literal["statistics", "activation", "student"]
+from dreamquant.networks.taps import Tap, Value
 
 
-class Statistics(NamedTuple):
-    """Batch-norm statistics of all layers in one vector each; F is the channels of all layers.
+class View(Protocol):
+    """A network on a batch of images; gradients reach the images.
 
-    Attributes:
-        mean: (F,) of the batch norms' inputs on this batch.
-        var: (F,) biased variance of the same.
-        stored_mean: (F,) what the teacher remembers of its training data.
-        stored_var: (F,) likewise.
-        share: (F,) weight of each channel, such that a weighted sum averages over a layer's
-            channels and then over layers; sums to 1.
+    One forward pass serves the output and all taps that the run's terms declare.
     """
 
-    mean: Tensor
-    var: Tensor
-    stored_mean: Tensor
-    stored_var: Tensor
-    share: Tensor
-
-
-class Answer(NamedTuple):
-    """What the teacher makes of a batch.
-
-    Attributes:
-        logits: (B, classes).
-        activation: (B, F, h, w), the last feature map that leaves a ReLU.
-    """
-
-    logits: Tensor
-    activation: Tensor
-
     @property
-    def features(self) -> Tensor:
-        """The map pooled over space, (B, F)."""
-        return self.activation.mean((2, 3))
-
-
-class TeacherView(Protocol):
-    """The teacher on this step's images; gradients reach the images."""
-
-    @property
-    def logits(self) -> Tensor:
-        """(B, classes)."""
+    def output(self) -> Tensor:
+        """(B, classes), float32."""
         ...
 
-    @property
-    def statistics(self) -> Statistics:
-        """Batch-norm statistics of the same forward pass."""
-        ...
+    def __getitem__(self, tap: Tap[Value]) -> Value:
+        """What the tap read in the same forward pass.
 
-    @property
-    def answer(self) -> Answer:
-        """Logits and last feature map of the same forward pass."""
-        ...
-
-    @property
-    def activation(self) -> Tensor:
-        """The last feature map (B, F, h, w)."""
-        ...
-
-    @property
-    def features(self) -> Tensor:
-        """The last feature map pooled over space, (B, F)."""
-        ...
-
-    @property
-    def in_training_mode(self) -> Answer:
-        """The answer with batch norm on the batch's own statistics; nothing is updated."""
-        ...
-
-    def on(self, images: Tensor) -> Answer:
-        """The answer to other images."""
-        ...
-
-    def under_weight_noise(self, noise: float) -> Answer:
-        """The answer of a copy with Gaussian noise on its weights, in units of their deviation."""
+        Raises:
+            MethodError: the term that reads it does not declare it.
+        """
         ...
 
 
-class StudentView(Protocol):
-    """The student on this step's images; gradients reach the images and its parameters."""
+class TeacherView(View, Protocol):
+    """The teacher on this step's images, and what else it can be asked."""
 
     @property
-    def logits(self) -> Tensor:
-        """(B, classes)."""
+    def in_training_mode(self) -> View:
+        """The same images with batch norm on the batch's own statistics; nothing is updated."""
+        ...
+
+    def on(self, images: Tensor) -> View:
+        """The teacher on other images."""
+        ...
+
+    def under_weight_noise(self, noise: float) -> View:
+        """A copy with Gaussian noise on its weights, in units of each weight tensor's deviation."""
         ...
 
 
@@ -114,18 +64,21 @@ class Step(Protocol):
         ...
 
     @property
-    def noise(self) -> Tensor:
-        """What the generator made the images from, (B, latent)."""
+    def latent(self) -> Tensor:
+        """What a generator made the images from, (B, latent)."""
         ...
 
-    @property
-    def centres(self) -> Tensor:
-        """Attention centres asked for, (B, 2), row then column in [0, 1] of the side."""
+    def condition(self, name: str) -> Tensor:
+        """What else was asked of each image, (B, ...), by name.
+
+        Raises:
+            MethodError: the method asks for no such thing.
+        """
         ...
 
     @property
     def student_learns(self) -> bool:
-        """Whether the student's warm-up is over."""
+        """Whether the student is trained in this step."""
         ...
 
     @property
@@ -134,7 +87,7 @@ class Step(Protocol):
         ...
 
     @property
-    def dice(self) -> torch.Generator:
+    def choice(self) -> torch.Generator:
         """For random choices, on the CPU."""
         ...
 
@@ -144,11 +97,11 @@ class Step(Protocol):
         ...
 
     @property
-    def student(self) -> StudentView:
+    def student(self) -> View:
         """The quantized network Q on the images."""
         ...
 
-    def on_noise(self, measure: Callable[[Step], Tensor]) -> Tensor:
+    def reference(self, measure: Callable[[Step], Tensor]) -> Tensor:
         """``measure`` of a step whose images are Gaussian noise, taken once a run, detached."""
         ...
 
@@ -156,11 +109,16 @@ class Step(Protocol):
 class Term(ABC):
     """A loss: a frozen dataclass of the paper's numbers, called on a step.
 
-    A subclass lists in ``taps`` what it reads beyond the images, the targets and the teacher's
-    logits, so that a run computes nothing that no term asks for.
+    Attributes:
+        formula: as the method's page prints it.
+        teacher_taps: what it reads inside the teacher; the output needs no tap.
+        student_taps: what it reads of the student, ``(Output(),)`` for its output alone; empty
+            for a term that never asks the student.
     """
 
-    taps: ClassVar[frozenset[Tap]] = frozenset()
+    formula: ClassVar[str] = ""
+    teacher_taps: ClassVar[tuple[Tap[Any], ...]] = ()
+    student_taps: ClassVar[tuple[Tap[Any], ...]] = ()
 
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:
@@ -182,3 +140,21 @@ class Weighted:
     def name(self) -> str:
         """The term's class name, which logs use."""
         return type(self.term).__name__
+
+
+Terms = Sequence[Term | Weighted]
+
+
+def weighted(terms: Terms) -> tuple[Weighted, ...]:
+    """Every term with its weight, 1 where none is given."""
+    return tuple(term if isinstance(term, Weighted) else Weighted(1.0, term) for term in terms)
+
+
+def teacher_taps(terms: Terms) -> tuple[Tap[Any], ...]:
+    """All that terms read inside the teacher, each once, in the order of the terms."""
+    return tuple(dict.fromkeys(tap for w in weighted(terms) for tap in w.term.teacher_taps))
+
+
+def student_taps(terms: Terms) -> tuple[Tap[Any], ...]:
+    """Likewise of the student; empty where no term asks it."""
+    return tuple(dict.fromkeys(tap for w in weighted(terms) for tap in w.term.student_taps))

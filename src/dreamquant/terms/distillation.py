@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamquant.networks.taps import Output
 from dreamquant.terms.adaptability import entropy
 from dreamquant.terms.contract import Step, Term
 
@@ -15,11 +16,12 @@ from dreamquant.terms.contract import Step, Term
 class StudentCrossEntropy(Term):
     """``CE(z_q(x), y)``, mean over the batch. GDFQ (ECCV 2020), eq. 5."""
 
-    taps = frozenset({"student"})
+    formula = "CE(z_q(x), y)"
+    student_taps = (Output(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The cross-entropy in nats, a scalar >= 0."""
-        return F.cross_entropy(step.student.logits, step.targets)
+        return F.cross_entropy(step.student.output, step.targets)
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class KnowledgeDistillation(Term):
     """
 
     temperature: float
-    taps = frozenset({"student"})
+    formula = "T² KL(softmax(z_p/T) || softmax(z_q/T))"
+    student_taps = (Output(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The divergence in nats per class, a scalar >= 0."""
         t = self.temperature
-        log_p = F.log_softmax(step.teacher.logits / t, dim=1)
-        log_q = F.log_softmax(step.student.logits / t, dim=1)
+        log_p = F.log_softmax(step.teacher.output / t, dim=1)
+        log_q = F.log_softmax(step.student.output / t, dim=1)
         # Not kl_div's own "mean": PyTorch warns that it will come to divide by B alone.
         return t**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).mean()
 
@@ -51,9 +54,10 @@ class DifferenceEntropy(Term):
     """
 
     temperature: float
-    taps = frozenset({"student"})
+    formula = "-T² E[H(softmax((z_p - z_q)/T))]"
+    student_taps = (Output(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The negative entropy in nats, a scalar in [-T² log C, 0]."""
         t = self.temperature
-        return -(t**2) * entropy((step.teacher.logits - step.student.logits) / t).mean()
+        return -(t**2) * entropy((step.teacher.output - step.student.output) / t).mean()

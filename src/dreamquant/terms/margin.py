@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamquant.networks.taps import Output
 from dreamquant.terms.contract import Step, Term
 
 Kind = Literal["kernel", "repulsion", "random-margin"]
@@ -37,13 +38,14 @@ class GaussianMargin(Term):
 
     kind: Kind = "random-margin"
     sigma: float = 1.0
-    taps = frozenset({"student"})
+    formula = "kernel: E[exp(-d²/2σ²)]; repulsion: -E[w d]; random-margin: E[max(m - d, 0)]"
+    student_taps = (Output(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The loss, a scalar; zero while the student only watches."""
         if not step.student_learns:
             return step.images.new_zeros(())
-        gap = (step.teacher.logits - step.student.logits).abs().mean(1)
+        gap = (step.teacher.output - step.student.output).abs().mean(1)
         kernel = (-gap.square() / (2 * self.sigma**2)).exp()
         if self.kind == "kernel":
             return kernel.mean()

@@ -18,18 +18,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamquant.synthesis.views import random_view
-from dreamquant.terms.contract import Answer, Step, Term
+from dreamquant.networks.taps import LastMap
+from dreamquant.terms.attention import pooled
+from dreamquant.terms.augment import random_view
+from dreamquant.terms.contract import Step, Term, View
 
 
-def inconsistency(clean: Answer, perturbed: Sequence[Answer]) -> Tensor:
+def inconsistency(clean: View, perturbed: Sequence[View]) -> Tensor:
     """How far perturbed answers lie from the clean one, (2, B), averaged over perturbations.
 
     Row 0: ``1 - cos`` of the pooled features, in [0, 2]. Row 1: L1 of the probabilities, in [0, 2].
     """
-    probabilities = clean.logits.softmax(1)
-    feature = [1 - F.cosine_similarity(clean.features, p.features, dim=1) for p in perturbed]
-    prediction = [(probabilities - p.logits.softmax(1)).abs().sum(1) for p in perturbed]
+    probabilities = clean.output.softmax(1)
+    features = pooled(clean[LastMap()])
+    feature = [1 - F.cosine_similarity(features, pooled(p[LastMap()]), dim=1) for p in perturbed]
+    prediction = [(probabilities - p.output.softmax(1)).abs().sum(1) for p in perturbed]
     return torch.stack([torch.stack(feature).mean(0), torch.stack(prediction).mean(0)])
 
 
@@ -44,16 +47,17 @@ class InputRobustness(Term):
 
     views: int = 1
     threshold: float = 0.5
-    taps = frozenset({"activation"})
+    formula = "Σ_k E[max(D_k(x) - ε_k, 0)]"
+    teacher_taps = (LastMap(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The excess inconsistency, a scalar in [0, 4]."""
-        return _excess(self.inconsistency(step), step.on_noise(self.inconsistency), self.threshold)
+        return _excess(self.inconsistency(step), step.reference(self.inconsistency), self.threshold)
 
     def inconsistency(self, step: Step) -> Tensor:
         """Of the step's images under random views, (2, B)."""
-        views = (random_view(step.images, step.dice) for _ in range(self.views))
-        return inconsistency(step.teacher.answer, [step.teacher.on(view) for view in views])
+        views = (random_view(step.images, step.choice) for _ in range(self.views))
+        return inconsistency(step.teacher, [step.teacher.on(view) for view in views])
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,17 @@ class WeightRobustness(Term):
     copies: int = 1
     noise: float = 0.02
     threshold: float = 0.5
-    taps = frozenset({"activation"})
+    formula = "Σ_k E[max(D_k(x) - ε_k, 0)]"
+    teacher_taps = (LastMap(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The excess inconsistency, a scalar in [0, 4]."""
-        return _excess(self.inconsistency(step), step.on_noise(self.inconsistency), self.threshold)
+        return _excess(self.inconsistency(step), step.reference(self.inconsistency), self.threshold)
 
     def inconsistency(self, step: Step) -> Tensor:
         """Of the step's images under weight noise, (2, B)."""
         noisy = [step.teacher.under_weight_noise(self.noise) for _ in range(self.copies)]
-        return inconsistency(step.teacher.answer, noisy)
+        return inconsistency(step.teacher, noisy)
 
 
 def _excess(found: Tensor, reference: Tensor, threshold: float) -> Tensor:

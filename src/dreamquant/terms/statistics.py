@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dreamquant.networks.taps import BatchNormInputs
 from dreamquant.terms.contract import Step, Term
 
 
@@ -17,10 +18,11 @@ class BatchNormStatistics(Term):
     mean over channels, then over layers. GDFQ (ECCV 2020), eq. 3, as its code computes it.
     """
 
-    taps = frozenset({"statistics"})
+    formula = "1/L Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]"
+    teacher_taps = (BatchNormInputs(),)
 
     def __call__(self, step: Step) -> Tensor:
         """The gap, a scalar >= 0."""
-        s = step.teacher.statistics
+        s = step.teacher[BatchNormInputs()]
         gap = (s.mean - s.stored_mean).square() + (s.var - s.stored_var).square()
-        return (s.share * gap).sum()
+        return (s.weight * gap).sum()

@@ -1,1 +1,1 @@
-"""Runs any method: the alternating game of generator and student."""
+"""How networks are trained: phases, the step and its views; neither methods nor what recovers."""

@@ -68,9 +68,24 @@ def accelerator_for(device: str, precision: str, threads: int | None = None) -> 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    require_device(device, precision, threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    os.environ.update(slurm_place(os.environ))
+    # accelerate holds a process to its first device and precision; this run may ask for others.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
+
+
+def require_device(device: str, precision: str, threads: int | None) -> None:
+    """Refuse what this machine does not have; nothing is set.
+
+    Raises:
+        TrainingError: there is no such device, precision or number of threads.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise TrainingError(
-            f"{device!r} is no device", where="--device", remedy="choose auto, cpu or cuda"
+            f"{device!r} is not a device", where="--device", remedy="choose auto, cpu or cuda"
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
@@ -80,15 +95,9 @@ def accelerator_for(device: str, precision: str, threads: int | None = None) -> 
         )
     if precision not in _PRECISIONS:
         raise TrainingError(
-            f"{precision!r} is no precision", where="--precision", remedy="choose 32 or bf16"
+            f"{precision!r} is not a precision", where="--precision", remedy="choose 32 or bf16"
         )
-    if threads is not None:
-        if threads < 1:
-            raise TrainingError(
-                f"{threads} is no number of threads", where="--threads", remedy="give 1 or more"
-            )
-        torch.set_num_threads(threads)
-    os.environ.update(slurm_place(os.environ))
-    # accelerate holds a process to its first device and precision; this run may ask for others.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
+    if threads is not None and threads < 1:
+        raise TrainingError(
+            f"{threads} is not a number of threads", where="--threads", remedy="give 1 or more"
+        )

@@ -2,8 +2,9 @@
 
 Both turn noise z ~ N(0, I) of shape (B, latent) and targets into images (B, C, H, W) with zero
 mean and unit variance per channel over the batch: the space that the teacher's first layer sees.
-Targets are labels (B,), or soft ones (B, classes) that mix the labels' embeddings. Where images are
-also asked for an attention centre (B, 2), its embedding joins the noise (ACQ; the form is ours).
+Targets are labels (B,), or soft ones (B, classes) that mix the labels' embeddings. Where something
+else is asked of images (B, n), as an attention centre, its embedding joins the noise (ACQ; the form
+is ours).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ INNER_EPSILON = 0.8
 _BASE_CHANNELS = 128
 
 
-_CENTRE_FEATURES = 32
+_CONDITION_FEATURES = 32
 
 
 def look_up(embedding: nn.Embedding, targets: Tensor) -> Tensor:
@@ -33,31 +34,34 @@ def look_up(embedding: nn.Embedding, targets: Tensor) -> Tensor:
     return cast(Tensor, embedding(targets))
 
 
-class CentreEmbedding(nn.Module):
-    """Joins the embedding of an attention centre to the noise, where centres are asked for.
+class ConditionEmbedding(nn.Module):
+    """Joins the embedding of a condition to the noise, where one is asked for.
+
+    Args:
+        width: numbers of the condition; 0 where there is none.
 
     Attributes:
         features: how many it adds to the noise.
     """
 
-    def __init__(self, centred: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.features = _CENTRE_FEATURES if centred else 0
+        self.features = _CONDITION_FEATURES if width else 0
         self.embed = (
             nn.Sequential(
-                nn.Linear(2, _CENTRE_FEATURES),
+                nn.Linear(width, _CONDITION_FEATURES),
                 nn.LeakyReLU(0.2),
-                nn.Linear(_CENTRE_FEATURES, _CENTRE_FEATURES),
+                nn.Linear(_CONDITION_FEATURES, _CONDITION_FEATURES),
             )
-            if centred
+            if width
             else None
         )
 
-    def forward(self, noise: Tensor, centres: Tensor | None) -> Tensor:
-        """(B, latent + features); ``centres`` (B, 2) in [0, 1]."""
+    def forward(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+        """(B, latent + features) for ``condition`` (B, width)."""
         if self.embed is None:
             return noise
-        return torch.cat([noise, self.embed(centres)], dim=1)
+        return torch.cat([noise, self.embed(condition)], dim=1)
 
 
 class UpsampledConv2d(nn.Conv2d):
@@ -112,38 +116,40 @@ def _stages(height: int, width: int) -> list[tuple[int, int]]:
     return [(-(-height // part), -(-width // part)) for part in (4, 2, 1)]
 
 
-class Generator(nn.Module):
+class GeneratorNetwork(nn.Module):
     """What generators begin with: from noise to features a quarter as high and wide as images.
 
     Args:
         image: channels, height, width.
         latent: length of the noise.
-        centred: whether images are asked for an attention centre.
+        condition: numbers of what else is asked of an image, as 2 for an attention centre.
     """
 
-    def __init__(self, image: tuple[int, int, int], latent: int, *, centred: bool) -> None:
+    def __init__(self, image: tuple[int, int, int], latent: int, *, condition: int) -> None:
         super().__init__()
         self.channels, self.latent = image[0], latent
         self.base, self.middle, self.full = _stages(*image[1:])
-        self.centre = CentreEmbedding(centred)
+        self.condition = ConditionEmbedding(condition)
         features = _BASE_CHANNELS * self.base[0] * self.base[1]
-        self.project = nn.Linear(latent + self.centre.features, features)
+        self.project = nn.Linear(latent + self.condition.features, features)
 
-    def begin(self, noise: Tensor, centres: Tensor | None) -> Tensor:
+    def begin(self, noise: Tensor, condition: Tensor | None) -> Tensor:
         """Features (B, 128, H / 4, W / 4), sides rounded up."""
-        features = self.project(self.centre(noise, centres)).view(-1, _BASE_CHANNELS, *self.base)
+        features = self.project(self.condition(noise, condition)).view(
+            -1, _BASE_CHANNELS, *self.base
+        )
         # Convolutions keep their input's layout, so this choice reaches the images and from there
         # both networks: channels-last is the one that convolutions are quickest in.
         return cast(Tensor, features.contiguous(memory_format=torch.channels_last))
 
 
-class SmallGenerator(Generator):
+class SmallGenerator(GeneratorNetwork):
     """The generator for images of up to 64 pixels: the label multiplies the noise."""
 
     def __init__(
-        self, image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
+        self, image: tuple[int, int, int], classes: int, latent: int, *, condition: int = 0
     ) -> None:
-        super().__init__(image, latent, centred=centred)
+        super().__init__(image, latent, condition=condition)
         self.embedding = nn.Embedding(classes, latent)
         self.decode = nn.Sequential(
             BatchNorm(_BASE_CHANNELS),
@@ -158,10 +164,10 @@ class SmallGenerator(Generator):
             BatchNorm(self.channels, affine=False),
         )
 
-    def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
+    def forward(self, noise: Tensor, targets: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) for ``noise`` (B, latent), targets and condition (B, n)."""
         asked = look_up(self.embedding, targets) * noise
-        return cast(Tensor, self.decode(self.begin(asked, centres)))
+        return cast(Tensor, self.decode(self.begin(asked, condition)))
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -181,13 +187,13 @@ class ConditionalBatchNorm(nn.Module):
         return cast(Tensor, self.norm(x) * gain[..., None, None] + bias[..., None, None])
 
 
-class ImageNetGenerator(Generator):
+class ImageNetGenerator(GeneratorNetwork):
     """The generator for larger images: the label enters through conditional batch norm."""
 
     def __init__(
-        self, image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
+        self, image: tuple[int, int, int], classes: int, latent: int, *, condition: int = 0
     ) -> None:
-        super().__init__(image, latent, centred=centred)
+        super().__init__(image, latent, condition=condition)
         self.norm1 = ConditionalBatchNorm(_BASE_CHANNELS, classes)
         self.conv1 = UpsampledConv2d(_BASE_CHANNELS, 128, self.middle)
         self.norm2 = ConditionalBatchNorm(128, classes)
@@ -196,9 +202,9 @@ class ImageNetGenerator(Generator):
         self.conv3 = nn.Conv2d(64, self.channels, 3, padding=1)
         self.norm4 = BatchNorm(self.channels, affine=False)
 
-    def forward(self, noise: Tensor, targets: Tensor, centres: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) for ``noise`` (B, latent), targets and centres (B, 2)."""
-        x = self.conv1(self.norm1(self.begin(noise, centres), targets))
+    def forward(self, noise: Tensor, targets: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) for ``noise`` (B, latent), targets and condition (B, n)."""
+        x = self.conv1(self.norm1(self.begin(noise, condition), targets))
         x = self.conv2(F.leaky_relu(self.norm2(x, targets), 0.2))
         x = F.leaky_relu(self.norm3(x, targets), 0.2)
         return cast(Tensor, self.norm4(self.conv3(x).tanh()))
@@ -208,9 +214,9 @@ LARGEST_SMALL_IMAGE = 64
 
 
 def build_generator(
-    image: tuple[int, int, int], classes: int, latent: int, *, centred: bool = False
+    image: tuple[int, int, int], classes: int, latent: int, *, condition: int = 0
 ) -> SmallGenerator | ImageNetGenerator:
     """The published generator for an image size: small up to 64 pixels, ImageNet's above."""
     small = max(image[1:]) <= LARGEST_SMALL_IMAGE
     kind = SmallGenerator if small else ImageNetGenerator
-    return kind(image, classes, latent, centred=centred)
+    return kind(image, classes, latent, condition=condition)

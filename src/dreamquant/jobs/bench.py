@@ -1,0 +1,102 @@
+"""The bench of a job, and the run of its method on it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from dreamquant.jobs.settings import Settings
+from dreamquant.methods.method import Method
+from dreamquant.networks.load import Network
+from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.taps import Tap
+from dreamquant.quantization.layers import Student
+from dreamquant.synthesis.source import Images
+from dreamquant.training.bench import Bench
+from dreamquant.training.phase import Phase, Run
+from dreamquant.training.rng import Rng
+from dreamquant.training.step import Players
+from dreamquant.training.watched import Watched
+
+
+def set_up(
+    network: Network,
+    student: Student,
+    method: Method,
+    settings: Settings,
+    accelerator: Accelerator,
+) -> Bench:
+    """Both networks on the device, with the taps that the method declares.
+
+    The caller's own network stays where it is: another device gets a copy.
+
+    Raises:
+        NetworkError: the network lacks what the method reads.
+    """
+    device = accelerator.device
+    teacher = _on(network.module, device)
+    watched = _watched(teacher, network.input, method.teacher_taps, settings.compiled, device)
+    student = student.to(device)
+    asked = _watched(student, network.input, method.student_taps, settings.compiled, device)
+    return Bench(
+        prepared=teacher,
+        student=student,
+        players=Players(watched, asked),
+        input=network.input,
+        # Processes draw the same for all of them, and each makes images for its own part of it.
+        rng=Rng.seeded(settings.seed + 1, device),
+        seed=settings.seed,
+        accelerator=accelerator,
+        accumulate=settings.accumulate,
+        compiled=settings.compiled,
+    )
+
+
+def _on(module: nn.Module, device: torch.device) -> nn.Module:
+    if device.type == "cpu":
+        return module
+    return copy.deepcopy(module).to(device)
+
+
+def _watched(
+    network: nn.Module,
+    spec: InputSpec,
+    taps: Sequence[Tap[Any]],
+    compiled: bool,
+    device: torch.device,
+) -> Watched:
+    watched = Watched(network, torch.zeros(2, *spec.shape, device=device), taps)
+    if compiled:
+        watched.compile()
+    return watched
+
+
+def throwaway(bench: Bench) -> Bench:
+    """A bench like this one with a student of its own, for a probe that leaves no trace."""
+    student, taps = copy.deepcopy(bench.student), bench.players.student.taps
+    asked = _watched(student, bench.input, taps, bench.compiled, bench.device)
+    players = Players(bench.players.teacher, asked)
+    rng = Rng.seeded(bench.seed + 1, bench.device)
+    return replace(bench, student=student, players=players, rng=rng, images=None)
+
+
+def begin(bench: Bench, method: Method) -> tuple[Run, Images | None]:
+    """The run of a method: its images are opened, and no phase is done yet."""
+    images = None
+    if method.images is not None:
+        images = method.images.open(bench, method.updates)
+        bench.images = images
+    return Run(bench, _phases(bench, method, images)), images
+
+
+def _phases(bench: Bench, method: Method, images: Images | None) -> Iterator[Phase]:
+    if images is not None:
+        yield from images.phases()
+    for part in method.recovery:
+        yield from part.phases(bench, images)

@@ -1,0 +1,1 @@
+"""How accuracy comes back: training, re-estimation, reconstruction, closed forms."""

@@ -1,0 +1,49 @@
+"""What recovers accuracy: a part of a method that yields phases."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from dreamquant.networks.taps import Tap
+from dreamquant.synthesis.source import Images
+from dreamquant.training.bench import Bench
+from dreamquant.training.phase import Phase
+
+
+class Recovery(ABC):
+    """A frozen dataclass of the numbers by which accuracy is recovered."""
+
+    @property
+    def teacher_taps(self) -> tuple[Tap[Any], ...]:
+        """What it reads inside the teacher."""
+        return ()
+
+    @property
+    def student_taps(self) -> tuple[Tap[Any], ...]:
+        """What it reads of the student."""
+        return ()
+
+    @property
+    def updates(self) -> int:
+        """How often it lets the images learn along."""
+        return 0
+
+    @property
+    def iterations(self) -> int:
+        """Steps that can be stretched; 0 where its length is given by the network."""
+        return 0
+
+    def stretched(self, ratio: float) -> Recovery:
+        """The same with ``ratio`` times as many iterations."""
+        return self
+
+    @abstractmethod
+    def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
+        """What is to be done, phase by phase.
+
+        Args:
+            bench: what the run works on.
+            images: of the method; ``None`` where it has none.
+        """

@@ -1,0 +1,179 @@
+"""Training: the student learns from the teacher on images, in turns with what makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import MethodError
+from dreamquant.networks.taps import Tap
+from dreamquant.recovery.part import Recovery
+from dreamquant.recovery.views import StudentView
+from dreamquant.synthesis.source import Images
+from dreamquant.terms.contract import Terms, student_taps, teacher_taps, weighted
+from dreamquant.training.bench import Bench
+from dreamquant.training.decay import Cosine, Decay, stretch
+from dreamquant.training.losses import Losses, total
+from dreamquant.training.optimizers import Adam, NesterovSGD
+from dreamquant.training.phase import Phase
+from dreamquant.training.step import Step
+from dreamquant.training.turns import add_gradients, require_equal_parts, turn
+
+_COSINE = Cosine()
+
+
+@dataclass(frozen=True)
+class Train(Recovery):
+    """The student minimises terms on new batches; images that learn take their turn after it.
+
+    Attributes:
+        terms: that the student minimises.
+        iterations: batches.
+        batch: images of one.
+        lr: of the optimizer.
+        optimizer: ``sgd`` has Nesterov momentum; ``adam`` betas (0.9, 0.999), and neither
+            ``momentum`` nor ``weight_decay``.
+        decay: of the rate.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        clip: largest norm of the gradient; ``None`` leaves it as it is.
+        views: of the images: the student also learns from what each of them makes, and the loss
+            is the mean over all.
+    """
+
+    terms: Terms
+    iterations: int = 1100
+    batch: int = 16
+    lr: float = 5e-4
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    decay: Decay = _COSINE
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip: float | None = None
+    views: tuple[StudentView, ...] = ()
+
+    @property
+    def teacher_taps(self) -> tuple[Tap[Any], ...]:
+        """What the terms read inside the teacher."""
+        return teacher_taps(self.terms)
+
+    @property
+    def student_taps(self) -> tuple[Tap[Any], ...]:
+        """What the terms read of the student."""
+        return student_taps(self.terms)
+
+    @property
+    def updates(self) -> int:
+        """Images learn along in every iteration."""
+        return self.iterations
+
+    def stretched(self, ratio: float) -> Train:
+        """The same with ``ratio`` times as many iterations."""
+        return replace(
+            self,
+            iterations=stretch(self.iterations, ratio),
+            decay=self.decay.stretched(ratio),
+        )
+
+    def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
+        """One phase: the student learns.
+
+        Raises:
+            MethodError: there are no images to learn from.
+            TrainingError: a batch cannot be taken in so many micro-batches.
+        """
+        if images is None:
+            raise MethodError("Train needs images, and the method has none")
+        require_equal_parts(self.batch, bench.parts, 1)
+        if self.iterations:
+            yield StudentLearns(self, bench, images)
+
+
+class StudentLearner:
+    """The student's turns, with its optimizer.
+
+    Args:
+        recovery: its numbers.
+        bench: what the run works on.
+        shared: whether another learner's loss goes back through the same forward pass.
+    """
+
+    def __init__(self, recovery: Train, bench: Bench, *, shared: bool) -> None:
+        self.recovery, self.bench, self.shared = recovery, bench, shared
+        self.terms = weighted(recovery.terms)
+        self._parameters = [p for p in bench.student.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(recovery, self._parameters)
+        self.done = 0
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """The student's that take a gradient."""
+        return self._parameters
+
+    def learn(self, step: Step, losses: Losses) -> None:
+        """Add the gradients of the student's terms, on the images and on the views of them."""
+        parts, views = self.bench.accumulate, self.recovery.views
+        loss = total(self.terms, step, losses, "student", parts)
+        for view in views:
+            other = self._on(step, view, loss)
+            loss = loss + total(self.terms, other, losses, type(view).__name__.lower(), parts)
+        if views:
+            loss = loss / (1 + len(views))
+        gradients = torch.autograd.grad(
+            loss, self._parameters, retain_graph=self.shared, allow_unused=True
+        )
+        add_gradients(self._parameters, gradients)
+
+    def _on(self, step: Step, view: StudentView, loss: Tensor) -> Step:
+        bench = self.bench
+        return Step(view(step, loss), bench.players, bench.rng, student_learns=True)
+
+    def update(self) -> None:
+        """One step of the optimizer."""
+        recovery = self.recovery
+        if recovery.clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, recovery.clip)
+        factor = recovery.decay.factor(self.done, recovery.iterations)
+        self.optimizer.step(recovery.lr * factor)
+        self.done += 1
+
+
+def _optimizer(recovery: Train, parameters: Sequence[Tensor]) -> Adam | NesterovSGD:
+    if recovery.optimizer == "adam":
+        return Adam(parameters, betas=(0.9, 0.999))
+    return NesterovSGD(parameters, momentum=recovery.momentum, weight_decay=recovery.weight_decay)
+
+
+class StudentLearns(Phase):
+    """The student is trained on new batches."""
+
+    name = "student learns"
+    learns = True
+
+    def __init__(self, recovery: Train, bench: Bench, images: Images) -> None:
+        super().__init__()
+        self.recovery, self.bench, self.source = recovery, bench, images
+        self.total, self.images = recovery.iterations, recovery.batch
+        self.learner = StudentLearner(recovery, bench, shared=images.asks_student)
+
+    def step(self) -> Losses:
+        """One batch: the student's turn, then the images'."""
+        parts = self.source.parts(self.recovery.batch)
+        return turn(self.bench, parts, [self.learner, self.source], student_learns=True)
+
+    def trained(self) -> Mapping[str, nn.Module]:
+        """What makes the images, where that learns."""
+        return self.source.networks()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state."""
+        return {"optimizer": self.learner.optimizer.state_dict(), "done": self.learner.done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        self.learner.optimizer.load_state_dict(state["optimizer"])
+        self.learner.done = state["done"]

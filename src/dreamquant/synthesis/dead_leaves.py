@@ -1,0 +1,90 @@
+"""Dead leaves: opaque shapes that fall on each other, a model of what natural images consist of.
+
+Occlusion and a power law of sizes give natural images their edges and their spectrum (Lee, Mumford
+and Huang, IJCV 2001); networks can even be trained on such images (Baradad et al., NeurIPS 2021).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dreamquant.synthesis.procedural import CHUNK, Kind, colours, uniform
+
+
+@dataclass(frozen=True)
+class DeadLeaves(Kind):
+    """Ellipses and boxes of random radius, place, angle, colour and texture.
+
+    Attributes:
+        leaves: shapes an image, at most 255.
+        exponent: of the power law; the density of radii is proportional to ``r ** -exponent``.
+        smallest: least radius, a fraction of the shorter side.
+        largest: greatest radius, likewise.
+        texture: amplitude of the sine on every leaf; colours deviate by about 1.
+        noise: deviation of white noise on every pixel.
+    """
+
+    leaves: int = 120
+    exponent: float = 2.0
+    smallest: float = 0.03
+    largest: float = 0.5
+    texture: float = 0.25
+    noise: float = 0.05
+
+    def _chunk(self, shape: tuple[int, int, int], random: torch.Generator) -> Tensor:
+        channels, height, width = shape
+        top = self._topmost(height, width, random).long().view(CHUNK, 1, -1)
+        palette = colours(CHUNK, self.leaves + 1, channels, random).transpose(1, 2)
+        flat = palette.gather(2, top.expand(-1, channels, -1)).view(CHUNK, *shape)
+        flat += self._texture(top, height, width, random)
+        return flat + self.noise * torch.randn(flat.shape, generator=random, device=random.device)
+
+    def _topmost(self, height: int, width: int, random: torch.Generator) -> Tensor:
+        """Which leaf lies on top of each pixel, uint8 (CHUNK, H, W); 0 is the ground."""
+        many = (self.leaves, CHUNK, 1, 1)
+        # Large leaves fall first, or few would be seen of the small ones.
+        radius = self._radii(min(height, width), random).sort(0, descending=True).values
+        turned = uniform(0, math.pi, many, random)
+        aspect = uniform(-0.7, 0.7, many, random).exp()
+        rows = torch.arange(height, device=random.device)[:, None] - uniform(
+            0, height, many, random
+        )
+        columns = torch.arange(width, device=random.device) - uniform(0, width, many, random)
+        # Coordinates along the leaf's axes, in units of its radii: sums of a row's and a column's.
+        cosine, sine = turned.cos() / radius, turned.sin() / radius
+        along = rows * (sine * aspect), columns * (cosine * aspect)
+        across = rows * (cosine / aspect), columns * (-sine / aspect)
+        top = torch.zeros(CHUNK, height, width, dtype=torch.uint8, device=random.device)
+        for leaf in range(self.leaves):
+            u = (along[0][leaf] + along[1][leaf]).abs_()
+            v = (across[0][leaf] + across[1][leaf]).abs_()
+            far = torch.maximum(u, v) if leaf % 2 else u.square_().add_(v.square_())
+            top.masked_fill_(far < 1, leaf + 1)
+        return top
+
+    def _radii(self, side: int, random: torch.Generator) -> Tensor:
+        """Radii (leaves, CHUNK, 1, 1) in pixels, by the inverse of the cumulative power law."""
+        power = 1 - self.exponent
+        low, high = (max(part * side, 0.5) ** power for part in (self.smallest, self.largest))
+        return uniform(low, high, (self.leaves, CHUNK, 1, 1), random) ** (1 / power)
+
+    def _texture(self, top: Tensor, height: int, width: int, random: torch.Generator) -> Tensor:
+        """Sine waves (CHUNK, 1, H, W), one direction and length for each leaf."""
+        many = (CHUNK, 1, self.leaves + 1)
+        # Waves of three pixels to the length of the side, evenly over the octaves.
+        longest = math.log(max(height, width, 4))
+        angular = 2 * math.pi * (-uniform(math.log(3), longest, many, random)).exp()
+        turned = uniform(0, 2 * math.pi, many, random)
+        strength = self.texture * uniform(0, 2, many, random)
+
+        def of_pixel(values: Tensor) -> Tensor:
+            return values.gather(2, top).view(CHUNK, 1, height, width)
+
+        rows = torch.arange(height, device=random.device)[:, None]
+        columns = torch.arange(width, device=random.device)
+        phase = of_pixel(angular * turned.cos()) * columns + of_pixel(angular * turned.sin()) * rows
+        return of_pixel(strength) * phase.add_(of_pixel(turned * 7)).sin_()

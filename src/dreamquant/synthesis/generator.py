@@ -1,0 +1,215 @@
+"""A generator of images that is trained along with the student (GDFQ and its successors)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import MethodError
+from dreamquant.synthesis.generator_networks import build_generator
+from dreamquant.synthesis.source import Images, Source
+from dreamquant.synthesis.targets import Condition, OneHot, Targets
+from dreamquant.terms.contract import Terms, weighted
+from dreamquant.training.batch import Batch, Request
+from dreamquant.training.bench import Bench
+from dreamquant.training.decay import Decay, Steps, stretch
+from dreamquant.training.losses import Losses, total
+from dreamquant.training.optimizers import Adam
+from dreamquant.training.phase import Phase
+from dreamquant.training.step import Step
+from dreamquant.training.turns import add_gradients, require_equal_parts, turn
+
+_ONE_HOT, _CONSTANT = OneHot(), Steps(())
+
+
+@dataclass(frozen=True)
+class Generator(Source):
+    """A conditional generator: images change with every update, and none is kept.
+
+    Attributes:
+        terms: that it minimises.
+        targets: what is asked of each image.
+        condition: what else; ``None`` asks nothing.
+        latent: length of its noise.
+        batch: images of an iteration that it learns alone in.
+        alone: iterations at the start in which it learns and the student does not.
+        observe: iterations at the start in which the student's activation ranges follow its
+            images; at most ``alone``.
+        lr: of Adam with betas (0.5, 0.999).
+        decay: of the rate, over all iterations of the run.
+
+    Raises:
+        MethodError: ranges would follow the images for longer than the generator learns alone.
+    """
+
+    terms: Terms
+    targets: Targets = _ONE_HOT
+    condition: Condition | None = None
+    latent: int = 100
+    batch: int = 16
+    alone: int = 100
+    observe: int = 100
+    lr: float = 1e-3
+    decay: Decay = _CONSTANT
+
+    def __post_init__(self) -> None:
+        if self.observe > self.alone:
+            raise MethodError(
+                f"ranges follow the images for {self.observe} iterations, and the generator "
+                f"learns alone for {self.alone}",
+                remedy="let observe be at most alone",
+            )
+
+    @property
+    def group(self) -> int:  # type: ignore[override]
+        """Consecutive images that share what is asked of them."""
+        return max(self.targets.copies, 1 if self.condition is None else self.condition.copies)
+
+    @property
+    def iterations(self) -> int:
+        """Those in which it learns alone."""
+        return self.alone
+
+    def stretched(self, ratio: float) -> Generator:
+        """The same with ``ratio`` times as many iterations."""
+        return replace(
+            self,
+            alone=stretch(self.alone, ratio),
+            observe=stretch(self.observe, ratio),
+            decay=self.decay.stretched(ratio),
+        )
+
+    def open(self, bench: Bench, updates: int) -> Stream:
+        """A generator with fresh weights.
+
+        Raises:
+            TrainingError: a batch cannot be taken in so many micro-batches.
+        """
+        require_equal_parts(self.batch, bench.parts, self.group)
+        return Stream(self, bench, self.alone + updates)
+
+
+class Stream(Images):
+    """What a generator makes of noise, as it learns.
+
+    Args:
+        source: its numbers.
+        bench: what the run works on.
+        updates: how often it learns in all.
+
+    Attributes:
+        network: the generator.
+        done: updates so far.
+    """
+
+    def __init__(self, source: Generator, bench: Bench, updates: int) -> None:
+        super().__init__(bench)
+        self.source, self.updates, self.done = source, updates, 0
+        self.terms = weighted(source.terms)
+        spec, condition = bench.input, source.condition
+        with torch.random.fork_rng():
+            torch.manual_seed(bench.seed)
+            self.network: nn.Module = build_generator(
+                spec.shape,
+                spec.num_classes,
+                source.latent,
+                condition=0 if condition is None else condition.width,
+            ).to(bench.device)
+        self._parameters = list(self.network.parameters())
+        self.optimizer = Adam(self._parameters, betas=(0.5, 0.999))
+        self._generate: Callable[..., Tensor] = self.network
+        # Its batch norms meet those of other processes, which a compiled graph cannot.
+        if bench.compiled and bench.accelerator.num_processes == 1:
+            from dreamquant.training.compiled import Compiled
+
+            self._generate = Compiled(self.network)
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """The generator's."""
+        return self._parameters
+
+    @property
+    def asks_student(self) -> bool:
+        """Whether a term of the generator asks the student."""
+        return bool(self.source.student_taps)
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.network}
+
+    def phases(self) -> Iterator[Phase]:
+        """The generator learns alone."""
+        if self.source.alone:
+            yield GeneratorWarmUp(self)
+
+    def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
+        """Draw targets, conditions and noise, in this order."""
+        source = self.source
+        if targets is None:
+            targets = source.targets.sample(size, self.bench.input.num_classes, random)
+        conditions = {}
+        if source.condition is not None:
+            conditions[source.condition.name] = source.condition.sample(size, random)
+        noise = torch.randn((size, source.latent), generator=random, device=random.device)
+        return Request(targets, noise, conditions)
+
+    def make(self, request: Request) -> Batch:
+        """Images with a graph to the generator, where gradients are recorded."""
+        conditions = tuple(request.conditions.values())
+        images = self._generate(request.latent, request.targets, *conditions)
+        return Batch(images, request.targets, request.latent, request.conditions)
+
+    def learn(self, step: Step, losses: Losses) -> None:
+        """Add the gradients of the generator's terms."""
+        loss = total(self.terms, step, losses, "generator", self.bench.accumulate)
+        add_gradients(self._parameters, torch.autograd.grad(loss, self._parameters))
+
+    def update(self) -> None:
+        """One step of Adam."""
+        source = self.source
+        self.optimizer.step(source.lr * source.decay.factor(self.done, self.updates))
+        self.done += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer and updates so far."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "done": self.done,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done = state["done"]
+
+
+class GeneratorWarmUp(Phase):
+    """The generator learns alone; the student's ranges follow its images at first."""
+
+    name = "generator warms up"
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+        self.total, self.images = stream.source.alone, stream.source.batch
+
+    def step(self) -> Losses:
+        """One update of the generator."""
+        source = self.stream.source
+        return turn(
+            self.stream.bench,
+            self.stream.parts(source.batch),
+            [self.stream],
+            observe=self.done < source.observe,
+        )
+
+    def trained(self) -> Mapping[str, nn.Module]:
+        """The generator."""
+        return self.stream.networks()

@@ -1,0 +1,44 @@
+"""Probe images: one fixed, named set that no method makes and none learns from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreamquant.synthesis.dead_leaves import DeadLeaves
+from dreamquant.synthesis.procedural import pixel_moments, procedural
+from dreamquant.synthesis.source import Images
+from dreamquant.training.batch import Batch, Request
+from dreamquant.training.bench import Bench
+
+COUNT = 512
+NAME = f"{COUNT} probe images (dead leaves)"
+_SEED = 20_000_003  # of the whole set, in every run and for every method
+
+
+class ProbeImages(Images):
+    """Dead leaves with the mean and deviation of the network's input, drawn as they are asked for.
+
+    Agreement is measured on them where there are no images of the user's, and students are ranked
+    on them: never on a method's own images, which may suit its own student.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.moments = pixel_moments(bench.input)
+
+    def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
+        """Seeds of images; what the teacher sees in each of them is its target."""
+        rows = torch.randint(COUNT, (size,), generator=random, device=random.device)
+        return Request(torch.zeros_like(rows), rows)
+
+    def make(self, request: Request) -> Batch:
+        """The images of these rows."""
+        images = torch.cat([self._image(int(row)) for row in request.latent.tolist()])
+        with torch.no_grad():
+            targets = self.bench.teacher(images).argmax(1)
+        return Batch(images, targets, request.latent)
+
+    def _image(self, row: int) -> Tensor:
+        random = torch.Generator(self.bench.device).manual_seed(_SEED + row)
+        return procedural(DeadLeaves(), 1, self.bench.input.shape, self.moments, random)

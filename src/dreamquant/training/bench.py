@@ -1,0 +1,98 @@
+"""The bench: all that a part of a method may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dreamquant.networks.spec import InputSpec
+from dreamquant.quantization.layers import Student
+from dreamquant.training.rng import Rng
+from dreamquant.training.step import Players
+
+
+class Stateful(Protocol):
+    """Something that a checkpoint holds."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over such a state."""
+        ...
+
+
+@dataclass
+class Bench:
+    """What a run works on.
+
+    Attributes:
+        prepared: P in float, its modules named as the student's.
+        student: Q, its quantizers in place.
+        players: P and Q with the taps that the method's terms declare.
+        input: what both expect.
+        rng: of the run.
+        seed: of the run, for whatever starts from random numbers of its own.
+        accelerator: device, precision and processes.
+        accumulate: micro-batches that each process takes its part of a batch in. What is computed
+            over a batch is then computed over a part of it.
+        compiled: whether the networks run as compiled graphs.
+        images: where the method's images come from; set once they are opened.
+    """
+
+    prepared: nn.Module
+    student: Student
+    players: Players
+    input: InputSpec
+    rng: Rng
+    seed: int
+    accelerator: Accelerator
+    accumulate: int = 1
+    compiled: bool = False
+    images: Stateful | None = None
+
+    @property
+    def teacher(self) -> nn.Module:
+        """P, the full-precision network."""
+        return self.players.teacher.network
+
+    @property
+    def device(self) -> torch.device:
+        """Of both networks."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def example(self) -> Tensor:
+        """Two blank images, for a forward pass that finds out what runs."""
+        return torch.zeros(2, *self.input.shape, device=self.device)
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches of a batch, over all processes."""
+        return self.accumulate * int(self.accelerator.num_processes)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of training."""
+        return self.accelerator.autocast()  # type: ignore[no-any-return]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The student, the random generators and the images as they are now."""
+        return {
+            "student": self.student.state_dict(),
+            "rng": self.rng.state_dict(),
+            "images": {} if self.images is None else self.images.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        self.student.load_state_dict(state["student"])
+        self.rng.load_state_dict(state["rng"])
+        if self.images is not None:
+            self.images.load_state_dict(state["images"])

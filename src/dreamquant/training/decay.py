@@ -1,0 +1,66 @@
+"""How a learning rate falls over an optimizer's steps."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+class Decay(ABC):
+    """A factor of the learning rate at each step."""
+
+    @abstractmethod
+    def factor(self, step: int, total: int) -> float:
+        """In (0, 1], for a step counted from 0 of ``total``."""
+
+    @abstractmethod
+    def stretched(self, ratio: float) -> Decay:
+        """The same over ``ratio`` times as many steps."""
+
+
+@dataclass(frozen=True)
+class Steps(Decay):
+    """Times 0.1 at each milestone.
+
+    Attributes:
+        at: steps, counted from 0.
+    """
+
+    at: tuple[int, ...]
+
+    def factor(self, step: int, total: int) -> float:
+        """0.1 to the number of milestones reached."""
+        return 0.1 ** sum(step >= milestone for milestone in self.at)
+
+    def stretched(self, ratio: float) -> Steps:
+        """Milestones at the same fractions."""
+        return Steps(tuple(stretch(milestone, ratio) for milestone in self.at))
+
+
+@dataclass(frozen=True)
+class Cosine(Decay):
+    """A cosine from 1 to 0, after a linear rise.
+
+    Attributes:
+        rise: steps in which the rate rises; the cosine falls meanwhile.
+    """
+
+    rise: int = 0
+
+    def factor(self, step: int, total: int) -> float:
+        """The rise times the cosine."""
+        return min(1.0, (step + 1) / (self.rise + 1)) * _cosine(step, total)
+
+    def stretched(self, ratio: float) -> Cosine:
+        """The same fraction of the steps to rise in."""
+        return Cosine(stretch(self.rise, ratio))
+
+
+def _cosine(taken: int, total: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * taken / max(total, 1)))
+
+
+def stretch(length: int, ratio: float) -> int:
+    """A number of steps times a ratio; at least 1 where there was any."""
+    return max(round(length * ratio), min(length, 1))
