@@ -36,7 +36,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-_ANYTHING, _AS_USUAL = options.Expected(), options.Running()
+_ANYTHING = options.Expected()
+_QUANTIZING, _DISTILLING = options.Quantizing(), options.Distilling()
 
 
 @app.command(sort_key=0)
@@ -47,44 +48,18 @@ def quantize(
     out: options.Out,
     weights: options.Weights = None,
     expected: options.Expected = _ANYTHING,
-    bits: options.Bits = "w4a4",
-    placement: options.Placement = "relu-output",
-    first_last: options.FirstLast = None,
-    override: options.Overrides = (),
-    joins: options.Joins = None,
-    ranges: options.Ranges = None,
-    gradient: options.Gradient = None,
-    norms: options.Norms = None,
-    method: options.Method = "adadfq",
-    preset: options.Preset = "quick",
-    running: options.Running = _AS_USUAL,
-    diagnostics: options.Diagnostics = False,
+    request: options.Quantizing = _QUANTIZING,
     export: options.Export = False,
     json: options.Json = False,
 ) -> None:
-    """Turn a trained network into a low-bit one, on images dreamed up from the network itself."""
+    """Turn a trained network into a low-bit one, without any of its training data."""
     with resumable(out, "--resume"):
         from dreamquant.jobs import quantize as job
 
         if export:
             deploy.require_export()
-        result = job.quantize(
-            _named_network(network, weights, expected),
-            bits,
-            method,
-            placement=placement,
-            first_last=first_last,
-            overrides=tuple(options.parse_override(text) for text in override),
-            joins=joins,
-            preset=preset,
-            ranges=ranges,
-            gradient=gradient,
-            norms="re-estimated" if norms == "matched" else norms,
-            out=out,
-            diagnostics=diagnostics,
-            **vars(running),
-        )
-    _present(result, out, as_json=json, quiet=running.quiet, export=export)
+        result = job.quantize(_named_network(network, weights, expected), out=out, **vars(request))
+    _present(result, out, as_json=json, quiet=request.quiet, export=export)
 
 
 @app.command(sort_key=1)
@@ -96,26 +71,16 @@ def distill(
     out: options.Out,
     weights: options.Weights = None,
     expected: options.Expected = _ANYTHING,
-    inherit: options.Inherit = False,
-    bits: options.BitsAfterwards = None,
-    method: options.Method = "adadfq",
-    running: options.Running = _AS_USUAL,
+    request: options.Distilling = _DISTILLING,
     json: options.Json = False,
 ) -> None:
     """Train another, smaller network to do what a trained one does, without data."""
     with resumable(out, "--resume"):
         from dreamquant.jobs import distill as job
 
-        result = job.distill(
-            _named_network(teacher, weights, expected),
-            student,
-            method,
-            inherit=inherit,
-            bits=bits,
-            out=out,
-            **vars(running),
-        )
-    _present(result, out, as_json=json, quiet=running.quiet)
+        network = _named_network(teacher, weights, expected)
+        result = job.distill(network, student, out=out, **vars(request))
+    _present(result, out, as_json=json, quiet=request.quiet)
 
 
 @app.command(sort_key=2)

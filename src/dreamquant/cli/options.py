@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from dreamquant.errors import DataError, NetworkError, SchemeError
+from dreamquant.errors import DataError, NetworkError
+from dreamquant.jobs.request import DistillRequest, Option, QuantizeRequest, RunRequest
 
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
@@ -94,123 +95,9 @@ Mean = Annotated[
 Std = Annotated[str | None, value(_NETWORK, "R,G,B", "Standard deviation, likewise.")]
 Classes = Annotated[int | None, number(_NETWORK, "Number of classes it must have.")]
 
-Bits = Annotated[str, value(_SCHEME, "wNaN", "Of weights and activations, 2 to 8 each.")]
-Inherit = Annotated[
-    bool,
-    flag(_NETWORK, "Start from the teacher's tensors where name and shape are the student's too."),
-]
-BitsAfterwards = Annotated[
-    str | None,
-    value(_SCHEME, "wNaN", "Quantize the student afterwards; its float weights are kept too."),
-]
-Placement = Annotated[
-    Literal["relu-output", "layer-input"],
-    value(
-        _SCHEME,
-        "WHERE",
-        "Which activations: what leaves each ReLU, as the papers do, or what enters each layer, as "
-        "integer hardware does.",
-    ),
-]
-FirstLast = Annotated[
-    int | None, number(_SCHEME, "Bits of the first and the last layer, where other than --bits.")
-]
-Overrides = Annotated[
-    tuple[str, ...],
-    Parameter(
-        group=_SCHEME,
-        metavar="PATTERN=wNaN",
-        help="Other bits for layers whose name matches, such as 'layer1.*=w8a8'; may be repeated.",
-        negative="",
-        show_default=False,
-    ),
-]
-Joins = Annotated[
-    int | None,
-    number(
-        _SCHEME,
-        "Bits of what sums, concatenations and poolings read, and at least of the image, with "
-        "--placement layer-input: then all but the logits can run on integers. In float where not "
-        "given.",
-    ),
-]
-
-Ranges = Annotated[
-    Literal["ema", "learned"] | None,
-    value(
-        _SCHEME,
-        "HOW",
-        "ema: a moving average of activations' ranges, then frozen, and min-max of weights; "
-        "learned: step sizes of both are trained; as the preset has it where not given.",
-    ),
-]
-Gradient = Annotated[
-    Literal["straight-through", "clipped"] | None,
-    value(_SCHEME, "HOW", "Through the rounding; likewise."),
-]
-Norms = Annotated[
-    Literal["kept", "re-estimated", "matched"] | None,
-    value(
-        _SCHEME,
-        "HOW",
-        "Batch norms: kept has the teacher's statistics; re-estimated makes them undo what "
-        "rounding did to each channel's mean and deviation on synthetic images; likewise.",
-    ),
-]
-
-Method = Annotated[
-    str,
-    value(
-        _TRAINING,
-        "NAME",
-        "One that `dreamquant methods` lists, or path/to/file.py:NAME of your own.",
-    ),
-]
-Preset = Annotated[
-    str, value(_TRAINING, "NAME", "Schedule: quick, paper, or another that the method has.")
-]
-Budget = Annotated[
-    str | None,
-    value(_TRAINING, "TIME", "Fit the schedule to this machine and a duration, such as 5min."),
-]
-Iterations = Annotated[
-    int | None, number(_TRAINING, "Stretch or squeeze the schedule to so many iterations.")
-]
-Seed = Annotated[int, number(_TRAINING, "Of everything random.")]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    value(_TRAINING, "NAME", "auto takes a GPU where there is one."),
-]
-Precision = Annotated[
-    Literal["32", "bf16"],
-    value(_TRAINING, "NAME", "While training; bf16 where the hardware is faster at it."),
-]
-Compile = Annotated[
-    bool,
-    flag(
-        _TRAINING,
-        "Compile the networks first: a minute or two, then quicker steps; for long runs.",
-        "--compile",
-    ),
-]
-Threads = Annotated[int | None, number(_TRAINING, "Of this process; without it, one per core.")]
-Accumulate = Annotated[
-    int,
-    number(_TRAINING, "Take each batch in so many parts, where memory is small."),
-]
-
 Out = Annotated[Path, value(_RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
 DemoOut = Annotated[
     Path, value(_RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
-]
-Data = Annotated[
-    str | None,
-    value(
-        _RESULT,
-        "IMAGES",
-        "To measure on, never to train on: a folder of class folders, an .npz, a .tar, or "
-        "torchvision:CIFAR10:ROOT.",
-    ),
 ]
 MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[
@@ -223,33 +110,17 @@ MeasuredData = Annotated[
     ),
 ]
 Limit = Annotated[int | None, number(_RESULT, "Use only the first so many images.")]
-Resume = Annotated[
-    bool,
-    flag(
-        _RESULT,
-        "Go on with the stopped run in --out, with the same options; from its start where nothing "
-        "was saved yet.",
-    ),
-]
 Quiet = Annotated[
     bool,
-    flag(_RESULT, "Print nothing but errors, and what --json asks for.", "--quiet", "-q"),
+    flag(_RESULT, "Print only errors, and what --json asks for.", "--quiet", "-q"),
 ]
 Verbose = Annotated[
     bool,
     flag(
         _RESULT,
-        "Print losses, speed and accuracies on the way too, line by line.",
+        "Print losses, speed and accuracies during the run too, line by line.",
         "--verbose",
         "-v",
-    ),
-]
-Diagnostics = Annotated[
-    bool,
-    flag(
-        _RESULT,
-        "Record what the papers diagnose, in numbers and a picture: stagnation, attention, "
-        "inconsistency, adaptability; needs the report extra.",
     ),
 ]
 Json = Annotated[
@@ -271,23 +142,48 @@ class Expected:
     classes: Classes = None
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """How a job is run: what :class:`dreamquant.jobs.settings.Running` is made of."""
+def _flags(request: type[RunRequest]) -> Any:
+    """What the command line reads into: the fields of a request, as options."""
+    hints = get_type_hints(request, localns={"Method": str, "Accelerator": Any})
+    own = [
+        (each.name, _annotated(each, hints[each.name]), each.default) for each in fields(request)
+    ]
+    made = make_dataclass(request.__name__, own, frozen=True, kw_only=True)
+    made.__module__ = __name__  # that of make_dataclass would pass for a builtin
+    return Parameter(name="*")(made)
 
-    budget: Budget = None
-    iterations: Iterations = None
-    seed: Seed = 0
-    device: Device = "auto"
-    precision: Precision = "32"
-    compiled: Compile = False
-    threads: Threads = None
-    accumulate: Accumulate = 1
-    data: Data = None
-    resume: Resume = False
-    quiet: Quiet = False
-    verbose: Verbose = False
+
+def _annotated(each: Any, hint: Any) -> Any:
+    shown: Option = each.metadata["option"]
+    group = {"Quantization": _SCHEME, "Training": _TRAINING, "Result": _RESULT}[shown.group]
+    names = [f"--{each.name.replace('_', '-')}"]
+    # Cyclopts shows the first name, and takes those of earlier versions too.
+    names += [f"--{shown.old.replace('_', '-')}"] if shown.old else []
+    names += [f"-{shown.short}"] if shown.short else []
+    if not shown.metavar:
+        return Annotated[hint, flag(group, shown.meaning, *names)]
+    whole = _whole if int in (hint, *get_args(hint)) else None
+    many = get_origin(hint) is tuple
+    hint = str | None if each.name == "data" else str if each.name == "method" else hint
+    return Annotated[
+        hint,
+        Parameter(
+            name=names,
+            group=group,
+            metavar=shown.metavar,
+            help=shown.meaning,
+            converter=whole,
+            negative="" if many else None,
+            show_default=False if many else None,
+        ),
+    ]
+
+
+if TYPE_CHECKING:
+    Quantizing: TypeAlias = QuantizeRequest
+    Distilling: TypeAlias = DistillRequest
+else:
+    Quantizing, Distilling = _flags(QuantizeRequest), _flags(DistillRequest)
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
@@ -319,20 +215,6 @@ def parse_numbers(text: str, option: str) -> tuple[float, ...]:
             where=option,
             remedy="separate them by commas, as 0.485,0.456,0.406",
         ) from error
-
-
-def parse_override(override: str) -> tuple[str, str]:
-    """Pattern and bits of ``layer1.*=w8a8``.
-
-    Raises:
-        SchemeError: the text names no bits.
-    """
-    pattern, equals, bits = override.partition("=")
-    if not equals:
-        raise SchemeError(
-            f"{override!r} names no bits", where="--override", remedy="write PATTERN=w8a8"
-        )
-    return pattern, bits
 
 
 def one_of(images: str | None, data: str | None) -> str:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dreamquant.jobs.settings import Settings
+from dreamquant.jobs.request import RunRequest
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
@@ -29,7 +29,7 @@ def set_up(
     network: Network,
     student: Student,
     method: Method,
-    settings: Settings,
+    request: RunRequest,
     accelerator: Accelerator,
 ) -> Bench:
     """Both networks on the device, with the taps that the method declares.
@@ -41,20 +41,20 @@ def set_up(
     """
     device = accelerator.device
     teacher = _on(network.module, device)
-    watched = _watched(teacher, network.input, method.teacher_taps, settings.compiled, device)
+    watched = _watched(teacher, network.input, method.teacher_taps, request.compile, device)
     student = student.to(device)
-    asked = _watched(student, network.input, method.student_taps, settings.compiled, device)
+    asked = _watched(student, network.input, method.student_taps, request.compile, device)
     return Bench(
         prepared=teacher,
         student=student,
         players=Players(watched, asked),
         input=network.input,
         # Processes draw the same for all of them, and each makes images for its own part of it.
-        rng=Rng.seeded(settings.seed + 1, device),
-        seed=settings.seed,
+        rng=Rng.seeded(request.seed + 1, device),
+        seed=request.seed,
         accelerator=accelerator,
-        accumulate=settings.accumulate,
-        compiled=settings.compiled,
+        accumulate=request.micro_batches,
+        compiled=request.compile,
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from dreamquant.jobs.job import Job, Outcome, plain
 from dreamquant.jobs.quantize import quantize
-from dreamquant.jobs.settings import Settings
+from dreamquant.jobs.request import DistillRequest, asked
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.methods.quick import DISTILL
@@ -23,6 +23,7 @@ from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Bits
 from dreamquant.results import manifest as describe
 from dreamquant.results.result import STUDENT, Result, require_no_result
+from dreamquant.results.upgrade import SCHEMA
 
 DISTILLED = "distilled"  # where the float student of a quantized one is kept
 
@@ -32,50 +33,24 @@ def distill(
     student: str,
     method: str | Method = "adadfq",
     *,
-    inherit: bool = False,
-    bits: str | None = None,
-    iterations: int | None = None,
-    budget: str | None = None,
-    seed: int = 0,
-    data: str | Path | None = None,
-    device: str = "auto",
-    precision: str = "32",
-    compiled: bool = False,
-    threads: int | None = None,
-    accumulate: int = 1,
     out: str | Path | None = None,
-    resume: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
+    **options: Any,
 ) -> Result:
     """Train another, smaller network to do what a trained one does, without data.
 
-    Generator and student play by the terms of the method; since the student starts from nothing,
-    its schedule is :data:`dreamquant.methods.quick.DISTILL` and not the method's.
+    Images come and the student learns by the terms of the method; since the student starts from
+    nothing, its numbers are :data:`dreamquant.methods.quick.DISTILL` and not the method's.
 
     Args:
         teacher: as :func:`dreamquant.quantize` takes a network.
         student: an architecture by name, as :func:`dreamquant.load_network` takes it; it starts
             from fresh weights, or those that a factory of your own gives it.
         method: as ``dreamquant methods`` lists them, or one of your own.
-        inherit: start from the teacher's own tensors where the student has one of the same name
-            and shape, as in the same architecture with fewer blocks.
-        bits: to quantize the student to afterwards, by the same method and its quick preset, as
-            much shorter or longer as the distillation was; the student in float is then the
-            teacher, and kept in ``out/distilled``. ``None`` leaves it in float.
-        iterations: stretch or squeeze the distillation to so many.
-        budget: the same, to a duration such as ``5min`` on this machine.
-        seed: of everything random.
-        data: images to measure on; they take no part in training.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``32`` or ``bf16``, while training.
-        compiled: compile the networks first: a minute or two, then quicker steps.
-        threads: of this process from now on; ``None`` leaves them, one per core at first.
-        accumulate: parts that a batch is taken in, one after another, where memory is small.
         out: the result folder; needed to resume.
-        resume: as :func:`dreamquant.quantize` does.
-        quiet: show no progress.
-        verbose: show losses and accuracies on the way too, line by line.
+        options: those of :class:`dreamquant.jobs.request.DistillRequest`, by name; the command
+            line has the same. With ``bits`` the student is quantized afterwards, by the same
+            method and its quick preset, as much shorter or longer as the distillation was; the
+            student in float is then the teacher, and kept in ``out/distilled``.
 
     Returns:
         The result; saved already where ``out`` is given.
@@ -84,41 +59,29 @@ def distill(
         DreamQuantError: what was given cannot be used; its subclasses say which part.
         KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
     """
-    in_both_phases: dict[str, Any] = {
-        "seed": seed,
-        "data": data,
-        "device": device,
-        "precision": precision,
-        "compiled": compiled,
-        "threads": threads,
-        "accumulate": accumulate,
-        "resume": resume,
-        "quiet": quiet,
-        "verbose": verbose,
-    }
     started = time.monotonic()
-    settings = Settings(iterations=iterations, budget=budget, **in_both_phases)
+    request = asked(DistillRequest, {"method": method, **options})
     folder = None if out is None else Path(out)
-    if bits is not None:
-        Bits.parse(bits)  # wrong bits are told before the hours of training
-    if folder is not None and not resume:
+    if request.bits is not None:
+        Bits.parse(request.bits)  # wrong bits are an error before the hours of training
+    if folder is not None and not request.resume:
         require_no_result(folder)
-    chosen = find_method(method)
+    chosen = find_method(request.method)
     source = teacher if isinstance(teacher, Network) else load_network(teacher)
-    target = untrained(student, source, seed)
-    if inherit:
+    target = untrained(student, source, request.seed)
+    if request.inherit:
         target = inheriting(target, source)
-    own = folder if folder is None or bits is None else folder / DISTILLED
-    distilled = _distilled(source, target, chosen, settings, own, inherit=inherit, started=started)
-    if bits is None:
+    own = folder if folder is None or request.bits is None else folder / DISTILLED
+    distilled = _distilled(source, target, chosen, request, own, started)
+    if request.bits is None:
         return distilled
+    length = {"iterations": _in_proportion(chosen, distilled, source), "budget": None}
     return quantize(
         _as_teacher(distilled, target, own),
-        bits,
+        request.bits,
         chosen,
-        iterations=_in_proportion(chosen, distilled, source),
         out=out,
-        **in_both_phases,
+        **{**request.run_options(), **length},
     )
 
 
@@ -126,36 +89,29 @@ def _distilled(
     source: Network,
     target: Network,
     method: Method,
-    settings: Settings,
+    request: DistillRequest,
     folder: Path | None,
-    *,
-    inherit: bool,
     started: float,
 ) -> Result:
     resolved = method.resolved("quick", source.input.shape).with_numbers(DISTILL)
     student = _beginner(target.module)
-    job = Job(source, student, resolved.lasting(settings.iterations), settings, started=started)
+    job = Job(source, student, resolved.lasting(request.iterations), request, started=started)
     configuration = {
         "network": source.weights_sha256,
         "student": target.weights_sha256,
-        "method": method.name,
         **job.configuration(),
+        "method": method.name,
     }
 
     def manifest(outcome: Outcome) -> dict[str, Any]:
         trained = replace(target, weights_sha256=state_sha256(student.network))
         return {
-            "schema": describe.SCHEMA,
+            "schema": SCHEMA,
             "network": describe.describe_network(trained),
             "teacher": describe.describe_network(source),
             "method": describe.describe_method(job.method, "distill"),
-            "request": {**describe.describe_request(method, settings.data), "inherit": inherit},
-            "protocol": describe.describe_distillation(
-                source,
-                seed=settings.seed,
-                precision=settings.precision,
-                accumulate=settings.accumulate,
-            ),
+            "request": {"command": "distill", **request.record()},
+            "protocol": describe.describe_distillation(source, **job.protocol()),
             "scheme": None,
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,

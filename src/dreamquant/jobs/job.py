@@ -21,8 +21,8 @@ from dreamquant.jobs.dynamics import Dynamics, over_time
 from dreamquant.jobs.measurements import Measurements
 from dreamquant.jobs.memory import sparing_memory
 from dreamquant.jobs.progress import ProgressDisplay, announce
+from dreamquant.jobs.request import RunRequest
 from dreamquant.jobs.resume import open_folder
-from dreamquant.jobs.settings import Settings
 from dreamquant.jobs.signals import HeldSignals
 from dreamquant.jobs.watchers import (
     Checkpoints,
@@ -76,7 +76,7 @@ class Job:
         network: the teacher.
         student: as it starts.
         method: resolved: without presets and add-ons that have not joined.
-        settings: how it is run.
+        request: how it is run.
         started: by the monotonic clock, when the user asked for it.
         diagnostics: whether to record what the papers diagnose.
 
@@ -90,24 +90,33 @@ class Job:
         network: Network,
         student: Student,
         method: Method,
-        settings: Settings,
+        request: RunRequest,
         *,
         started: float,
         diagnostics: bool = False,
     ) -> None:
-        self.network, self.method, self.settings = network, method, settings
+        self.network, self.method, self.request = network, method, request
         self.started = started
-        self.images = None if settings.data is None else open_images(settings.data, network.input)
-        self.accelerator = settings.accelerator()
-        self.quiet = settings.quiet or not self.accelerator.is_main_process
+        self.images = None if request.data is None else open_images(request.data, network.input)
+        self.accelerator = request.accelerator()
+        self.quiet = request.quiet or not self.accelerator.is_main_process
         self.record = Record()
-        self.bench = set_up(network, student, method, settings, self.accelerator)
+        self.bench = set_up(network, student, method, request, self.accelerator)
         example = self.bench.example()
         self.observed = observed(self.bench.teacher, example) if diagnostics else None
 
     def configuration(self) -> dict[str, Any]:
         """What a run that goes on has to share with the one that was stopped."""
-        return self.settings.configuration(self.accelerator.device.type)
+        return self.request.configuration(self.accelerator.device.type)
+
+    def protocol(self) -> dict[str, Any]:
+        """What of the request belongs to the protocol."""
+        request = self.request
+        return {
+            "seed": request.seed,
+            "precision": request.precision,
+            "accumulate": request.micro_batches,
+        }
 
     def result(
         self,
@@ -140,11 +149,11 @@ class Job:
             return self._saved(outcome, describe(outcome), folder)
 
     def _complete(self, folder: Path | None, configuration: Mapping[str, Any]) -> Outcome:
-        settings = self.settings
-        saved = open_folder(folder, configuration, resume=settings.resume)
+        request = self.request
+        saved = open_folder(folder, configuration, resume=request.resume)
         with sparing_memory(self.accelerator.device):
-            if settings.seconds is not None and saved is None:
-                self._fit_budget(self.started + settings.seconds - time.monotonic())
+            if request.seconds is not None and saved is None:
+                self._fit_budget(self.started + request.seconds - time.monotonic())
             run, images = self._begun(folder, saved)
             source = ProbeImages(self.bench) if images is None else images
             measurements = self._measurements(source)
@@ -188,7 +197,7 @@ class Job:
             self.images,
             classes=self.network.input.num_classes,
             source=source,
-            seed=self.settings.seed,
+            seed=self.request.seed,
             device=self.accelerator.device,
         )
 
@@ -211,7 +220,7 @@ class Job:
         self, folder: Path | None, configuration: Mapping[str, Any], architecture: nn.Module
     ) -> Result | None:
         """The result in the folder, where the run that is to go on was over already."""
-        if not self.settings.resume or folder is None or not (folder / MANIFEST).exists():
+        if not self.request.resume or folder is None or not (folder / MANIFEST).exists():
             return None
         manifest = read_manifest(folder)
         checkpoint.require_same_run(manifest["configuration"], configuration, folder)
@@ -253,7 +262,7 @@ class Job:
         folder: Path | None,
         configuration: Mapping[str, Any],
     ) -> None:
-        display = ProgressDisplay(quiet=self.quiet, verbose=self.settings.verbose)
+        display = ProgressDisplay(quiet=self.quiet, verbose=self.request.verbose)
         history = History(self.record)
         watchers: list[Watcher] = [
             history,
@@ -295,7 +304,7 @@ class Job:
             return
         with writing(folder):
             log = TensorBoardLog(folder, self.record, done)
-        looks = Looks(log.writer, self.network.input, self.settings.seed, images)
+        looks = Looks(log.writer, self.network.input, self.request.seed, images)
 
         def write(run: Run, losses: dict[str, float] | None) -> None:
             with writing(folder):

@@ -12,6 +12,7 @@ from dreamquant.errors import SchemeError
 Placement = Literal["relu-output", "layer-input"]
 Ranges = Literal["ema", "learned"]
 Gradient = Literal["straight-through", "clipped"]
+Norms = Literal["kept", "re-estimated"]
 
 _NOTATION = re.compile(r"w([0-9]{1,9})a([0-9]{1,9})", re.IGNORECASE)
 _LEAST, _MOST = 2, 8

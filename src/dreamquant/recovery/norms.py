@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dreamquant.errors import MethodError
 from dreamquant.quantization.norms import match_norms
+from dreamquant.quantization.scheme import Norms
 from dreamquant.recovery.part import Recovery
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
-
-Norms = Literal["kept", "re-estimated"]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def _compared(record: Record) -> Compared:
 
 def _protocol(result: Compared) -> dict[str, Any]:
     manifest, head = result.record.manifest, result.head
-    data = manifest.get("request", {}).get("data")
+    data = manifest["request"].get("data")
     on = head.on if data is None else f"{head.on} ({data})"
     return {**manifest["protocol"], "measure": head.measure, "on": on}
 

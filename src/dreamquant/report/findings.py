@@ -72,9 +72,9 @@ def _answers(record: Record, head: Headline) -> Iterator[Finding]:
 
 
 def _schedule(record: Record) -> Iterator[Finding]:
-    schedule = record.manifest["method"]["schedule"]
-    learning = schedule["iterations"] - schedule["student_warmup"]
-    if learning < _SHORT:
+    trained = [part for part in record.manifest["method"]["recovery"] if part["part"] == "Train"]
+    learning = sum(part["iterations"] for part in trained)
+    if trained and learning < _SHORT:
         yield Finding(
             "warning",
             f"The student learned for only {learning} batches.",
@@ -94,7 +94,7 @@ def _images(record: Record, head: Headline) -> Iterator[Finding]:
                 f"network gives those {100 * mean:.0f} % on average.",
                 "Methods that ask for doubt do this on purpose; others need more iterations.",
             )
-    diversity = record.manifest.get("diversity")
+    diversity = record.manifest["diversity"]
     if diversity and diversity["label_entropy"] < _NARROW:
         yield Finding(
             "warning",
@@ -105,7 +105,7 @@ def _images(record: Record, head: Headline) -> Iterator[Finding]:
 
 
 def _layers(record: Record) -> Iterator[Finding]:
-    left = record.manifest.get("coverage", {}).get("left_in_float")
+    left = record.manifest["coverage"]["left_in_float"] if record.manifest["scheme"] else []
     if left:
         yield Finding(
             "warning",

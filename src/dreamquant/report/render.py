@@ -62,7 +62,7 @@ def _context(record: Record) -> dict[str, Any]:
         "findings": findings(record, head),
         "protocol": protocol(manifest),
         "samples": _samples(record),
-        "diversity": manifest.get("diversity"),
+        "diversity": manifest["diversity"],
         "accuracy_curve": _accuracy_curve(record, head),
         "losses": _losses(manifest["history"]["losses"], manifest["timings"]["iterations"]),
         "panels": panels(sites, analysis["images"]) if sites else [],
@@ -105,7 +105,7 @@ def _accuracy_curve(record: Record, head: Headline) -> Markup | None:
         return None
     total, points = manifest["timings"]["iterations"], []
     if head.rounded is not None:
-        points.append((float(manifest["method"]["schedule"]["student_warmup"]), head.rounded.value))
+        points.append((float(manifest["ranges_set_at"]), head.rounded.value))
     # That of all images takes the place of the first glance, which is at the same iteration.
     points += [
         (float(glance["iteration"]), float(glance["top1"]))

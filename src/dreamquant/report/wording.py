@@ -61,23 +61,34 @@ def site_name(site: Mapping[str, Any]) -> str:
 
 def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     """All that has to be equal for two results to be compared, a sentence or two each."""
-    fields, schedule = manifest["protocol"], manifest["method"]["schedule"]
-    method, data = manifest["method"], manifest.get("request", {}).get("data")
+    fields, data = manifest["protocol"], manifest["request"].get("data")
     images = f"{manifest['agreement']['on']}{f' ({Path(data).name})' if data else ''}"
     original = manifest.get("teacher", manifest["network"])
     return {
         **(_rounding(manifest) if manifest["scheme"] else {"Bits": "Float32 throughout."}),
         "Batch norm": f"{fields['batch_norm'].capitalize()}.",
-        "Learned from": f"{schedule['iterations']} batches of {schedule['batch']} synthetic "
-        f"images by method {method['name']}, preset {method['preset']}; not one real image. "
-        f"For the first {schedule['student_warmup']} batches only the generator learns. "
-        f"Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}"
-        + (f", each batch in {parts} parts." if (parts := _parts(fields)) > 1 else "."),
+        "How": _how(manifest),
         "Measured on": f"{images}, which took no part in training. "
         "The last iteration is the result: no other was looked at to choose it.",
         "Original": f"{Path(original['name']).name}; its weights' SHA-256 begins with "
         f"{fields['teacher_sha256'][:12]}.",
     }
+
+
+def _how(manifest: Mapping[str, Any]) -> str:
+    method, fields = manifest["method"], manifest["protocol"]
+    phases = "; ".join(_phase(phase) for phase in manifest["phases"])
+    parts = fields["accumulate"]
+    return (
+        f"Method {method['name']}, preset {method['preset']}: {phases}. Not one real image was "
+        f"used. Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}"
+        + (f", each batch in {parts} micro-batches." if parts > 1 else ".")
+    )
+
+
+def _phase(phase: Mapping[str, Any]) -> str:
+    count = phase["iterations"]
+    return f"{phase['name']}, {count} {'step' if count == 1 else 'steps'}"
 
 
 def _rounding(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -120,53 +131,41 @@ def _left_in_float(coverage: Mapping[str, Any]) -> str:
 
 def command(manifest: Mapping[str, Any]) -> str:
     """The shell command that repeats a run, or the Python call for a module given in memory."""
-    request = manifest.get("request", {"method": manifest["method"]["name"]})
-    if manifest["scheme"] is None:
-        return _shell("distill", manifest["teacher"], _distilling(manifest), manifest)
-    if ":" not in manifest["network"]["name"] or request["method"] is None:
+    request, network = manifest["request"], manifest["network"]
+    if request["command"] == "distill":
+        own = [("--student", network["name"])]
+        return _shell(manifest["teacher"], own, manifest)
+    if ":" not in network["name"] or request["method"] is None:
         return _python_call(manifest)
-    return _shell("quantize", manifest["network"], _quantizing(manifest), manifest)
+    return _shell(network, [], manifest)
+
+
+def _again(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The request, with the length that the run had in place of a budget."""
+    request = {
+        name: value
+        for name, value in manifest["request"].items()
+        if name not in ("command", "budget", "iterations")
+    }
+    length = manifest["method"]["iterations"]
+    return {**request, **({"iterations": length} if length else {}), "out": "out/again"}
 
 
 def _shell(
-    verb: str,
-    network: Mapping[str, Any],
-    own: list[tuple[str, str]],
-    manifest: Mapping[str, Any],
+    network: Mapping[str, Any], own: list[tuple[str, str]], manifest: Mapping[str, Any]
 ) -> str:
-    options = [*_network_options(network), *own, *_common_options(manifest)]
-    parts = [shlex.quote(network["name"])]
-    parts += [f"{name} {shlex.quote(value)}" for name, value in options]
-    parts += _flags(manifest)
-    return f"dreamquant {verb} " + " \\\n    ".join(parts)
+    given = [text for name, value in _again(manifest).items() for text in _as_option(name, value)]
+    named = [f"{name} {shlex.quote(value)}" for name, value in [*_network_options(network), *own]]
+    lines = [shlex.quote(network["name"]), *named, *given]
+    return f"dreamquant {manifest['request']['command']} " + " \\\n    ".join(lines)
 
 
-def _distilling(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [("--student", manifest["network"]["name"])]
-
-
-def _parts(fields: Mapping[str, Any]) -> int:
-    parts: int = fields.get("accumulate", 1)  # results of before there was a choice
-    return parts
-
-
-def _quantizing(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    scheme, fields = manifest["scheme"], manifest["protocol"]
-    return [
-        ("--bits", fields["bits"]),
-        ("--placement", fields["placement"]),
-        *_scheme_options(scheme),
-        *(("--override", f"{name}={bits}") for name, bits in fields["overrides"].items()),
-        ("--ranges", scheme["ranges"]),
-        ("--gradient", scheme["gradient"]),
-        ("--norms", _norms(scheme)),
-        ("--preset", manifest["method"]["preset"]),
-    ]
-
-
-def _norms(scheme: Mapping[str, Any]) -> str:
-    norms: str = scheme.get("norms", "kept")  # results of before there was a choice
-    return norms
+def _as_option(name: str, value: Any) -> list[str]:
+    option = f"--{name.replace('_', '-')}"
+    if value is True:
+        return [option]
+    values = value if isinstance(value, list) else [value]
+    return [f"{option} {shlex.quote(str(each))}" for each in values]
 
 
 def _network_options(network: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -177,30 +176,6 @@ def _network_options(network: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _common_options(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    request, fields = manifest.get("request", {}), manifest["protocol"]
-    data = request.get("data")
-    return [
-        ("--method", request.get("method") or manifest["method"]["name"]),
-        ("--iterations", str(manifest["timings"]["iterations"])),
-        ("--seed", str(fields["seed"])),
-        ("--precision", fields["training_precision"]),
-        *([("--accumulate", str(parts))] if (parts := _parts(fields)) > 1 else []),
-        *([("--data", data)] if data else []),
-        ("--out", "out/again"),
-    ]
-
-
-def _flags(manifest: Mapping[str, Any]) -> list[str]:
-    inherits = manifest.get("request", {}).get("inherit", False)
-    return [*(["--inherit"] if inherits else []), *(["--compile"] if _compiled(manifest) else [])]
-
-
-def _compiled(manifest: Mapping[str, Any]) -> bool:
-    compiled: bool = manifest.get("configuration", {}).get("compiled", False)
-    return compiled
-
-
 def _input_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("--input", "x".join(str(size) for size in spec["shape"])),
@@ -209,39 +184,16 @@ def _input_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _scheme_options(scheme: Mapping[str, Any]) -> list[tuple[str, str]]:
-    given = {"--first-last": scheme["first_last_bits"], "--joins": scheme.get("joins")}
-    return [(option, str(bits)) for option, bits in given.items() if bits is not None]
-
-
 def _python_call(manifest: Mapping[str, Any]) -> str:
-    spec, scheme, fields = manifest["network"]["input"], manifest["scheme"], manifest["protocol"]
-    request = manifest.get("request", {})
-    given = {
-        "placement": fields["placement"],
-        "first_last": scheme["first_last_bits"],
-        "overrides": tuple(fields["overrides"].items()),
-        "joins": scheme.get("joins"),
-        "preset": manifest["method"]["preset"],
-        "ranges": scheme["ranges"],
-        "gradient": scheme["gradient"],
-        "norms": _norms(scheme),
-        "iterations": manifest["timings"]["iterations"],
-        "seed": fields["seed"],
-        "precision": fields["training_precision"],
-        "compiled": _compiled(manifest),
-        "accumulate": _parts(fields),
-        "data": request.get("data"),
-        "out": "out/again",
-    }
-    shape = {name: tuple(spec[name]) for name in ("shape", "mean", "std")}
-    method, name = request.get("method", manifest["method"]["name"]), manifest["method"]["name"]
+    spec, again = manifest["network"]["input"], _again(manifest)
+    method, name = again.pop("method"), manifest["method"]["name"]
+    shape = {each: tuple(spec[each]) for each in ("shape", "mean", "std")}
     call = [
         f"network,  # the same {manifest['network']['name']} as then",
-        f"{fields['bits']!r},",
+        f"{again.pop('bits')!r},",
         f"{method!r}," if method else f"method,  # the same {name} as then",
         f"input=InputSpec(**{shape}, num_classes={spec['num_classes']}),",
-        *(f"{name}={value!r}," for name, value in given.items()),
+        *(f"{option}={value!r}," for option, value in again.items()),
     ]
     body = "\n".join(f"    {line}" for line in call)
     return f"from dreamquant import InputSpec, quantize\n\nquantize(\n{body}\n)"

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from dreamquant.errors import DreamQuantError, ResultError
-from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
@@ -21,9 +20,9 @@ from dreamquant.quantization.layers import SYMMETRIC_BITS
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.results.files import read_json
+from dreamquant.results.upgrade import SCHEMA, upgraded
 from dreamquant.terms.contract import Weighted
 
-SCHEMA = 2
 MANIFEST = "manifest.json"
 # What a record of other fields, types or values ends in.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, DreamQuantError)
@@ -58,6 +57,7 @@ def describe_method(method: Method, preset: str) -> dict[str, Any]:
     """
     return {
         "name": method.name,
+        "iterations": method.iterations,
         "paper": asdict(method.paper),
         "add_ons": [{"name": part.name, "paper": asdict(part.paper)} for part in method.add_ons],
         "preset": preset,
@@ -65,23 +65,6 @@ def describe_method(method: Method, preset: str) -> dict[str, Any]:
         "recovery": [describe_part(part) for part in method.recovery],
         "scheme": dict(method.scheme),
     }
-
-
-def describe_request(method: str | Method, data: str | Path | None) -> dict[str, Any]:
-    """What was asked for by a name that the rest of the manifest resolves.
-
-    A method given in memory that is none of the package's has no name that could be asked for
-    again: it is on record as ``None``.
-    """
-    asked = method if isinstance(method, str) else _name_to_ask_for(method)
-    return {"method": asked, "data": None if data is None else str(data)}
-
-
-def _name_to_ask_for(method: Method) -> str | None:
-    try:
-        return method.name if find_method(method.name) == method else None
-    except DreamQuantError:
-        return None
 
 
 def describe_part(part: Any) -> Any:
@@ -225,13 +208,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             remedy="give the --out folder of a finished run",
         )
     manifest = read_json(path)
-    if manifest.get("schema") != SCHEMA:
+    if manifest.get("schema") not in range(1, SCHEMA + 1):
         raise ResultError(
             f"the manifest has schema {manifest.get('schema')!r}, this version reads {SCHEMA}",
             where=str(path),
             remedy="use the version of dreamquant that wrote it",
         )
-    return manifest
+    try:
+        return upgraded(manifest)
+    except _DAMAGE as error:
+        raise _damaged("method, scheme or protocol", error, folder) from error
 
 
 def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:

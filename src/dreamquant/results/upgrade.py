@@ -1,0 +1,137 @@
+"""Manifests of earlier schemas, lifted to the present one; nothing else knows that there were any.
+
+Schema 1 to 2: a method is its images and its recovery, where it was two lists of terms and one
+schedule; the request holds every option that was asked for; phases are on record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 2
+
+
+def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest by the present schema; one of that schema as it is.
+
+    Raises:
+        KeyError: the record is incomplete; likewise TypeError and ValueError.
+    """
+    if manifest["schema"] == SCHEMA:
+        return dict(manifest)
+    schedule = manifest["method"]["schedule"]
+    scheme, norms = _scheme(manifest["scheme"])
+    protocol = {"accumulate": 1, **manifest["protocol"]}
+    return {
+        **manifest,
+        "schema": SCHEMA,
+        "scheme": scheme,
+        "protocol": protocol,
+        "method": _method(manifest["method"]),
+        "request": _request(manifest, scheme, protocol, norms),
+        "phases": _phases(schedule, manifest["timings"]["training_seconds"]),
+        "ranges_set_at": schedule["student_warmup"],
+        "diversity": manifest.get("diversity"),
+        "configuration": manifest.get("configuration", {}),
+        "files": manifest.get("files", {}),
+    }
+
+
+def _scheme(scheme: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
+    if scheme is None:
+        return None, "kept"
+    rest = {name: value for name, value in scheme.items() if name != "norms"}
+    norms = scheme.get("norms", "kept")
+    return {"joins": None, **rest}, "re-estimated" if norms == "matched" else norms
+
+
+def _method(method: Mapping[str, Any]) -> dict[str, Any]:
+    schedule = method["schedule"]
+    images = {
+        "part": "Generator",
+        "terms": [_term(term) for term in method["generator_terms"]],
+        "targets": method.get("targets"),
+        "condition": method.get("centres"),
+        "latent": method.get("latent"),
+        "batch": schedule["batch"],
+        "alone": schedule["student_warmup"],
+        "observe": schedule["range_warmup"],
+        "lr": schedule.get("generator_lr"),
+    }
+    train = {
+        "part": "Train",
+        "terms": [_term(term) for term in method["student_terms"]],
+        "iterations": schedule["iterations"] - schedule["student_warmup"],
+        "batch": schedule["batch"],
+        "lr": schedule["student_lr"],
+        "optimizer": schedule.get("student_optimizer", "sgd"),
+        "decay": schedule.get("decay"),
+        "clip": schedule.get("clip"),
+        "views": [method["mixup"]] if method.get("mixup") else [],
+    }
+    return {
+        "name": method["name"],
+        "iterations": schedule["iterations"],
+        "paper": method.get("paper"),
+        "add_ons": method.get("add_ons", []),
+        "preset": method["preset"],
+        "images": images,
+        "recovery": [train],
+        "scheme": {},
+    }
+
+
+def _term(term: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in term.items() if name not in ("weight", "term")}
+    return {"weight": term["weight"], "part": term["term"], **rest}
+
+
+def _request(
+    manifest: Mapping[str, Any],
+    scheme: Mapping[str, Any] | None,
+    protocol: Mapping[str, Any],
+    norms: str,
+) -> dict[str, Any]:
+    asked = manifest.get("request", {"method": manifest["method"]["name"], "data": None})
+    ended = {"compile": manifest.get("configuration", {}).get("compiled", False)}
+    common = {
+        "method": asked["method"],
+        "seed": protocol["seed"],
+        "precision": protocol["training_precision"],
+        "micro_batches": protocol["accumulate"],
+        "data": asked.get("data"),
+        **ended,
+    }
+    if scheme is None:
+        own: dict[str, Any] = {"command": "distill", "inherit": asked.get("inherit", False)}
+    else:
+        own = {
+            "command": "quantize",
+            "bits": protocol["bits"],
+            "placement": protocol["placement"],
+            "first_last": scheme["first_last_bits"],
+            "override": [f"{name}={bits}" for name, bits in protocol["overrides"].items()],
+            "elementwise": scheme["joins"],
+            "ranges": scheme["ranges"],
+            "gradient": scheme["gradient"],
+            "batch_norm": norms,
+            "preset": manifest["method"]["preset"],
+        }
+    given = {**own, **common}
+    return {
+        name: value
+        for name, value in given.items()
+        # The method is on record even where it has no name to be asked for by.
+        if name == "method" or not (value is None or value is False or value == [])
+    }
+
+
+def _phases(schedule: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+    """The two phases that there were; their seconds were counted together."""
+    alone, whole = schedule["student_warmup"], schedule["iterations"]
+    lengths = {"generator warms up": alone, "student learns": whole - alone}
+    return [
+        {"name": name, "iterations": length, "seconds": seconds * length / whole}
+        for name, length in lengths.items()
+    ]
