@@ -422,7 +422,7 @@ def test_the_student_learns_though_the_teacher_is_frozen():
     student.observe(True)
     optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], 0.03)
     losses = []
-    for _ in range(40):
+    for _ in range(100):
         loss = F.cross_entropy(student(x), wanted)
         optimizer.zero_grad()
         loss.backward()

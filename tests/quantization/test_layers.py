@@ -55,6 +55,30 @@ def test_weights_of_eight_bits_are_symmetric():
     assert torch.equal(quantizer(weight), codes.view_as(weight) * scale)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(("bits", "reach", "end"), [(8, 127, 127), (8, 64, 64), (7, 64, 63)])
+def test_weights_that_are_symmetric_stay_within_reach(bits, reach, end, learned):
+    weight = random(5, 3, 3, 3) + 1
+    quantizer = WeightQuantizer(bits, 5, 0, learned=learned, reach=reach)
+    quantizer.fit(weight)
+    scale, zero_point = quantizer.parameters_of(weight)
+    assert not zero_point.any()
+    codes = quantizer.codes(weight)
+    assert codes.flatten(1).abs().amax(1).tolist() == [end] * 5
+    assert torch.equal(quantizer(weight), codes * scale)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_symmetric_channel_of_zeros_may_become_anything(learned):
+    weight = random(2, 9)
+    weight[1] = 0
+    quantizer = WeightQuantizer(8, 2, 0, learned=learned)
+    quantizer.fit(weight)
+    assert quantizer.zero_point.tolist() == [0, 0]
+    assert quantizer.parameters_of(weight)[1].flatten().tolist() == [0, 0]
+    assert not quantizer(weight)[1].any()
+
+
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_fixed_weights_stay_where_they_are(bits):
     weight, quantizer = random(5, 3, 3, 3), WeightQuantizer(bits, 5, 0)

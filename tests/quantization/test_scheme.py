@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from dreamquant.errors import SchemeError
+from dreamquant.quantization.affine import weight_grid
 from dreamquant.quantization.scheme import Bits, Scheme
 
 W4A4 = Bits(4, 4)
@@ -52,12 +53,44 @@ def test_bits_out_of_range(text, bad):
         ("ranges", "ema or learned"),
         ("gradient", "straight-through or clipped"),
         ("norms", "kept or matched"),
+        ("weights_range", "safe or full"),
     ],
 )
 def test_bad_choice(field, choices):
+    option = field.replace("_", "-")
     assert refusal(Scheme, W4A4, **{field: "somewhere"}) == (
-        f"'somewhere' is no choice\n  where:  --{field}\n  remedy: choose {choices}"
+        f"'somewhere' is no choice\n  where:  --{option}\n  remedy: choose {choices}"
     )
+
+
+@pytest.mark.parametrize("activation", range(2, 9))
+@pytest.mark.parametrize("weight", range(2, 9))
+def test_no_two_products_of_a_safe_range_exceed_16_bits(weight, activation):
+    bits = Bits(weight, activation)
+    scheme = Scheme(bits)
+    grid = weight_grid(weight, scheme.weights_reach(bits))
+    # What a kernel multiplies: codes less zero-points, which lie anywhere on an asymmetric grid.
+    farthest = grid.qmax if grid.qmin == -grid.qmax else grid.levels
+    assert 2 * farthest * (2**activation - 1) <= 2**15 - 1
+    full = weight_grid(weight, Scheme(bits, weights_range="full").weights_reach(bits))
+    assert (grid != full) == (weight in scheme.narrowed_bits())
+    assert (grid != full) == (activation == 8 and weight >= 7)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "narrowed"),
+    [
+        (Scheme(W4A4), ()),
+        (Scheme(W4A4, first_last_bits=8), ()),  # that concerns weights alone
+        (Scheme(W4A4, "layer-input", first_last_bits=8), (8,)),
+        (Scheme(W4A4, overrides=(("head", Bits(8, 8)),)), ()),
+        (Scheme(Bits(4, 8), overrides=(("head", Bits(8, 4)),)), (8,)),
+        (Scheme(Bits(7, 4), "layer-input", joins=8), (7,)),  # the image has 8 bits
+        (Scheme(Bits(8, 8), weights_range="full"), ()),
+    ],
+)
+def test_weights_whose_range_is_narrowed(scheme, narrowed):
+    assert scheme.narrowed_bits() == narrowed
 
 
 @pytest.mark.parametrize("bits", [1, 9])

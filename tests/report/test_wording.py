@@ -87,12 +87,18 @@ def test_the_command_can_be_pasted_into_a_shell(named):
     assert options["--override"] == "layer1.*=w8a8"
     assert (options["--first-last"], options["--joins"]) == ("8", "7")
     assert options["--norms"] == "matched"
+    assert options["--weights-range"] == "safe"
     assert (options["--bits"], options["--iterations"]) == ("w3a3", "12")
 
 
 def test_a_result_of_before_batch_norms_were_matched_kept_them(named):
     del named["scheme"]["norms"]
     assert "--norms kept" in wording.command(named)
+
+
+def test_a_result_of_before_there_was_a_safe_range_had_the_full_one(named):
+    del named["scheme"]["weights_range"]
+    assert "--weights-range full" in wording.command(named)
 
 
 def test_the_command_has_only_options_that_exist(named, capsys):

@@ -111,6 +111,8 @@ PROTOCOL = {
 
 
 SYMMETRIC = "affine, per output channel, min-max, symmetric at 8 bits"
+SAFE = f"{SYMMETRIC}, 8-bit weights in 7-bit range, safe without VNNI"
+ENDS = {"placement": "layer-input", "first_last_bits": 8}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,8 @@ SYMMETRIC = "affine, per output channel, min-max, symmetric at 8 bits"
         ({}, {}),
         ({"first_last_bits": 8}, {"first_last_bits": 8, "weights": SYMMETRIC}),
         ({"placement": "layer-input"}, {"placement": "layer-input"}),
+        (ENDS, ENDS | {"weights": SAFE}),
+        (ENDS | {"weights_range": "full"}, ENDS | {"weights": SYMMETRIC}),
         ({"gradient": "clipped"}, {"gradient": "clipped"}),
         (
             {"norms": "matched"},

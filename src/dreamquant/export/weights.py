@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 
 from dreamquant.errors import ExportError
 from dreamquant.export.nodes import Floats
+from dreamquant.quantization.affine import KERNEL_REACH, safe_reach
 from dreamquant.quantization.layers import QuantizedWeight
 
 Integers = NDArray[np.int64]
 
-_BOX = 127
-# Processors without VNNI add pairs of products in 16 bits, and cut off what exceeds them.
-_PAIR = 2**15 - 1
 _NUMPY = {
     ir.DataType.INT8: np.int8,
     ir.DataType.INT4: ml_dtypes.int4,
@@ -88,14 +86,13 @@ def boxed(weight: QuantizedWeight, factor: Floats | None, input_maximum: int, na
     sign = np.sign(scale).astype(np.int64)
     codes = (codes - _wide(zero_point, axis, dimensions)) * _wide(sign, axis, dimensions)
     reach = np.abs(codes).max(tuple(d for d in range(dimensions) if d != axis))
-    if reach.max() > _BOX:
+    if reach.max() > KERNEL_REACH:
         raise ExportError(
             "weights of 8 bits have a zero-point, which integer kernels do not take",
             where=name,
             remedy="quantize again with this version",
         )
-    room = min(_BOX, _PAIR // (2 * input_maximum))
-    times = np.maximum(room // np.maximum(reach, 1), 1)
+    times = np.maximum(safe_reach(input_maximum) // np.maximum(reach, 1), 1)
     return Codes(
         codes * _wide(times, axis, dimensions),
         np.zeros_like(zero_point),

@@ -107,6 +107,7 @@ def _scheme(method: Method, request: QuantizeRequest) -> Scheme:
         first_last_bits=request.first_last,
         overrides=request.overrides,
         joins=request.elementwise,
+        weights_range=request.weights_range,
     )
 
 

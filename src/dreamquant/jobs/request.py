@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dreamquant.errors import DreamQuantError, SchemeError, TrainingError
-from dreamquant.quantization.scheme import Bits, Gradient, Norms, Placement, Ranges
+from dreamquant.quantization.choices import Gradient, Norms, Placement, Ranges, WeightsRange
 from dreamquant.text import parse_duration
 
 # This module serves `dreamquant --help` too, which must not wait for torch.
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from dreamquant.methods.method import Method
+    from dreamquant.quantization.scheme import Bits
 
 _SEEDS = 2**32  # as many as NumPy takes; torch takes more
 Asked = TypeVar("Asked", bound="RunRequest")
@@ -81,7 +82,6 @@ class RunRequest:
         "Training",
         "",
         "Compile the networks first: a minute or two, then quicker steps; for long runs.",
-        old="compiled",
     )
     threads: int | None = option(
         None, "Training", "N", "Threads of this process; by default one per core."
@@ -176,6 +176,7 @@ class RunRequest:
         return {each.name: getattr(self, each.name) for each in fields(RunRequest)}
 
 
+_RENAMED = {"compiled": "compile", "overrides": "override"}  # in Python alone
 _ALWAYS = ("bits", "method", "seed")
 # They change nothing of a result.
 _SAYS_NOTHING = ("resume", "quiet", "verbose", "threads")
@@ -210,7 +211,6 @@ class QuantizeRequest(RunRequest):
         "Quantization",
         "PATTERN=wNaN",
         "Other bits for layers whose name matches, such as 'layer1.*=w8a8'; may be repeated.",
-        old="overrides",
     )
     elementwise: int | None = option(
         None,
@@ -220,6 +220,13 @@ class QuantizeRequest(RunRequest):
         "--placement layer-input: all but the logits can then run on integers. Without it these "
         "stay in float.",
         old="joins",
+    )
+    weights_range: WeightsRange = option(
+        "safe",
+        "Quantization",
+        "RANGE",
+        "Range of 7- and 8-bit weights. safe: exact on every x86 processor; full: twice the "
+        "levels, for processors with VNNI, because kernels without it saturate.",
     )
     ranges: Ranges | None = option(
         None,
@@ -295,7 +302,7 @@ def asked(kind: type[Asked], given: Mapping[str, Any]) -> Asked:
         DreamQuantError: there is no such option; it names the nearest.
     """
     known = {each.name for each in fields(kind)}
-    old = {each.metadata["option"].old: each.name for each in fields(kind)}
+    old = {each.metadata["option"].old: each.name for each in fields(kind)} | _RENAMED
     named = {old.get(name, name): value for name, value in given.items()}
     for name in named:
         if name not in known:
@@ -322,6 +329,8 @@ def _parse_override(override: str) -> tuple[str, Bits]:
         raise SchemeError(
             f"{override!r} does not name bits", where="--override", remedy="write PATTERN=w8a8"
         )
+    from dreamquant.quantization.scheme import Bits
+
     return pattern, Bits.parse(bits)
 
 

@@ -19,6 +19,11 @@ from torch import Tensor
 # The smallest scale whose reciprocal is still finite in float32.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
+# Integer kernels take weights as 8-bit integers without a zero-point. Of less than 8 bits, the
+# differences between code and zero-point still fit into these.
+KERNEL_REACH = 127
+_LARGEST_PAIR = 2**15 - 1
+
 
 class Grid(NamedTuple):
     """The integers a code may take, both ends included."""
@@ -37,9 +42,33 @@ def signed_grid(bits: int) -> Grid:
     return Grid(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def symmetric_grid(bits: int) -> Grid:
-    """Codes of weights whose zero-point is zero: ``-(2**(bits-1) - 1) .. 2**(bits-1) - 1``."""
-    return Grid(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+def weight_grid(bits: int, reach: int) -> Grid:
+    """Codes of weights that lie at most ``reach`` from their zero-point.
+
+    Where any zero-point does, the codes are those of :func:`signed_grid`. Else they are symmetric
+    about a zero-point of zero, as many of them as fit.
+
+    Args:
+        bits: 2 to 8.
+        reach: at most ``KERNEL_REACH``.
+    """
+    signed = signed_grid(bits)
+    if signed.levels <= reach:
+        return signed
+    end = min(signed.qmax, reach)
+    return Grid(-end, end)
+
+
+def safe_reach(largest: int) -> int:
+    """How far weights may lie from their zero-point so that no kernel on x86 saturates.
+
+    Without VNNI, kernels multiply 8-bit activations and weights, add the products in pairs, and
+    hold each sum in 16 bits. Products of this reach fit, whichever of them are paired.
+
+    Args:
+        largest: code of the activations that the weights meet.
+    """
+    return min(KERNEL_REACH, _LARGEST_PAIR // (2 * largest))
 
 
 def unsigned_grid(bits: int) -> Grid:

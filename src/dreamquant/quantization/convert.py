@@ -225,7 +225,13 @@ def _quantize_layer(student: nn.Module, name: str, scheme: Scheme, bits: Bits) -
     axis = 1 if getattr(layer, "transposed", False) else 0
     channels = weight.shape[axis]
     kind, weights = type(layer).__name__, weight.numel()
-    quantizer = WeightQuantizer(bits.weight, channels, axis, learned=scheme.ranges == "learned")
+    quantizer = WeightQuantizer(
+        bits.weight,
+        channels,
+        axis,
+        learned=scheme.ranges == "learned",
+        reach=scheme.weights_reach(bits),
+    )
     quantizer.fit(weight)
     parametrize.register_parametrization(layer, "weight", quantizer)
     at_input = scheme.placement == "layer-input"

@@ -12,21 +12,17 @@ from torch.overrides import TorchFunctionMode
 from dreamquant.errors import NetworkError
 from dreamquant.networks.taps import is_relu
 from dreamquant.quantization.affine import (
+    KERNEL_REACH,
     Grid,
     affine_parameters,
     fake_quantize,
     quantize,
-    signed_grid,
-    symmetric_grid,
     unsigned_grid,
+    weight_grid,
 )
 from dreamquant.quantization.biases import round_biases
 from dreamquant.quantization.ranges import MovingRange, least_squares, per_channel_range, sample
 from dreamquant.quantization.stored import StoredTensors, Survey
-
-# Integer kernels take 8-bit weights without a zero-point only. Of fewer bits, the differences
-# between code and zero-point still fit into their 8 bits.
-SYMMETRIC_BITS = 8
 
 
 class Quantizer(nn.Module):
@@ -77,23 +73,32 @@ class WeightQuantizer(Quantizer):
 
     While the student trains the ranges follow the latent weight (min-max per channel), or are
     trained themselves where ``learned``. Once fixed, the stored scale and zero-point hold, and
-    weights that lie on the grid stay there bit for bit. Codes of 8 bits are symmetric about zero,
-    see ``SYMMETRIC_BITS``.
+    weights that lie on the grid stay there bit for bit.
 
     Args:
         bits: 2 to 8.
         channels: output channels of the layer.
         axis: of the weight along which they lie (1 for transposed convolutions).
         learned: whether scales, at first those of the least squared error, take a gradient.
+        reach: how far codes may lie from their zero-point, see ``weight_grid``; those of 8 bits
+            are always symmetric about zero.
 
     Attributes:
         follows: whether ranges are those of the latent weight.
     """
 
-    def __init__(self, bits: int, channels: int, axis: int, *, learned: bool = False) -> None:
-        grid = symmetric_grid(bits) if bits == SYMMETRIC_BITS else signed_grid(bits)
-        super().__init__(bits, grid, (channels,), learned=learned)
+    def __init__(
+        self,
+        bits: int,
+        channels: int,
+        axis: int,
+        *,
+        learned: bool = False,
+        reach: int = KERNEL_REACH,
+    ) -> None:
+        super().__init__(bits, weight_grid(bits, reach), (channels,), learned=learned)
         self.axis, self.follows = axis, not learned
+        self.symmetric = self.grid.qmin == -self.grid.qmax
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero-point in force for ``weight``, shaped to broadcast against it."""
@@ -109,12 +114,16 @@ class WeightQuantizer(Quantizer):
 
     def _unlearned(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         low, high = per_channel_range(weight, self.axis)
-        if self.bits == SYMMETRIC_BITS:
+        if self.symmetric:
             high = torch.maximum(-low, high)
             low = -high
         if self.growth is None:
-            return affine_parameters(low, high, self.grid)
-        return least_squares(weight.movedim(self.axis, 0).flatten(1), low, high, self.grid)
+            scale, zero_point = affine_parameters(low, high, self.grid)
+        else:
+            rows = weight.movedim(self.axis, 0).flatten(1)
+            scale, zero_point = least_squares(rows, low, high, self.grid)
+        # A channel of zeros alone has no range, and affine_parameters would start it at its end.
+        return scale, torch.zeros_like(zero_point) if self.symmetric else zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; where ranges follow it, its gradient is never clipped."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import get_args
 
 from dreamquant.errors import SchemeError
-
-Placement = Literal["relu-output", "layer-input"]
-Ranges = Literal["ema", "learned"]
-Gradient = Literal["straight-through", "clipped"]
-Norms = Literal["kept", "re-estimated"]
+from dreamquant.quantization.affine import KERNEL_REACH, safe_reach, unsigned_grid, weight_grid
+from dreamquant.quantization.choices import Gradient, Placement, Ranges, WeightsRange
 
 _NOTATION = re.compile(r"w([0-9]{1,9})a([0-9]{1,9})", re.IGNORECASE)
 _LEAST, _MOST = 2, 8
@@ -77,6 +74,10 @@ class Scheme:
             of integer kernels too, so that nothing but the logits need be computed in float.
             ``None`` leaves both in float. It takes placement ``layer-input``. The image, which
             is stored as well, has at least these bits where the first layer reads it.
+        weights_range: ``safe`` keeps weights of 7 and 8 bits, where they meet activations of so
+            many bits that kernels for x86 processors without VNNI would saturate, within the range
+            in which none does, see :func:`dreamquant.quantization.affine.safe_reach`; ``full``
+            uses all codes, for files that run with VNNI or on other processors only.
 
     Weights are per output channel; activations are static and per tensor. Biases and batch norm
     stay in float32.
@@ -90,12 +91,14 @@ class Scheme:
     momentum: float = 0.9
     overrides: tuple[tuple[str, Bits], ...] = ()
     joins: int | None = None
+    weights_range: WeightsRange = "safe"
 
     def __post_init__(self) -> None:
         for option, value, choices in (
             ("--placement", self.placement, get_args(Placement)),
             ("--ranges", self.ranges, get_args(Ranges)),
             ("--gradient", self.gradient, get_args(Gradient)),
+            ("--weights-range", self.weights_range, get_args(WeightsRange)),
         ):
             if value not in choices:
                 raise SchemeError(
@@ -124,6 +127,33 @@ class Scheme:
             # Pixels on few levels cost more than all other activations, and save nothing.
             return replace(self.bits, activation=max(self.bits.activation, self.joins))
         return self.bits
+
+    def weights_reach(self, bits: Bits) -> int:
+        """How far weights may lie from their zero-point, in a layer of these bits."""
+        if self.weights_range == "full":
+            return KERNEL_REACH
+        meets = bits.activation if self.placement == "layer-input" else self.bits.activation
+        return safe_reach(unsigned_grid(meets).qmax)
+
+    def narrowed_bits(self) -> tuple[int, ...]:
+        """Bits of the weights that have another grid than they would with the full range."""
+        ends = self.first_last_bits
+        mixes = [
+            self.bits_of("", first=True, last=False),
+            self.bits_of("", first=False, last=False),
+            *([] if ends is None else [Bits(ends, ends)]),
+            *(bits for _, bits in self.overrides),
+        ]
+        return tuple(
+            sorted(
+                {
+                    mix.weight
+                    for mix in mixes
+                    if weight_grid(mix.weight, self.weights_reach(mix))
+                    != weight_grid(mix.weight, KERNEL_REACH)
+                }
+            )
+        )
 
     @property
     def clips_gradient(self) -> bool:

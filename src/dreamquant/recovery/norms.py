@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dreamquant.errors import MethodError
+from dreamquant.quantization.choices import Norms
 from dreamquant.quantization.norms import match_norms
-from dreamquant.quantization.scheme import Norms
 from dreamquant.recovery.part import Recovery
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench

@@ -16,7 +16,6 @@ from dreamquant.errors import DreamQuantError, ResultError
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.layers import SYMMETRIC_BITS
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.results.files import read_json
@@ -91,14 +90,14 @@ def describe_protocol(
     """All that must be equal for two accuracies to be compared."""
     ends = scheme.first_last_bits
     weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
-    symmetric = f", symmetric at {SYMMETRIC_BITS} bits" if SYMMETRIC_BITS in weight_bits else ""
+    symmetric = ", symmetric at 8 bits" if 8 in weight_bits else ""
     step = "learned step size" if scheme.ranges == "learned" else None
     return {
         "bits": str(scheme.bits),
         "first_last_bits": str(scheme.bits) if ends is None else ends,
         "overrides": {pattern: str(bits) for pattern, bits in scheme.overrides},
         "placement": scheme.placement,
-        "weights": f"affine, per output channel, {step or 'min-max'}{symmetric}",
+        "weights": f"affine, per output channel, {step or 'min-max'}{symmetric}{_narrowed(scheme)}",
         "activations": f"affine, per tensor, static, {step or 'moving min-max'}",
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
         **_stored(scheme),
@@ -131,6 +130,12 @@ def describe_distillation(
         "training_precision": precision,
         "accumulate": accumulate,
     }
+
+
+def _narrowed(scheme: Scheme) -> str:
+    grids = {7: "7-bit weights symmetric", 8: "8-bit weights in 7-bit range"}
+    narrowed = " and ".join(grids[bits] for bits in scheme.narrowed_bits())
+    return f", {narrowed}, safe without VNNI" if narrowed else ""
 
 
 def _stored(scheme: Scheme) -> dict[str, Any]:

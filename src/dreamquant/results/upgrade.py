@@ -43,7 +43,11 @@ def _scheme(scheme: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, st
         return None, "kept"
     rest = {name: value for name, value in scheme.items() if name != "norms"}
     norms = scheme.get("norms", "kept")
-    return {"joins": None, **rest}, "re-estimated" if norms == "matched" else norms
+    return {
+        "joins": None,
+        "weights_range": "full",
+        **rest,
+    }, "re-estimated" if norms == "matched" else norms
 
 
 def _method(method: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +117,7 @@ def _request(
             "first_last": scheme["first_last_bits"],
             "override": [f"{name}={bits}" for name, bits in protocol["overrides"].items()],
             "elementwise": scheme["joins"],
+            "weights_range": scheme["weights_range"],
             "ranges": scheme["ranges"],
             "gradient": scheme["gradient"],
             "batch_norm": norms,

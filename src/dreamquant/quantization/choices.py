@@ -1,0 +1,11 @@
+"""Choices of a scheme, as names; apart from it so that the command line need not load torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Placement = Literal["relu-output", "layer-input"]
+Ranges = Literal["ema", "learned"]
+Gradient = Literal["straight-through", "clipped"]
+Norms = Literal["kept", "re-estimated"]
+WeightsRange = Literal["safe", "full"]
