@@ -27,6 +27,7 @@ from dreamquant.training.watched import Watched
 
 def set_up(
     network: Network,
+    floating: nn.Module,
     student: Student,
     method: Method,
     request: RunRequest,
@@ -35,6 +36,14 @@ def set_up(
     """Both networks on the device, with the taps that the method declares.
 
     The caller's own network stays where it is: another device gets a copy.
+
+    Args:
+        network: the teacher.
+        floating: the float network that the student was made of.
+        student: as it starts.
+        method: resolved.
+        request: how the run is to go.
+        accelerator: device, precision and processes.
 
     Raises:
         NetworkError: the network lacks what the method reads.
@@ -45,7 +54,7 @@ def set_up(
     student = student.to(device)
     asked = _watched(student, network.input, method.student_taps, request.compile, device)
     return Bench(
-        prepared=teacher,
+        prepared=teacher if floating is network.module else _on(floating, device),
         student=student,
         players=Players(watched, asked),
         input=network.input,

@@ -113,6 +113,7 @@ def _distilled(
             "request": {"command": "distill", **request.record()},
             "protocol": describe.describe_distillation(source, **job.protocol()),
             "scheme": None,
+            "prepared": [],
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,
         }

@@ -77,6 +77,7 @@ class Job:
         student: as it starts.
         method: resolved: without presets and add-ons that have not joined.
         request: how it is run.
+        prepared: the float network that the student was made of, where that is not the teacher.
         started: by the monotonic clock, when the user asked for it.
         diagnostics: whether to record what the papers diagnose.
 
@@ -93,6 +94,7 @@ class Job:
         request: RunRequest,
         *,
         started: float,
+        prepared: nn.Module | None = None,
         diagnostics: bool = False,
     ) -> None:
         self.network, self.method, self.request = network, method, request
@@ -101,7 +103,8 @@ class Job:
         self.accelerator = request.accelerator()
         self.quiet = request.quiet or not self.accelerator.is_main_process
         self.record = Record()
-        self.bench = set_up(network, student, method, request, self.accelerator)
+        floating = network.module if prepared is None else prepared
+        self.bench = set_up(network, floating, student, method, request, self.accelerator)
         example = self.bench.example()
         self.observed = observed(self.bench.teacher, example) if diagnostics else None
 
@@ -196,6 +199,7 @@ class Job:
             self.bench.teacher,
             self.images,
             classes=self.network.input.num_classes,
+            prepared=self.bench.prepared,
             source=source,
             seed=self.request.seed,
             device=self.accelerator.device,

@@ -33,7 +33,8 @@ class Measurements:
         teacher: P, on ``device``.
         images: to measure on; ``None`` measures agreement on synthetic images alone.
         classes: number of labels.
-        source: of synthetic images; ``None`` where the method has none.
+        prepared: the float network whose modules are named as the student's.
+        source: of synthetic images.
         seed: of the images that the analysis draws.
         device: of both networks.
     """
@@ -44,12 +45,13 @@ class Measurements:
         images: EvaluationSet | None,
         *,
         classes: int,
+        prepared: nn.Module,
         source: Images,
         seed: int,
         device: torch.device,
     ) -> None:
         self.teacher, self.images, self.source = teacher, images, source
-        self.classes = classes
+        self.classes, self.prepared = classes, prepared
         self.seed, self.device = seed, device
         self.answers = Answers(classes)
 
@@ -184,7 +186,7 @@ class Measurements:
             self.source.batch(min(_AT_ONCE, count - start), random).images
             for start in range(0, count, _AT_ONCE)
         ]
-        return analyse(self.teacher, student, batches, affordable)
+        return analyse(self.prepared, student, batches, affordable)
 
 
 def _agreement(agreed: int, n: int, on: str) -> dict[str, Any]:

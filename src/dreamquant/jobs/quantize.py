@@ -21,6 +21,7 @@ from dreamquant.networks import demo
 from dreamquant.networks.load import Network, load_network, wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.prepare import prepared, structures
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.norms import reestimating
 from dreamquant.results import manifest as describe
@@ -64,10 +65,17 @@ def quantize(
     chosen = find_method(request.method)
     resolved = _resolved(chosen, request, teacher)
     scheme = _scheme(resolved, request)
-    student, coverage = quantize_network(
-        teacher.module, scheme, torch.zeros(2, *teacher.input.shape)
+    floating = prepared(teacher.module, resolved.prepare, _noise(teacher.input))
+    student, coverage = quantize_network(floating, scheme, torch.zeros(2, *teacher.input.shape))
+    job = Job(
+        teacher,
+        student,
+        resolved,
+        request,
+        prepared=floating,
+        started=started,
+        diagnostics=request.diagnostics,
     )
-    job = Job(teacher, student, resolved, request, started=started, diagnostics=request.diagnostics)
 
     def manifest(outcome: Outcome) -> dict[str, Any]:
         return {
@@ -77,6 +85,7 @@ def quantize(
             "request": {"command": "quantize", **request.record()},
             "protocol": describe.describe_protocol(teacher, scheme, job.method, **job.protocol()),
             "scheme": asdict(scheme),
+            "prepared": structures(job.method.prepare),
             "coverage": asdict(coverage),
             **outcome.measured,
         }
@@ -90,6 +99,11 @@ def quantize(
     }
     folder = None if out is None else Path(out)
     return job.result(folder, plain(configuration), manifest, architecture=teacher.module)
+
+
+def _noise(spec: InputSpec) -> torch.Tensor:
+    """Two images on which a preparation shows whether it changes what the network computes."""
+    return torch.randn(2, *spec.shape, generator=torch.Generator().manual_seed(0))
 
 
 def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Method:

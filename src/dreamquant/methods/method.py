@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from dreamquant.errors import MethodError
 from dreamquant.networks.taps import Tap
+from dreamquant.quantization.prepare import Preparation
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
 from dreamquant.recovery.views import StudentView
@@ -91,6 +92,7 @@ class Method:
         paper: where it comes from.
         images: where they come from; ``None`` where the method needs none.
         recovery: how accuracy comes back, in this order.
+        prepare: what is done to the float copy before quantizers go in.
         scheme: what the paper fixes of the quantizer; options override it.
         presets: by name. ``paper`` and ``quick`` are for images of up to 64 pixels,
             ``paper-imagenet`` and ``quick-imagenet`` take their place for larger ones.
@@ -102,6 +104,7 @@ class Method:
     paper: Paper
     images: Source | None
     recovery: tuple[Recovery, ...]
+    prepare: tuple[Preparation, ...] = ()
     scheme: Numbers = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
     add_ons: tuple[AddOn, ...] = ()

@@ -70,7 +70,7 @@ class _Reestimation(Phase):
     def step(self) -> Losses:
         bench = self.bench
         bench.student.observe(False)
-        match_norms(bench.student, bench.teacher, self._batches())
+        match_norms(bench.student, bench.prepared, self._batches())
         return {}
 
     def _batches(self) -> Iterator[Tensor]:

@@ -62,6 +62,7 @@ def describe_method(method: Method, preset: str) -> dict[str, Any]:
         "preset": preset,
         "images": describe_part(method.images),
         "recovery": [describe_part(part) for part in method.recovery],
+        "prepare": [describe_part(part) for part in method.prepare],
         "scheme": dict(method.scheme),
     }
 

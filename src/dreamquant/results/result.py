@@ -22,6 +22,7 @@ from dreamquant.networks.weights import load_weights, state_sha256
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.layers import Student
+from dreamquant.quantization.prepare import restructured
 from dreamquant.quantization.scheme import Scheme
 from dreamquant.results.files import (
     make_folder,
@@ -225,7 +226,8 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
     tensors, _ = _read_student(folder, manifest)
     if network is None:
         network = _rebuild(read_origin(manifest, folder), spec.num_classes, folder)
-    student = _converted(network, scheme, spec, folder).requires_grad_(False)
+    names = manifest["prepared"]
+    student = _converted(network, scheme, spec, folder, names).requires_grad_(False)
     decode(student, tensors, str(folder / STUDENT))
     return Result(student, manifest)
 
@@ -318,12 +320,15 @@ def _rebuild(origin: Origin, classes: int, folder: Path) -> nn.Module:
     return build_module(origin.name, classes, origin.source_sha256)
 
 
-def _converted(network: nn.Module, scheme: Scheme | None, spec: InputSpec, folder: Path) -> Student:
+def _converted(
+    network: nn.Module, scheme: Scheme | None, spec: InputSpec, folder: Path, prepared: list[str]
+) -> Student:
     try:
         own = copy.deepcopy(network).cpu().float().eval()
         if scheme is None:
             return Student(own, nn.ModuleList()).eval()
-        return quantize_network(own, scheme, torch.zeros(2, *spec.shape))[0]
+        example = torch.zeros(2, *spec.shape)
+        return quantize_network(restructured(own, prepared, example), scheme, example)[0]
     except Exception as error:  # the network's own code may raise anything
         reason = error.what if isinstance(error, DreamQuantError) else one_line(error)
         raise NetworkError(

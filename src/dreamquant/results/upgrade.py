@@ -33,6 +33,7 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "phases": _phases(schedule, manifest["timings"]["training_seconds"]),
         "ranges_set_at": schedule["student_warmup"],
         "diversity": manifest.get("diversity"),
+        "prepared": [],
         "configuration": manifest.get("configuration", {}),
         "files": manifest.get("files", {}),
     }
@@ -82,6 +83,7 @@ def _method(method: Mapping[str, Any]) -> dict[str, Any]:
         "preset": method["preset"],
         "images": images,
         "recovery": [train],
+        "prepare": [],
         "scheme": {},
     }
 

@@ -1,0 +1,202 @@
+"""Preparations: what is done to the float copy of a network before quantizers go in."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dreamquant.errors import NetworkError
+from dreamquant.networks.probe import batch_norms
+
+_TOLERANCE = 1e-5  # of the largest output: what float32 may differ by
+
+
+class Preparation(ABC):
+    """A frozen dataclass of numbers that changes a float network and keeps what it computes.
+
+    Attributes:
+        structural: whether it changes which modules there are. Such a preparation is on record and
+            done again when a result is opened; one that changes values alone is in the tensors.
+        exact: whether the network computes the same afterwards, which is then checked.
+    """
+
+    structural: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
+
+    @abstractmethod
+    def apply(self, network: nn.Module, example: Tensor) -> None:
+        """Change the network in place.
+
+        Args:
+            network: a copy, in eval mode.
+            example: normalised images (B, C, H, W), to find out what runs after what.
+        """
+
+
+class FoldedNorm(nn.Identity):
+    """Where a batch norm was; it hands on what the batch norm knew of its output.
+
+    Attributes:
+        mean: (F,) of each channel that leaves it: the batch norm's shift.
+        deviation: (F,) likewise: the batch norm's scale, positive.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        # Not persistent: a student's file holds what it computes with, and nothing else.
+        self.register_buffer("mean", mean.detach().clone(), persistent=False)
+        self.register_buffer("deviation", deviation.detach().clone(), persistent=False)
+
+
+@dataclass(frozen=True)
+class FoldBatchNorms(Preparation):
+    """Batch norms that follow one layer alone become part of its weight and bias."""
+
+    structural: ClassVar[bool] = True
+
+    def apply(self, network: nn.Module, example: Tensor) -> None:
+        """Fold each of them; others stay, and coverage names them as float."""
+        for norm_name, layer_name in foldable(network, example).items():
+            norm = cast(_BatchNorm, network.get_submodule(norm_name))
+            _fold(network.get_submodule(layer_name), norm)
+            _replace(network, norm_name, FoldedNorm(*_known(norm)))
+
+
+def foldable(network: nn.Module, example: Tensor) -> dict[str, str]:
+    """Names of batch norms that read one layer's output, each with that layer.
+
+    The layer runs once, nothing else is known to read its output, and its channels are the batch
+    norm's.
+    """
+    from dreamquant.quantization.stored import survey
+
+    layers = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
+    ]
+    norms = dict(batch_norms(network))
+    followed = survey(network, layers, example).norms
+    return {
+        norm: layer
+        for norm, layer in followed.items()
+        if norm in norms and list(followed.values()).count(layer) == 1
+    }
+
+
+def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
+    weight, bias = cast(nn.Parameter, layer.weight), cast("nn.Parameter | None", layer.bias)
+    mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    shift, scale = _affine(norm)
+    factor = scale / (var + norm.eps).sqrt()
+    with torch.no_grad():
+        weight.copy_(_times(weight, factor, layer))
+        start = torch.zeros_like(mean) if bias is None else bias
+        folded = (start - mean) * factor + shift
+    layer.bias = nn.Parameter(folded, requires_grad=weight.requires_grad)
+
+
+def _times(weight: Tensor, factor: Tensor, layer: nn.Module) -> Tensor:
+    """A weight with each output channel multiplied."""
+    if not getattr(layer, "transposed", False):
+        return weight * factor.view(-1, *[1] * (weight.dim() - 1))
+    groups = cast(int, layer.groups)
+    # (in, out / groups, ...): the inputs of a group meet the outputs of that group alone.
+    parts = weight.view(groups, -1, *weight.shape[1:])
+    return (parts * factor.view(groups, 1, -1, *[1] * (weight.dim() - 2))).view(weight.shape)
+
+
+def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    mean = cast(Tensor, norm.running_mean)
+    if norm.affine:
+        return norm.bias, norm.weight
+    return torch.zeros_like(mean), torch.ones_like(mean)
+
+
+def _known(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    shift, scale = _affine(norm)
+    return shift, scale.abs()
+
+
+@dataclass(frozen=True)
+class ReluForRelu6(Preparation):
+    """ReLU6 modules become ReLUs, which scaling passes through (Nagel et al., section 5.1.1)."""
+
+    structural: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
+
+    def apply(self, network: nn.Module, example: Tensor) -> None:
+        """Replace each module; a ReLU6 that is called as a function stays."""
+        for name, module in list(network.named_modules()):
+            if isinstance(module, nn.ReLU6):
+                _replace(network, name, nn.ReLU())
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
+
+
+def prepared(network: nn.Module, preparations: Sequence[Preparation], example: Tensor) -> nn.Module:
+    """A copy of a network with preparations done; the network itself where there are none.
+
+    Raises:
+        NetworkError: a preparation that keeps what the network computes did not.
+    """
+    if not preparations:
+        return network
+    own = copy.deepcopy(network)
+    for preparation in preparations:
+        with torch.no_grad():
+            before = own(example)
+            preparation.apply(own, example)
+            if preparation.exact:
+                _require_equal(own(example), before, preparation)
+    return own.requires_grad_(False)
+
+
+def _require_equal(after: Tensor, before: Tensor, preparation: Preparation) -> None:
+    deviation = (after - before).abs().max() / before.abs().max().clamp(min=1e-12)
+    if deviation > _TOLERANCE:
+        raise NetworkError(
+            f"{type(preparation).__name__} changes what the network computes, by "
+            f"{deviation:.1e} of its largest output",
+            remedy="choose a method without it: `dreamquant methods` says what each one prepares",
+        )
+
+
+_STRUCTURES: dict[str, Preparation] = {
+    "FoldBatchNorms": FoldBatchNorms(),
+    "ReluForRelu6": ReluForRelu6(),
+}
+
+
+def structures(preparations: Iterable[Preparation]) -> list[str]:
+    """Names of those that a result must do again when it is opened."""
+    return [type(part).__name__ for part in preparations if part.structural]
+
+
+def restructured(network: nn.Module, names: Iterable[str], example: Tensor) -> nn.Module:
+    """A copy of a network with the structure that a student on record has.
+
+    Raises:
+        KeyError: a name is not known.
+    """
+    names = list(names)
+    if not names:
+        return network
+    own = copy.deepcopy(network)
+    with torch.no_grad():
+        for name in names:
+            _STRUCTURES[name].apply(own, example)
+    return own
