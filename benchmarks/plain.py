@@ -157,7 +157,8 @@ def _plain_student(student: Student) -> Student:
         if parametrize.is_parametrized(module, "weight"):
             chain = module.parametrizations["weight"]
             chain[0] = PlainWeight(chain[0])
-    plain.relu_outputs = nn.ModuleList(PlainActivation(q) for q in student.relu_outputs)
+    for group, quantizers in student.groups().items():
+        setattr(plain, group, nn.ModuleList(map(PlainActivation, quantizers)))
     return plain
 
 

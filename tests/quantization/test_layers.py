@@ -2,14 +2,11 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from dreamquant.errors import NetworkError
 from dreamquant.quantization.affine import affine_parameters, unsigned_grid
 from dreamquant.quantization.layers import (
     ActivationQuantizer,
-    ReluOutputs,
     Student,
     WeightQuantizer,
 )
@@ -223,83 +220,10 @@ def test_observing_moves_a_learned_scale_without_gradient():
     assert not quantizer.start.requires_grad
 
 
-# ---------------------------------------------------------------------------- ReLU outputs
-
-SPELLINGS = {
-    "module": nn.ReLU(),
-    "module in place": nn.ReLU(inplace=True),
-    "relu6 module": nn.ReLU6(),
-    "relu6 module in place": nn.ReLU6(inplace=True),
-    "hardtanh from 0": nn.Hardtanh(0, 6),
-    "hardtanh by name": lambda x: F.hardtanh(x, min_val=0.0, max_val=1.0),
-    "F.relu": F.relu,
-    "F.relu in place": lambda x: F.relu(x, inplace=True),
-    "F.relu_": F.relu_,
-    "F.relu6": F.relu6,
-    "torch.relu": torch.relu,
-    "torch.relu_": torch.relu_,
-    "method": lambda x: x.relu(),
-    "method in place": lambda x: x.relu_(),
-}
-OTHERS = {
-    "hardtanh": nn.Hardtanh(),
-    "hardtanh from -2": lambda x: F.hardtanh(x, -2.0, 2.0),
-    "leaky": nn.LeakyReLU(),
-    "prelu": nn.PReLU(),
-    "gelu": nn.GELU(),
-    "elu": F.elu,
-    "hardswish": nn.Hardswish(),
-    "sigmoid": torch.sigmoid,
-}
-
-
-@pytest.mark.parametrize("relu", SPELLINGS.values(), ids=SPELLINGS.keys())
-def test_every_spelling_of_relu_is_quantized(relu):
-    quantizer = activation(2)
-    quantizer.observing = True
-    with ReluOutputs(nn.ModuleList([quantizer])):
-        out = relu(random(100))
-    assert distinct(out) <= 4
-    assert out.min() == 0
-
-
-@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
-def test_nothing_else_is(other):
-    with torch.no_grad(), ReluOutputs(nn.ModuleList()):
-        assert distinct(other(random(100))) > 4
-
-
-def test_relus_are_counted_in_the_order_executed():
-    quantizers = nn.ModuleList([activation(2), activation(3), activation(8)])
-    for quantizer in quantizers:
-        quantizer.observing = True
-    shared = nn.ReLU()
-    with ReluOutputs(quantizers):
-        counts = [distinct(shared(random(2000, seed=seed))) for seed in range(3)]
-    assert counts[0] <= 4 < counts[1] <= 8 < counts[2]
-
-
-@pytest.mark.parametrize("calls", [0, 1, 3])
-def test_another_number_of_relus_is_an_error(calls):
-    def run():
-        with ReluOutputs(nn.ModuleList([activation(), activation()])):
-            for _ in range(calls):
-                torch.relu(torch.zeros(1))
-
-    with pytest.raises(NetworkError, match="another number of ReLUs than the 2 quantized") as error:
-        run()
-    assert "--placement layer-input" in error.value.remedy
-
-
-def test_errors_of_the_network_itself_are_not_covered_up():
-    with pytest.raises(ZeroDivisionError), ReluOutputs(nn.ModuleList([activation()])):
-        _ = 1 / 0
-
-
 # --------------------------------------------------------------------------------- student
 
 
 def test_a_student_without_quantizers_is_its_network():
     network = nn.Linear(3, 2)
     x = random(4, 3)
-    assert torch.equal(Student(network, nn.ModuleList())(x), network(x))
+    assert torch.equal(Student(network)(x), network(x))

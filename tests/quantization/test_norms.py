@@ -38,7 +38,7 @@ def norms_of(network):
 
 
 def student_of(network):
-    return Student(copy.deepcopy(network), nn.ModuleList())
+    return Student(copy.deepcopy(network))
 
 
 @torch.no_grad()

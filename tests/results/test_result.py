@@ -364,7 +364,7 @@ def wider():
         (lambda: tiny()[:5], ResultError, "6.bias is float32 (5,) instead of absent"),
         (lambda: nn.Flatten(), NetworkError, "runs no convolution or linear module"),
         (lambda: nn.Linear(7, 5), NetworkError, "Linear is not the architecture that was quant"),
-        (lambda: nn.Conv2d(3, 5, 3), NetworkError, "runs no ReLU"),
+        (lambda: nn.Conv2d(3, 5, 3), NetworkError, "runs no activation function"),
     ],
 )
 def test_another_architecture(saved, network, kind, message):

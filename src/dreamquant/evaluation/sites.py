@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dreamquant.quantization.layers import ActivationQuantizer, ReluOutputs, Student
+from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.stored import layer_input
 
-Kind = Literal["weight", "input", "relu"]
+Kind = Literal["weight", "input", "relu", "stored", "operand"]
+# What a site of each group of the student's quantizers is called.
+_KINDS: dict[str, Kind] = {"relu_outputs": "relu", "stored": "stored", "operands": "operand"}
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,12 @@ class Site:
     """One place where a student rounds.
 
     Attributes:
-        kind: a layer's ``weight``, a layer's ``input``, or what leaves a ``relu``.
-        layer: its name within the user's module; of a ReLU, the layer that ran last before it,
-            or empty where there was none.
-        position: of a ReLU among those that a forward pass runs; 0 for the other kinds.
+        kind: a layer's ``weight``, a layer's ``input``, what leaves an activation function
+            (``relu``), an element-wise or concat input (``stored``), or an ``operand`` of a matrix
+            product.
+        layer: its name within the user's module; of the last three kinds, the layer that ran last
+            before it, or empty where there was none.
+        position: of these among their kind in a forward pass; 0 for the other kinds.
     """
 
     kind: Kind
@@ -39,34 +44,35 @@ def find_sites(teacher: nn.Module, student: Student, images: Tensor) -> list[Sit
 
     Args:
         teacher: the network that the student was made from.
-        student: says which layers, inputs and ReLU outputs are quantized.
+        student: says which layers, inputs and other activations are quantized.
         images: (B, C, H, W) for that one pass of the teacher.
     """
     found: list[Site] = []
-    has_inputs = not student.relu_outputs
+    inputs, owners = student.input_quantizers(), student.quantized_layers()
 
     def enter(layer: str, x: Tensor) -> Tensor:
-        found.extend([*([Site("input", layer)] if has_inputs else []), Site("weight", layer)])
-        return x
+        read = [Site("input", layer)] if layer in inputs else []
+        found.extend([*read, Site("weight", owners[layer])])
+        return layer_input(x)
 
-    def leave_relu(position: int) -> None:
-        found.append(Site("relu", found[-1].layer if found else "", position))
+    def pass_by(kind: Kind, position: int) -> None:
+        found.append(Site(kind, found[-1].layer if found else "", position))
 
-    with ExitStack() as stack:
-        for name in student.quantized_weights():
-            layer = teacher.get_submodule(name)
-            stack.enter_context(_entering(layer, partial(enter, name)))
-        for position, place in enumerate(places := _nowhere(student)):
-            place.register_forward_hook(lambda *_, position=position: leave_relu(position))
-        _forward(teacher, {}, places, images)
+    places = _nowhere(student)
+    for group, quantizers in places.items():
+        for position, place in enumerate(quantizers):
+            place.register_forward_hook(lambda *_, at=(_KINDS[group], position): pass_by(*at))
+    changes = {name: partial(enter, name) for name in owners}
+    _forward(teacher, student, {}, changes, places, images)
     return list(dict.fromkeys(found))
 
 
 def quantizer_of(student: Student, site: Site) -> ActivationQuantizer:
-    """The activation quantizer at an ``input`` or ``relu`` site."""
-    if site.kind == "relu":
-        return cast(ActivationQuantizer, student.relu_outputs[site.position])
-    return cast(ActivationQuantizer, student.network.get_submodule(site.layer).input_quantizer)
+    """The activation quantizer at a site that is no weight."""
+    if site.kind == "input":
+        return student.input_quantizers()[site.layer]
+    group = next(group for group, kind in _KINDS.items() if kind == site.kind)
+    return cast(ActivationQuantizer, student.groups()[group][site.position])
 
 
 def rounded_weight(teacher: nn.Module, student: Student, layer: str) -> Tensor:
@@ -89,31 +95,47 @@ def answer_with(
         sites: of :func:`find_sites`.
         batches: images (B, C, H, W) each, N in all.
     """
-    weights = {
-        f"{site.layer}.weight": rounded_weight(teacher, student, site.layer)
-        for site in sites
-        if site.kind == "weight"
-    }
-    relus = _nowhere(student)
+    weights: dict[str, Tensor] = {}
+    changes: dict[str, Callable[[Tensor], Tensor]] = dict.fromkeys(
+        student.quantized_layers(), layer_input
+    )
+    places = _nowhere(student)
     for site in sites:
-        if site.kind == "relu":
-            relus[site.position] = quantizer_of(student, site)
-    with ExitStack() as stack:
-        for site in sites:
-            if site.kind == "input":
-                layer = teacher.get_submodule(site.layer)
-                stack.enter_context(_entering(layer, quantizer_of(student, site)))
-        return torch.cat([_forward(teacher, weights, relus, images) for images in batches])
+        if site.kind == "weight":
+            weights[f"{site.layer}.weight"] = rounded_weight(teacher, student, site.layer)
+        elif site.kind == "input":
+            changes[site.layer] = partial(_quantized_input, quantizer_of(student, site))
+        else:
+            group = next(group for group, kind in _KINDS.items() if kind == site.kind)
+            places[group][site.position] = quantizer_of(student, site)
+    answers = [_forward(teacher, student, weights, changes, places, images) for images in batches]
+    return torch.cat(answers)
 
 
-def _nowhere(student: Student) -> nn.ModuleList:
-    return nn.ModuleList(nn.Identity() for _ in student.relu_outputs)
+def _quantized_input(quantizer: ActivationQuantizer, x: Tensor) -> Tensor:
+    rounded: Tensor = quantizer(layer_input(x))
+    return rounded
+
+
+def _nowhere(student: Student) -> dict[str, nn.ModuleList]:
+    return {
+        group: nn.ModuleList(nn.Identity() for _ in quantizers)
+        for group, quantizers in student.groups().items()
+    }
 
 
 def _forward(
-    teacher: nn.Module, weights: Mapping[str, Tensor], relus: nn.ModuleList, images: Tensor
+    teacher: nn.Module,
+    student: Student,
+    weights: Mapping[str, Tensor],
+    changes: Mapping[str, Callable[[Tensor], Tensor]],
+    places: Mapping[str, nn.ModuleList],
+    images: Tensor,
 ) -> Tensor:
-    with ReluOutputs(relus) if relus else nullcontext():
+    with ExitStack() as stack:
+        for name, change in changes.items():
+            stack.enter_context(_entering(teacher.get_submodule(name), change))
+        stack.enter_context(student.sites.quantizing(places))
         logits: Tensor = functional_call(teacher, dict(weights), (images,))
     return logits.float()
 

@@ -124,7 +124,7 @@ def _distilled(
 def _beginner(module: nn.Module) -> Student:
     """A student that learns all its weights, its batch norms on the batch's own statistics."""
     own = copy.deepcopy(module).requires_grad_(True)
-    student = Student(own, nn.ModuleList()).eval()
+    student = Student(own).eval()
     for _, norm in batch_norms(own):
         norm.train()
     return student

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.overrides import TorchFunctionMode
 
-from dreamquant.errors import NetworkError
-from dreamquant.networks.taps import is_relu
 from dreamquant.quantization.affine import (
     KERNEL_REACH,
     Grid,
@@ -21,8 +19,10 @@ from dreamquant.quantization.affine import (
     weight_grid,
 )
 from dreamquant.quantization.biases import round_biases
+from dreamquant.quantization.placement import Nowhere, Sites
 from dreamquant.quantization.ranges import MovingRange, least_squares, per_channel_range, sample
-from dreamquant.quantization.stored import StoredTensors, Survey
+
+LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 class Quantizer(nn.Module):
@@ -79,6 +79,8 @@ class WeightQuantizer(Quantizer):
         bits: 2 to 8.
         channels: output channels of the layer.
         axis: of the weight along which they lie (1 for transposed convolutions).
+        groups: of a transposed convolution. Its weight (inputs, outputs / groups, ...) holds the
+            output channels of all groups along two axes: rows of inputs belong to their group.
         learned: whether scales, at first those of the least squared error, take a gradient.
         reach: how far codes may lie from their zero-point, see ``weight_grid``; those of 8 bits
             are always symmetric about zero.
@@ -92,38 +94,50 @@ class WeightQuantizer(Quantizer):
         bits: int,
         channels: int,
         axis: int,
+        groups: int = 1,
         *,
         learned: bool = False,
         reach: int = KERNEL_REACH,
     ) -> None:
         super().__init__(bits, weight_grid(bits, reach), (channels,), learned=learned)
-        self.axis, self.follows = axis, not learned
+        self.axis, self.groups, self.follows = axis, groups, not learned
         self.symmetric = self.grid.qmin == -self.grid.qmax
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero-point in force for ``weight``, shaped to broadcast against it."""
-        scale, zero_point = (
-            self._unlearned(weight) if self.follows else (self.scale, self.zero_point)
-        )
+        scale, zero_point = self._in_force(weight)
         return self._wide(scale, weight), self._wide(zero_point, weight)
+
+    def _in_force(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return self._unlearned(weight) if self.follows else (self.scale, self.zero_point)
 
     def _wide(self, each: Tensor, weight: Tensor) -> Tensor:
         shape = [1] * weight.dim()
         shape[self.axis] = -1
-        return each.view(shape)
+        if self.groups == 1:
+            return each.view(shape)
+        rows = each.view(self.groups, -1).repeat_interleave(len(weight) // self.groups, 0)
+        return rows.view(len(weight), *shape[1:])
 
     def _unlearned(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = per_channel_range(weight, self.axis)
+        by_channel = self.by_channel(weight)
+        low, high = per_channel_range(by_channel)
         if self.symmetric:
             high = torch.maximum(-low, high)
             low = -high
         if self.growth is None:
             scale, zero_point = affine_parameters(low, high, self.grid)
         else:
-            rows = weight.movedim(self.axis, 0).flatten(1)
-            scale, zero_point = least_squares(rows, low, high, self.grid)
+            scale, zero_point = least_squares(by_channel, low, high, self.grid)
         # A channel of zeros alone has no range, and affine_parameters would start it at its end.
         return scale, torch.zeros_like(zero_point) if self.symmetric else zero_point
+
+    def by_channel(self, weight: Tensor) -> Tensor:
+        """A weight, or its codes, as one row per output channel: (channels, values)."""
+        if self.groups == 1:
+            return weight.movedim(self.axis, 0).flatten(1)
+        grouped = weight.reshape(self.groups, -1, *weight.shape[1:]).movedim(2, 1)
+        return grouped.flatten(0, 1).flatten(1)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; where ranges follow it, its gradient is never clipped."""
@@ -143,8 +157,7 @@ class WeightQuantizer(Quantizer):
     @torch.no_grad()
     def fix(self, weight: Tensor) -> None:
         """Store the ranges that ``weight`` has now, and keep them."""
-        scale, zero_point = self.parameters_of(weight)
-        self.place(scale, zero_point)
+        self.place(*self._in_force(weight))
         self.follows = False
 
     @torch.no_grad()
@@ -202,48 +215,11 @@ class ActivationQuantizer(Quantizer):
             self.place(*least_squares(sample(x).to(low), low.view(1), high.view(1), self.grid))
 
 
-class ReluOutputs(TorchFunctionMode):
-    """Quantizes what leaves the i-th ReLU of a forward pass with the i-th quantizer.
-
-    Calls are counted rather than modules, because networks reuse one ReLU module in several
-    places, or call the function without any module at all.
-
-    Args:
-        quantizers: one per ReLU in the order executed.
-
-    Raises:
-        NetworkError: the forward pass runs another number of ReLUs than the quantizers were
-            made for.
-    """
-
-    def __init__(self, quantizers: nn.ModuleList) -> None:
-        super().__init__()
-        self.quantizers = quantizers
-        self.calls = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func``; if it is a ReLU, quantize its result."""
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if not is_relu(func, args, kwargs):
-            return result
-        if self.calls == len(self.quantizers):
-            raise self._miscounted()
-        self.calls += 1
-        return self.quantizers[self.calls - 1](result)
-
-    def __exit__(self, *exception: Any) -> None:
-        """Check that every quantizer was used."""
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        if exception[0] is None and self.calls != len(self.quantizers):
-            raise self._miscounted()
-
-    def _miscounted(self) -> NetworkError:
-        return NetworkError(
-            f"a forward pass ran another number of ReLUs than the {len(self.quantizers)} quantized",
-            where="placement relu-output",
-            remedy="use --placement layer-input for networks whose forward pass varies",
-        )
+def channel_layout(layer: nn.Module) -> tuple[int, int]:
+    """Along which axis of a layer's weight its output channels lie, and in how many groups."""
+    if not getattr(layer, "transposed", False):
+        return 0, 1
+    return 1, cast(int, layer.groups)
 
 
 class QuantizedWeight(NamedTuple):
@@ -258,35 +234,45 @@ class Student(nn.Module):
 
     One without any quantizer is a student in full precision, of another architecture.
 
-    Attributes:
+    Args:
         network: the module, its layers' weights and inputs quantized.
-        relu_outputs: quantizers of ReLU outputs in the order executed, for that placement.
-        stored: quantizers of what several operations read, where the scheme has them.
-        survey: where these are read.
+        sites: where activations are quantized beside inputs of layers.
+        make: makes a quantizer of so many bits.
+
+    Attributes:
+        network: see above.
+        sites: see above. The quantizers of its groups are attributes of these names.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        relu_outputs: nn.ModuleList,
-        stored: nn.ModuleList | None = None,
-        survey: Survey | None = None,
+        sites: Sites | None = None,
+        make: Callable[[int], ActivationQuantizer] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.relu_outputs = relu_outputs
-        self.stored = nn.ModuleList() if stored is None else stored
-        self.survey = survey
+        self.sites = Nowhere() if sites is None else sites
+        for group, bits in self.sites.bits.items():
+            assert make is not None  # else there would be no bits
+            self.add_module(group, nn.ModuleList(map(make, bits)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of normalised images (B, C, H, W)."""
-        if self.survey is not None:
-            with StoredTensors(self.stored, self.survey.reads):
-                return self.network(images)  # type: ignore[no-any-return]
-        if not self.relu_outputs:
+        with self.sites.quantizing(self.groups()):
             return self.network(images)  # type: ignore[no-any-return]
-        with ReluOutputs(self.relu_outputs):
-            return self.network(images)  # type: ignore[no-any-return]
+
+    def groups(self) -> dict[str, nn.ModuleList]:
+        """Quantizers at the sites, by group and in the order first used."""
+        return {group: cast(nn.ModuleList, getattr(self, group)) for group in self.sites.bits}
+
+    def input_quantizers(self) -> dict[str, ActivationQuantizer]:
+        """Quantizers of what layers read, by the name of their layer."""
+        found = {
+            name: getattr(module, "input_quantizer", None)
+            for name, module in self.network.named_modules()
+        }
+        return {name: q for name, q in found.items() if isinstance(q, ActivationQuantizer)}
 
     def activation_quantizers(self) -> dict[str, ActivationQuantizer]:
         """All activation quantizers by name."""
@@ -297,9 +283,21 @@ class Student(nn.Module):
         }
 
     def quantized_weights(self) -> dict[str, QuantizedWeight]:
-        """All quantized weights by the name of their layer."""
-        found = {name: _quantized_weight(module) for name, module in self.network.named_modules()}
-        return {name: weight for name, weight in found.items() if weight is not None}
+        """All quantized weights by the name of their layer, of several the first that shares it."""
+        return {
+            owner: cast(QuantizedWeight, _quantized_weight(self.network.get_submodule(owner)))
+            for owner in dict.fromkeys(self.quantized_layers().values())
+        }
+
+    def quantized_layers(self) -> dict[str, str]:
+        """All layers whose weight is quantized, each with the first of those that share it."""
+        owners: dict[int, str] = {}
+        found = {}
+        for name, module in self.network.named_modules():
+            weight = _quantized_weight(module) if isinstance(module, LAYER_TYPES) else None
+            if weight is not None:
+                found[name] = owners.setdefault(id(weight.latent), name)
+        return found
 
     def float_state(self) -> dict[str, Tensor]:
         """What stays in float, by name in the user's module: biases, batch norm, other layers."""
@@ -335,15 +333,15 @@ class Student(nn.Module):
         for latent, quantizer in self.quantized_weights().values():
             quantizer.fix(latent)
             latent.copy_(quantizer(latent))
-        if self.survey is not None:
-            round_biases(self.network, self._units(), self.survey.norms)
+        if self.sites.whole_biases is not None:
+            round_biases(self.network, self._units(), self.sites.whole_biases)
         self.requires_grad_(False).eval()
 
     def _units(self) -> dict[str, Tensor]:
         """What one product of codes is worth, by layer and channel; for placement layer-input."""
+        inputs = self.input_quantizers()
         return {
-            name: quantizer.scale.double()
-            * cast(ActivationQuantizer, self.network.get_submodule(name).input_quantizer).scale
+            name: quantizer.scale.double() * inputs[name].scale
             for name, (_, quantizer) in self.quantized_weights().items()
         }
 

@@ -50,9 +50,9 @@ class MovingRange(nn.Module):
         return low, high
 
 
-def per_channel_range(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Smallest and largest weight of each channel, two vectors as long as ``axis``."""
-    flat = weight.detach().movedim(axis, 0).flatten(1)
+def per_channel_range(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest weight of each channel (channels,), of a row (channels, values) each."""
+    flat = rows.detach()
     return flat.amin(1), flat.amax(1)
 
 

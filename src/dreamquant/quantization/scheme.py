@@ -9,7 +9,7 @@ from typing import get_args
 
 from dreamquant.errors import SchemeError
 from dreamquant.quantization.affine import KERNEL_REACH, safe_reach, unsigned_grid, weight_grid
-from dreamquant.quantization.choices import Gradient, Placement, Ranges, WeightsRange
+from dreamquant.quantization.choices import Activations, Gradient, Placement, Ranges, WeightsRange
 
 _NOTATION = re.compile(r"w([0-9]{1,9})a([0-9]{1,9})", re.IGNORECASE)
 _LEAST, _MOST = 2, 8
@@ -57,9 +57,9 @@ class Scheme:
 
     Attributes:
         bits: of every layer not named below.
-        placement: ``relu-output`` quantizes what leaves each ReLU, as the GDFQ family of papers
-            measures (the image and sums before a ReLU stay float); ``layer-input`` quantizes what
-            enters each convolution and linear layer, as integer hardware does.
+        placement: ``relu-output`` quantizes what leaves each activation function, a ReLU in the
+            GDFQ family of papers (the image and sums before a ReLU stay float); ``layer-input``
+            quantizes what enters each convolution and linear layer, as integer hardware does.
         first_last_bits: bits of weights and activations of the first and the last layer executed;
             ``None`` gives them ``bits``. With ``relu-output`` it concerns their weights alone.
         ranges: with ``ema``, activations keep the moving average of their batches' ranges, and
@@ -79,6 +79,10 @@ class Scheme:
             in which none does, see :func:`dreamquant.quantization.affine.safe_reach`; ``full``
             uses all codes, for files that run with VNNI or on other processors only.
 
+        activations: which functions ``relu-output`` quantizes the results of: ``all``, or those
+            that are a ``relu``, unless one in place is a statement of its own, as in results of
+            before the others were found.
+
     Weights are per output channel; activations are static and per tensor. Biases and batch norm
     stay in float32.
     """
@@ -92,6 +96,7 @@ class Scheme:
     overrides: tuple[tuple[str, Bits], ...] = ()
     joins: int | None = None
     weights_range: WeightsRange = "safe"
+    activations: Activations = "all"
 
     def __post_init__(self) -> None:
         for option, value, choices in (
@@ -99,6 +104,7 @@ class Scheme:
             ("--ranges", self.ranges, get_args(Ranges)),
             ("--gradient", self.gradient, get_args(Gradient)),
             ("--weights-range", self.weights_range, get_args(WeightsRange)),
+            ("activations", self.activations, get_args(Activations)),
         ):
             if value not in choices:
                 raise SchemeError(

@@ -20,7 +20,7 @@ from dreamquant.networks.load import build_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.weights import load_weights, state_sha256
 from dreamquant.networks.zoo import one_line
-from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.convert import convert
 from dreamquant.quantization.layers import Student
 from dreamquant.quantization.prepare import restructured
 from dreamquant.quantization.scheme import Scheme
@@ -326,9 +326,9 @@ def _converted(
     try:
         own = copy.deepcopy(network).cpu().float().eval()
         if scheme is None:
-            return Student(own, nn.ModuleList()).eval()
+            return Student(own).eval()
         example = torch.zeros(2, *spec.shape)
-        return quantize_network(restructured(own, prepared, example), scheme, example)[0]
+        return convert(restructured(own, prepared, example), scheme, example)
     except Exception as error:  # the network's own code may raise anything
         reason = error.what if isinstance(error, DreamQuantError) else one_line(error)
         raise NetworkError(

@@ -1,0 +1,165 @@
+"""Which products of a forward pass meet quantized tensors: seen while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.multiplications import counting_multiplications
+
+_SAMPLED = 256  # values that tell whether a tensor lies on a grid
+# What multiplies two tensors, and where among its arguments they are.
+_OPERANDS = {
+    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), (0, 1)),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (0, 1)),
+    **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "tensordot"), (0, 1)),
+    **dict.fromkeys(("addmm", "baddbmm", "einsum"), (1, 2)),
+}
+
+
+@dataclass
+class Product:
+    """What a layer's products were seen to read, over all of its calls.
+
+    Attributes:
+        multiplications: of all images.
+        input_on_grid: whether all that was read is quantized.
+        weight_on_grid: whether the other factor is the quantized weight itself.
+    """
+
+    multiplications: int = 0
+    input_on_grid: bool = True
+    weight_on_grid: bool = True
+
+
+@dataclass
+class Seen:
+    """What was seen of a forward pass.
+
+    Attributes:
+        layers: of quantized layers by name, in the order first run.
+        others: names of products that are no layer's, and have an operand that is on no grid.
+        other_multiplications: theirs.
+        arguments: identities of all that any call read.
+    """
+
+    layers: dict[str, Product] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    other_multiplications: int = 0
+    arguments: set[int] = field(default_factory=set)
+
+
+class Products(TorchFunctionMode):
+    """Sees every call that multiplies, however it is spelled: by what it adds to the count.
+
+    Whether a tensor is quantized is read off its values: rounding it again, as one of the
+    quantizers that have run does, changes nothing. Pooling by maxima, reshaping and padding keep a
+    tensor on its grid; means, sums and concatenations do not.
+
+    Args:
+        student: its ranges set; the mode is to be entered within :meth:`watching`.
+
+    Attributes:
+        seen: so far.
+    """
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+        self.layers = student.quantized_layers()
+        self.quantizers: dict[ActivationQuantizer, None] = {}  # those that have run, in order
+        self.weights: list[Tensor] = []
+        self.within: list[tuple[str, nn.Module]] = []
+        self.seen = Seen()
+        self.count: Any = None
+
+    @contextmanager
+    def watching(self) -> Iterator[Any]:
+        """Follow which module runs and which quantizers have; gives the count so far."""
+        handles = []
+        for name, module in self.student.network.named_modules():
+            at = name, module
+            handles.append(module.register_forward_pre_hook(lambda *_, at=at: self._enter(at)))
+            handles.append(module.register_forward_hook(lambda *_: self._leave()))
+        for quantizer in self.student.activation_quantizers().values():
+            handles.append(quantizer.register_forward_hook(lambda *a: self._ran(a[0])))
+        for weight in self.student.quantized_weights().values():
+            made = weight.quantizer.register_forward_hook(lambda *a: self.weights.append(a[2]))
+            handles.append(made)
+        try:
+            with counting_multiplications() as self.count:
+                yield self.count
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, at: tuple[str, nn.Module]) -> None:
+        self.within.append(at)
+        if at[0] in self.layers:
+            self.seen.layers.setdefault(at[0], Product())
+
+    def _leave(self) -> None:
+        self.within.pop()
+
+    def _ran(self, quantizer: ActivationQuantizer) -> None:
+        self.quantizers.pop(quantizer, None)
+        self.quantizers[quantizer] = None  # the latest is the likeliest
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func``; if it multiplies, note what."""
+        kwargs = kwargs or {}
+        before = self.count()
+        result = func(*args, **kwargs)
+        self.seen.arguments.update(map(id, tree_leaves((args, kwargs))))
+        if multiplications := self.count() - before:
+            self._note(getattr(func, "__name__", str(func)), args, kwargs, multiplications)
+        return result
+
+    def _note(self, name: str, args: Any, kwargs: Any, multiplications: int) -> None:
+        operands = _operands(name, args, kwargs)
+        within, module = self.within[-1] if self.within else ("", self.student.network)
+        if within in self.layers and operands is not None:
+            product = self.seen.layers[within]
+            product.multiplications += multiplications
+            product.input_on_grid &= self._on_grid(operands[0])
+            product.weight_on_grid &= self._is_weight(operands[1])
+        elif operands is None or not all(self._is_weight(x) or self._on_grid(x) for x in operands):
+            own = within and any(True for _ in module.parameters(recurse=False))
+            what = f"{kind_of(module)} {within}" if own else f"{name} of computed tensors"
+            self.seen.others.append(what)
+            self.seen.other_multiplications += multiplications
+
+    def _is_weight(self, x: Tensor) -> bool:
+        return any(x is weight or x._base is weight for weight in self.weights)
+
+    def _on_grid(self, x: Tensor) -> bool:
+        flat = x.reshape(-1)
+        few = flat[:: max(1, len(flat) // _SAMPLED)]
+        return any(torch.equal(quantizer(few), few) for quantizer in reversed(self.quantizers))
+
+
+def kind_of(module: nn.Module) -> str:
+    """The class of a module, without the one that parametrization puts in its place."""
+    own = type(module)
+    return own.__bases__[0].__name__ if is_parametrized(module) else own.__name__
+
+
+def _operands(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
+    """The two factors of a product; ``None`` of a call that is another."""
+    if name not in _OPERANDS:
+        return None
+    flat = [*tree_leaves(args), *tree_leaves(kwargs)]
+    first, second = _OPERANDS[name]
+    factors = flat[first : second + 1]
+    if len(factors) != 2 or not all(isinstance(x, Tensor) for x in factors):
+        return None
+    return factors[0], factors[1]

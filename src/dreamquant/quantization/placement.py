@@ -1,0 +1,165 @@
+"""Where activations are quantized: a placement surveys a network, and gives the sites found."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from dreamquant.errors import SchemeError
+from dreamquant.networks.taps import is_relu
+from dreamquant.quantization import stored
+from dreamquant.quantization.outputs import (
+    ActivationOutputs,
+    Recognise,
+    in_place_reads,
+    is_activation,
+)
+from dreamquant.quantization.scheme import Scheme
+
+Quantizers = Mapping[str, nn.ModuleList]
+
+
+class Sites(ABC):
+    """The places of one network where activations are quantized, beside inputs of layers.
+
+    Attributes:
+        bits: of each quantizer in the order first used, by the group of quantizers that the
+            student keeps it in.
+        whole_biases: batch norms, each with the one layer whose result it reads, where biases are
+            to be whole numbers of integer kernels; ``None`` leaves biases in float.
+    """
+
+    bits: Mapping[str, tuple[int, ...]]
+    whole_biases: Mapping[str, str] | None = None
+
+    @abstractmethod
+    def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
+        """Let a forward pass within go through quantizers, grouped and numbered as ``bits``."""
+
+
+class Placement(Protocol):
+    """A way to choose where activations are quantized."""
+
+    @property
+    def layer_inputs(self) -> bool:
+        """Whether each quantized layer also quantizes what it reads."""
+
+    def survey(self, network: nn.Module, example: Tensor, layers: Sequence[str]) -> Sites:
+        """Run a network once and find its sites.
+
+        Args:
+            network: in eval mode; it is left as it is.
+            example: normalised images (B, C, H, W).
+            layers: names of its layers that are to be quantized.
+
+        Raises:
+            SchemeError: it has none.
+        """
+
+
+def placement_of(scheme: Scheme) -> Placement:
+    """The placement that a scheme names."""
+    if scheme.placement == "relu-output":
+        recognise = is_relu if scheme.activations == "relu" else is_activation
+        written = scheme.activations != "relu"
+        return AtActivationOutputs(scheme.bits.activation, recognise, written)
+    return AtLayerInputs(scheme.joins)
+
+
+class Nowhere(Sites):
+    """No site at all: a network in full precision, or one whose layers quantize their inputs."""
+
+    bits: Mapping[str, tuple[int, ...]] = {}
+
+    def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
+        """Nothing."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class AtActivationOutputs:
+    """Quantizes what leaves each activation function.
+
+    Attributes:
+        activation_bits: of the quantizers.
+        recognise: which calls are activation functions.
+        written: whether those in place, as a statement, are quantized in their argument; results
+            of before they were found leave these in float.
+    """
+
+    activation_bits: int
+    recognise: Recognise
+    written: bool
+    layer_inputs: bool = False
+
+    def survey(self, network: nn.Module, example: Tensor, layers: Sequence[str]) -> Sites:
+        """See :meth:`Placement.survey`."""
+        written = in_place_reads(network, example, self.recognise)
+        if not written:
+            raise SchemeError(
+                "the network runs no activation function, so there is no output of one to quantize",
+                where="--placement relu-output",
+                remedy="use --placement layer-input",
+            )
+        if not self.written:
+            written = (False,) * len(written)
+        return ActivationSites(written, self.recognise, self.activation_bits)
+
+
+class ActivationSites(Sites):
+    """What leaves activation functions.
+
+    Args:
+        written: for each, whether its result is needed in its argument.
+        recognise: which calls are activation functions.
+        bits: of each.
+    """
+
+    def __init__(self, written: tuple[bool, ...], recognise: Recognise, bits: int) -> None:
+        self.written, self.recognise = written, recognise
+        self.bits = {"relu_outputs": (bits,) * len(written)}
+
+    def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
+        """See :meth:`Sites.quantizing`."""
+        return ActivationOutputs(quantizers["relu_outputs"], self.written, self.recognise)
+
+
+@dataclass(frozen=True)
+class AtLayerInputs:
+    """Quantizes what each convolution and linear layer reads, as integer hardware does.
+
+    Attributes:
+        joins: bits of what sums, concatenations, poolings or several layers read; ``None`` leaves
+            that in float.
+    """
+
+    joins: int | None
+    layer_inputs: bool = True
+
+    def survey(self, network: nn.Module, example: Tensor, layers: Sequence[str]) -> Sites:
+        """See :meth:`Placement.survey`."""
+        if self.joins is None:
+            return Nowhere()
+        return StoredSites(stored.survey(network, layers, example), self.joins)
+
+
+class StoredSites(Sites):
+    """Tensors that hardware stores between layers: element-wise and concat inputs.
+
+    Args:
+        survey: where a forward pass reads them.
+        bits: of each.
+    """
+
+    def __init__(self, survey: stored.Survey, bits: int) -> None:
+        self.reads = survey.reads
+        self.bits, self.whole_biases = {"stored": (bits,) * survey.stored}, survey.norms
+
+    def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
+        """See :meth:`Sites.quantizing`."""
+        return stored.StoredTensors(quantizers["stored"], self.reads)
