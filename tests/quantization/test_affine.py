@@ -14,6 +14,7 @@ from dreamquant.quantization.affine import (
     fake_quantize,
     quantize,
     signed_grid,
+    symmetric_grid,
     unsigned_grid,
 )
 
@@ -298,3 +299,11 @@ def test_gradients_do_not_change_the_values(x, grid):
                 out = fake_quantize(*leaves, zero_point, grid, clipped_gradient=clipped)
             assert not out.requires_grad
             assert same_bits(out, plain)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_a_range_of_width_zero_has_no_zero_point_on_a_symmetric_grid(bits):
+    nothing = torch.zeros(3)
+    scale, zero_point = affine_parameters(nothing, nothing, symmetric_grid(bits))
+    assert not zero_point.any()
+    assert (scale > 0).all()

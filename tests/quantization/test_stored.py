@@ -9,6 +9,7 @@ from torch import nn
 
 from dreamquant.errors import NetworkError, SchemeError
 from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.norms import match_norms
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.quantization.stored import survey
 
@@ -142,3 +143,33 @@ def test_the_bias_of_a_layer_without_batch_norm_is_whole():
     unit = head.input_quantizer.scale * made.quantized_weights()["head"].quantizer.scale
     assert torch.allclose(head.bias / unit, (head.bias / unit).round(), atol=1e-3)
     assert head.bias.abs().sum() > 0
+
+
+# ------------------------------------------------------------------------ in place, and beside
+
+
+def statement(x, y):
+    F.relu_(x)
+    return x + y
+
+
+@pytest.mark.parametrize("ranges", ["ema", "learned"])
+def test_a_relu_in_place_as_a_statement_is_not_lost(ranges):
+    scheme = Scheme(Bits(8, 8), "layer-input", ranges=ranges, joins=8)
+    made, _ = student(statement, scheme)
+    expected, _ = student(lambda x, y: F.relu(x) + y, scheme)
+    for each in (made, expected):
+        each.observe(False)
+    assert torch.equal(made(images()), expected(images()))
+    made(images()).square().sum().backward()
+    assert made.network.stem.parametrizations.weight.original.grad.abs().sum() > 0
+
+
+def test_batch_norms_are_matched_where_element_wise_inputs_are_quantized():
+    made, _ = student()
+    made.observe(False)
+    teacher = Residual(SUMS["operator"]).eval()
+    teacher.load_state_dict({k: v for k, v in made.network.state_dict().items()}, strict=False)
+    before = made.network.norm.running_mean.clone()
+    match_norms(made, teacher, [images()])
+    assert not torch.equal(made.network.norm.running_mean, before)

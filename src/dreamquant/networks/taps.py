@@ -118,6 +118,13 @@ def entering(
             handle.remove()
 
 
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Hide what is computed within from modes: it is no part of the network that they follow."""
+    with torch._C.DisableTorchFunction():
+        yield
+
+
 class Layer(NamedTuple):
     """One batch norm's share of :class:`Statistics`, F its channels."""
 

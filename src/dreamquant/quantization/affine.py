@@ -86,12 +86,14 @@ def affine_parameters(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Te
 
     Returns:
         ``(scale, zero_point)`` of the same shape: positive floats, and integers (as int32)
-        inside the grid.
+        inside the grid. On a symmetric grid a range of width zero has zero-point zero.
     """
     low, high = low.clamp(max=0), high.clamp(min=0)
     # Divided before the subtraction: high - low may overflow, the step may not.
     scale = (high / grid.levels - low / grid.levels).clamp(min=SMALLEST_SCALE)
     zero_point = (grid.qmin - low / scale).round().clamp(grid.qmin, grid.qmax)
+    if grid.qmin == -grid.qmax:
+        zero_point = torch.where(high > low, zero_point, 0)
     return scale, zero_point.to(torch.int32)
 
 

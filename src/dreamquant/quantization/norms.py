@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.taps import channel_statistics, entering
+from dreamquant.networks.taps import channel_statistics, entering, unseen
 from dreamquant.quantization.layers import Student
 
 _LARGEST_GAIN = 4.0  # and its inverse the least: a channel may lie still on the images there are
@@ -62,8 +62,10 @@ def match_norms(student: Student, teacher: nn.Module, batches: Iterable[Tensor])
 
     def mend(norm: _BatchNorm, inputs: tuple[Any, ...]) -> None:
         original = originals[norm]
-        found[norm].add(inputs[0])
-        _mend(norm, original, found[norm], wanted[original])
+        # The student's modes count what the network reads, of which these means are no part.
+        with unseen():
+            found[norm].add(inputs[0])
+            _mend(norm, original, found[norm], wanted[original])
 
     for images in batches:
         with entering(originals.values(), note):

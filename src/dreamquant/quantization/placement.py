@@ -157,9 +157,9 @@ class StoredSites(Sites):
     """
 
     def __init__(self, survey: stored.Survey, bits: int) -> None:
-        self.reads = survey.reads
+        self.survey = survey
         self.bits, self.whole_biases = {"stored": (bits,) * survey.stored}, survey.norms
 
     def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
         """See :meth:`Sites.quantizing`."""
-        return stored.StoredTensors(quantizers["stored"], self.reads)
+        return stored.StoredTensors(quantizers["stored"], self.survey)

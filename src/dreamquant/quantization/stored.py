@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
 from dreamquant.networks.taps import is_relu
+from dreamquant.quantization.outputs import in_place_reads
 
 # By name, since PyTorch passes the same operation to modes as several functions.
 _SUMS = frozenset({"add", "__add__"})
@@ -67,17 +68,29 @@ class _Reads(TorchFunctionMode, ABC):
             args = ([self.read(x, joins=True) for x in args[0]], *args[1:])
         elif name in _POOLINGS | _SPLITS and args and _is_map(args[0]):
             args = (self.read(args[0], joins=True), *args[1:])
-        elif (name == "batch_norm" or is_relu(func, args, kwargs)) and _is_map(args[0]):
-            own = self.read(args[0], joins=False)
-            # A ReLU in place must not write into what others read.
-            args = (own if own is args[0] else own.clone(), *args[1:])
+        elif name == "batch_norm" and _is_map(args[0]):
+            args = (self.read(args[0], joins=False), *args[1:])
+        elif _is_relu_of_map(func, args, kwargs):
+            return self.rectify(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def rectify(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """A ReLU of what it gets in place of its argument."""
+        own = self.read(args[0], joins=False)
+        # In place, it must not write into what others read.
+        own = own if own is args[0] else own.clone()
+        result: Tensor = func(own, *args[1:], **kwargs)
+        return result
 
 
 def _is_map(x: Any) -> bool:
     """Whether something is a computed feature map; zero-points, which are integers, are none."""
     computed = isinstance(x, Tensor) and not isinstance(x, nn.Parameter)
     return computed and x.dim() > 2 and x.is_floating_point()
+
+
+def _is_relu_of_map(func: Any, args: Any, kwargs: Any) -> bool:
+    return is_relu(func, args, kwargs) and bool(args) and _is_map(args[0])
 
 
 class Survey(NamedTuple):
@@ -87,10 +100,12 @@ class Survey(NamedTuple):
         reads: for each read in the order executed, which stored tensor it is of; ``None`` where
             one layer alone reads the tensor, which it then quantizes for itself.
         norms: names of batch norms, each with the one layer whose result it reads.
+        written: for each ReLU of a feature map, whether it is in place and its result read in its argument.
     """
 
     reads: tuple[int | None, ...]
     norms: dict[str, str]
+    written: tuple[bool, ...]
 
     @property
     def stored(self) -> int:
@@ -145,6 +160,7 @@ def survey(network: nn.Module, layers: Sequence[str], example: Tensor) -> Survey
             for norm, before in followed.items()
             if len(before) == 1 and "" not in before and not stored.keys() & norms[norm]
         },
+        written=in_place_reads(network, example, _is_relu_of_map),
     )
 
 
@@ -189,16 +205,16 @@ class StoredTensors(_Reads):
 
     Args:
         quantizers: one per stored tensor.
-        reads: see :class:`Survey`.
+        survey: of the network.
 
     Raises:
         NetworkError: the forward pass reads other tensors than the one that was surveyed.
     """
 
-    def __init__(self, quantizers: nn.ModuleList, reads: tuple[int | None, ...]) -> None:
+    def __init__(self, quantizers: nn.ModuleList, survey: Survey) -> None:
         super().__init__()
-        self.quantizers, self.reads = quantizers, reads
-        self.count = 0
+        self.quantizers, self.reads, self.written = quantizers, survey.reads, survey.written
+        self.count = self.relus = 0
         self.stored: dict[int, Tensor] = {}
 
     def read(self, x: Tensor, *, joins: bool, overwritten: bool = False) -> Tensor:
@@ -215,6 +231,18 @@ class StoredTensors(_Reads):
         if self.stored[index].shape != x.shape:
             raise self._miscounted()
         return self.stored[index]
+
+    def rectify(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """A ReLU; one in place, as a statement, leaves its result in its argument."""
+        # More ReLUs than surveyed read more tensors, too, which is an error.
+        written = self.written[self.relus : self.relus + 1] == (True,)
+        self.relus += 1
+        if not written:
+            return super().rectify(func, args, kwargs)
+        x: Tensor = args[0]
+        # What follows overwrites what its quantizer may need for the gradient.
+        own = self.read(x, joins=False, overwritten=True)
+        return x.copy_(func(own.clone(), *args[1:], **kwargs))
 
     def __exit__(self, *exception: Any) -> None:
         """Check that everything was read."""
