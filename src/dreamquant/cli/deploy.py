@@ -104,8 +104,11 @@ def require_export() -> None:
 def exported_network(path: Path) -> tuple[nn.Module, InputSpec]:
     """An exported file in ONNX Runtime, and what it expects."""
     from dreamquant.export.runtime import open_onnx
+    from dreamquant.export.saturation import warn_of_saturation
 
     network = open_onnx(path)
+    if warning := warn_of_saturation(network.model, network.runtime):
+        print(f"warning: {warning}", file=sys.stderr)
     return network, network.description.input
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamquant.cli.tables import print_pairs, print_path, print_table, print_text
 from dreamquant.export.benchmark import Benchmark
 from dreamquant.export.job import ExportedFile
 from dreamquant.export.predict import Prediction
+
+if TYPE_CHECKING:
+    from dreamquant.export.verify import Verification
 
 _SHOWN = 3  # reasons why layers stay in float
 
@@ -36,16 +40,28 @@ def _described(file: ExportedFile) -> dict[str, str]:
         f"differ, by one; loaded in {', '.join(found.agreement)}"
         + (f"; top-1 agrees on {agreed} of {found.confident} confident inputs" if agreed else "")
     )
-    if found.warning:
-        pairs["  warning"] = found.warning
-    pairs["  convolutions"] = (
-        f"{found.integer_convolutions} on integers, {found.float_convolutions} in float"
-    )
+    pairs["  exact on"] = f"x86 processors with {', '.join(found.exact_on)}" + _saturating(found)
+    if found.warnings:
+        pairs["  warning"] = "; ".join(found.warnings)
+    if found.integer_convolutions is not None:
+        pairs["  convolutions"] = (
+            f"{found.integer_convolutions} on integers, {found.float_convolutions} in float"
+        )
     if file.in_float:
         rest = len(file.in_float) - _SHOWN
         more = f"; and {rest} more, see the manifest" if rest > 0 else ""
         pairs["  in float"] = "; ".join(file.in_float[:_SHOWN]) + more
     return pairs
+
+
+def _saturating(found: Verification) -> str:
+    if not found.saturating:
+        return ""
+    most = max(found.saturating.values())
+    return (
+        f"; without VNNI {len(found.saturating)} layers saturate, at worst {most:.1%} of a layer's "
+        "sums on these images"
+    )
 
 
 def predictions_list(predictions: Sequence[Prediction]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dreamquant import machine
 from dreamquant.errors import ExportError
 from dreamquant.export import metadata
 from dreamquant.export.metadata import IMAGES, LOGITS, Description
@@ -25,9 +25,9 @@ from dreamquant.export.runtime import (
     read_whole,
     running,
 )
+from dreamquant.export.saturation import warn_of_saturation
 
 _WARM_UP = 3
-_INTEGER_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Benchmark:
         runs: of each network, in turns.
         quantized: the file.
         float32: the same network without quantizers.
-        warnings: why the file is slower, where it is.
+        warnings: why the file is slower, where it is, or wrong on this processor.
     """
 
     runtime: str
@@ -104,7 +104,9 @@ def benchmark(path: Path, *, runtime: str, threads: int | None, batch: int, runs
         times = _in_turns(sessions, feed, runs)
     quantized, float32 = (_timing(row, batch) for row in times)
     slower = quantized.p50 > float32.p50
-    warnings = _reasons(data, description, threads) if slower else ()
+    reasons = _reasons(data, description, threads) if slower else ()
+    wrong = warn_of_saturation(part("onnx").load_model_from_string(data), runtime)
+    warnings = (*reasons, *([wrong] if wrong else []))
     return Benchmark(runtime, threads, batch, runs, quantized, float32, warnings)
 
 
@@ -220,8 +222,6 @@ def _reasons(data: bytes, description: Description, threads: int) -> tuple[str, 
 
 
 def _has_integer_dot_products() -> bool:
-    info = Path("/proc/cpuinfo")
-    if platform.system() != "Linux" or not info.is_file():
-        return True  # unknown: blame nothing on it
-    text = info.read_text()
-    return any(name in text for name in _INTEGER_DOT_PRODUCTS)
+    known = machine.flags()
+    # Where they are unknown, nothing is blamed on them.
+    return not known or machine.has_vnni() or "asimddp" in known

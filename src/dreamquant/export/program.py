@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from dreamquant.export import metadata
+from dreamquant.export.compare import NotTheStudentError
 from dreamquant.export.tracing import tracing
-from dreamquant.export.verify import noise, not_the_student
+from dreamquant.export.verify import noise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.layers import Student
 
@@ -36,5 +37,5 @@ def program(student: Student, manifest: Mapping[str, Any], spec: InputSpec) -> b
     again = torch.export.load(buffer).module()
     with torch.no_grad():
         if not torch.equal(again(images), student(images)):
-            raise not_the_student("its logits differ")
+            raise NotTheStudentError("its logits differ")
     return buffer.getvalue()

@@ -25,6 +25,7 @@ from dreamquant.results.files import sha256_file
 from dreamquant.results.manifest import MANIFEST, names_file, read_checksum, read_manifest
 
 Array = NDArray[Any]
+EXACT = "session.x64quantprecision"
 _INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
 _FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "ConvTranspose")
 
@@ -44,15 +45,20 @@ class OrtSession:
         model: the file's bytes.
         threads: of the runtime.
         optimized: where to put the graph that really runs.
+        exact: take kernels that no sum saturates in, slower ones where the processor has no VNNI.
     """
 
-    def __init__(self, model: bytes, *, threads: int, optimized: Path | None = None) -> None:
+    def __init__(
+        self, model: bytes, *, threads: int, optimized: Path | None = None, exact: bool = False
+    ) -> None:
         ort = part("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors alone: they are raised too
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
+        if exact:
+            options.add_session_config_entry(EXACT, "1")
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
@@ -91,14 +97,15 @@ class OnnxNetwork(nn.Module):
         description: of the file; one that takes uint8 images gets them back from the normalised.
         runtime: of the session.
         path: of the file.
+        model: the file's ``onnx.ModelProto``.
     """
 
     def __init__(
-        self, session: Session, description: Description, runtime: str, path: Path
+        self, session: Session, description: Description, runtime: str, path: Path, model: Any
     ) -> None:
         super().__init__()
         self.session, self.description = session, description
-        self.runtime, self.path = runtime, path
+        self.runtime, self.path, self.model = runtime, path, model
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of normalised images (B, C, H, W).
@@ -138,7 +145,8 @@ def open_onnx(
     description = metadata.read(properties_of(data, path), str(path))
     with running(runtime, path):
         session = RUNTIMES[runtime](data, threads=threads or torch.get_num_threads())
-    network = OnnxNetwork(session, description, runtime, path)
+    model = part("onnx").load_model_from_string(data)
+    network = OnnxNetwork(session, description, runtime, path, model)
     # Once, since a file may be sound and yet not what its metadata tell.
     network(torch.zeros(1, *description.input.shape))
     return network

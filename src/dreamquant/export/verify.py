@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from dreamquant import machine
 from dreamquant.errors import ExportError
+from dreamquant.export.compare import (
+    Difference,
+    NotTheStudentError,
+    compare_codes,
+    compare_logits,
+    margins,
+    record,
+    require_equal_logits,
+    sensitivity_of,
+    smallest,
+)
 from dreamquant.export.metadata import IMAGES, LOGITS, Layout
 from dreamquant.export.parts import is_there
 from dreamquant.export.runtime import (
+    EXACT,
     RUNTIMES,
     Array,
-    OpenVinoSession,
     OrtSession,
+    Session,
     as_pixels,
     convolutions,
 )
+from dreamquant.export.saturation import layers_that_may_saturate, saturated, saturates
 from dreamquant.networks.pixels import normalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
-from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.layers import Student
 
-_FLIPPED = 0.001  # the largest share of a layer's codes that may differ, each by one
-_FEW = 2  # so many may differ anyway: a layer of a few hundred codes knows no such small share
-_AGREEMENT = 0.995
 _CONFIDENT = 4.0  # margins above so many typical deviations make an input confident
 _FEWEST = 8  # confident inputs, below which agreement on them says little
 _SCALES = (1.0, 4.0)
@@ -49,9 +58,13 @@ class Verification:
         layers: calls of activation quantizers compared, each fed with the student's own codes.
         flipped: the largest share of codes of one of them that differ, each by one.
         confident: images whose top-1 is compared end to end.
-        agreement: of top-1 on these, by runtime; ``None`` where there are none.
-        warning: what the comparison could not show, or nothing.
-        integer_convolutions: in the graph that ONNX Runtime runs.
+        agreement: of top-1 on these, by runtime that computes what the student does; ``None``
+            where there are none.
+        exact_on: instruction sets of x86 on which no sum of integers saturates, by calculation.
+        saturating: layers that may saturate elsewhere, each with the fraction of its sums that do
+            on these images, by emulation.
+        warnings: what the comparison could not show, and what holds for some runtime only.
+        integer_convolutions: in the graph that ONNX Runtime runs; ``None`` where it does not.
         float_convolutions: likewise.
     """
 
@@ -60,9 +73,11 @@ class Verification:
     flipped: float
     confident: int
     agreement: dict[str, float | None]
-    warning: str
-    integer_convolutions: int
-    float_convolutions: int
+    exact_on: tuple[str, ...]
+    saturating: dict[str, float]
+    warnings: tuple[str, ...]
+    integer_convolutions: int | None
+    float_convolutions: int | None
 
 
 def verify(
@@ -79,6 +94,9 @@ def verify(
     whole, its logits may deviate as the student's own do when so many of its codes flip; where
     the student's decision stands well above that, the top class must be the same.
 
+    The first runtime that loads the file decides. What another one lacks or does otherwise is a
+    warning. Where kernels of this processor saturate, ONNX Runtime takes those that do not.
+
     Args:
         model: without preprocessing.
         codes: see :class:`dreamquant.export.encode.Encoded`.
@@ -87,31 +105,43 @@ def verify(
         runtimes: to compare in; all but ONNX Runtime may be missing.
 
     Raises:
-        ExportError: the file is malformed, a runtime does not load it, or it computes something
-            else.
+        ExportError: the file is malformed, no runtime loads it, or it computes something else.
     """
     data = model.SerializeToString()
     _require_well_formed(model)
     images = noise(shape)
     recorded, logits = record(student, images)
-    threads = torch.get_num_threads()
-    forced = _session("onnxruntime", forced_network(model, codes), threads)
-    flipped = _compare_layers(forced, codes, images, recorded, logits, student)
-    sensitivity = _sensitivity(student, images, logits)
-    confident = _margins(logits) > _CONFIDENT * sensitivity
+    exact = bool(layers_that_may_saturate(model)) and saturates("onnxruntime")
+    sessions, warnings = _sessions(data, [name for name in runtimes if is_there(name)], exact)
+    first = next(iter(sessions))
+    forced = _session(first, forced_network(model, codes), exact)
+    flipped = _compare_layers(forced, codes, images, recorded, logits)
+    sensitivity = sensitivity_of(student, images, logits)
+    confident = margins(logits) > _CONFIDENT * sensitivity
     agreement = {}
-    for runtime in [name for name in runtimes if is_there(name)]:
-        session = _session(runtime, data, threads)
-        found = torch.from_numpy(session.run({IMAGES: images.numpy()}, [LOGITS])[0])
-        agreement[runtime] = _compare_logits(found, logits, confident, sensitivity, runtime)
-    integer, in_float = convolutions(data, threads=threads)
+    for runtime, session in sessions.items():
+        try:
+            found = torch.from_numpy(session.run({IMAGES: images.numpy()}, [LOGITS])[0])
+            agreement[runtime] = compare_logits(found, logits, confident, sensitivity, runtime)
+        except Exception as error:  # runtimes raise types of their own
+            if runtime == first:
+                raise
+            warnings.append(_does_otherwise(runtime, error))
+    cut_off = saturated(model, images.numpy(), lambda shown: _session(first, shown, exact))
+    integer, in_float = (
+        convolutions(data, threads=torch.get_num_threads())
+        if "onnxruntime" in sessions
+        else (None, None)
+    )
     return Verification(
         images=len(images),
         layers=len(codes),
         flipped=flipped,
         confident=int(confident.sum()),
         agreement=agreement,
-        warning=_warning(int(confident.sum()), len(images)),
+        exact_on=("VNNI",) if cut_off else ("AVX2", "AVX-512", "VNNI"),
+        saturating=cut_off,
+        warnings=(*warnings, *_few(int(confident.sum()), len(images)), *_exactly(exact)),
         integer_convolutions=integer,
         float_convolutions=in_float,
     )
@@ -131,13 +161,12 @@ def verify_preprocessing(
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randint(0, 256, (4, channels, height, width), generator=generator)
     images = normalise(pixels, spec)
-    threads = torch.get_num_threads()
     with_pixels, normalised = (
-        _session("onnxruntime", proto.SerializeToString(), threads).run({IMAGES: feed}, [LOGITS])[0]
+        _session("onnxruntime", proto.SerializeToString(), False).run({IMAGES: feed}, [LOGITS])[0]
         for proto, feed in ((model, as_pixels(images, spec, layout)), (plain, images.numpy()))
     )
     if not np.array_equal(with_pixels, normalised):
-        raise not_the_student("with preprocessing its logits differ")
+        raise NotTheStudentError("with preprocessing its logits differ")
 
 
 def noise(shape: tuple[int, int, int]) -> Tensor:
@@ -149,31 +178,6 @@ def noise(shape: tuple[int, int, int]) -> Tensor:
     grain = torch.randn(count, *shape, generator=generator)
     images = F.interpolate(patches, (height, width), mode="bilinear") * 1.5 + grain * 0.5
     return torch.cat([images * scale for scale in _SCALES])
-
-
-@torch.no_grad()
-def record(student: Student, images: Tensor) -> tuple[list[Array], Tensor]:
-    """Codes (uint8) at each call of an activation quantizer in the order executed, and logits."""
-    codes: list[Array] = []
-
-    def keep(quantizer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        found = cast(ActivationQuantizer, quantizer).codes(inputs[0])
-        codes.append(found.to(torch.uint8).numpy())
-
-    with _hooked(student, keep):
-        logits = student(images)
-    return codes, logits
-
-
-@contextmanager
-def _hooked(student: Student, hook: Any) -> Iterator[None]:
-    quantizers = student.activation_quantizers().values()
-    handles = [quantizer.register_forward_hook(hook) for quantizer in quantizers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def forced_network(model: onnx.ModelProto, codes: Mapping[int, str]) -> bytes:
@@ -200,103 +204,84 @@ def _require_well_formed(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker raises types of its own
-        raise not_the_student(f"the ONNX checker refuses it: {one_line(error)}") from error
+        raise NotTheStudentError(f"the ONNX checker refuses it: {one_line(error)}") from error
 
 
-def _session(runtime: str, data: bytes, threads: int) -> OrtSession | OpenVinoSession:
-    try:
-        return RUNTIMES[runtime](data, threads=threads)
-    except Exception as error:  # runtimes raise types of their own
-        raise not_the_student(f"{runtime} does not load it: {one_line(error)}") from error
+def _session(runtime: str, data: bytes, exact: bool) -> Session:
+    threads = torch.get_num_threads()
+    if runtime == "onnxruntime":
+        return OrtSession(data, threads=threads, exact=exact)
+    return RUNTIMES[runtime](data, threads=threads)
+
+
+def _sessions(
+    data: bytes, runtimes: Sequence[str], exact: bool
+) -> tuple[dict[str, Session], list[str]]:
+    """The file in each runtime that loads it, and what the others lack."""
+    sessions, lacking = {}, []
+    for runtime in runtimes:
+        try:
+            sessions[runtime] = _session(runtime, data, exact)
+        except Exception as error:  # runtimes raise types of their own
+            lacking.append(f"{runtime} cannot run the file: {one_line(error)}")
+    if not sessions:
+        raise ExportError(
+            "; ".join(lacking),
+            where="verification",
+            remedy="this file was not written; replace the operation that is named, or update the "
+            "runtimes",
+        )
+    return sessions, lacking
+
+
+def _does_otherwise(runtime: str, error: Exception) -> str:
+    if not isinstance(error, NotTheStudentError):
+        return f"{runtime} cannot run the file: {one_line(error)}"
+    if saturates(runtime):
+        return f"{error.reason}: its kernels saturate on this processor ({machine.described()})"
+    return f"{error.reason}: use another runtime, or compare them on images first"
 
 
 def _compare_layers(
-    session: OrtSession | OpenVinoSession,
+    session: Session,
     codes: Mapping[int, str],
     images: Tensor,
     recorded: Sequence[Array],
     logits: Tensor,
-    student: Student,
 ) -> float:
     names = list(dict.fromkeys(codes.values()))
     feed = {_FORCED + codes[call]: recorded[call] for call in codes}
     *found, last = session.run({IMAGES: images.numpy(), **feed}, [*names, LOGITS])
     by_name = dict(zip(names, found, strict=True))
-    worst = 0.0
-    for call, name in codes.items():
-        worst = max(worst, _compare_codes(by_name[name], recorded[call], name))
-    deviation = float((torch.from_numpy(last) - logits).abs().max())
-    if deviation > _FLIPPED * float(logits.abs().max()):
-        raise not_the_student(
-            f"logits deviate by {deviation:.3g} though the last layer's input is equal"
-        )
-    return worst
+    differences = [
+        compare_codes(by_name[name], recorded[call], name) for call, name in codes.items()
+    ]
+    wrong = [difference for difference in differences if not difference.tolerable]
+    if wrong:
+        raise _wrong_codes(wrong)
+    require_equal_logits(torch.from_numpy(last), logits)
+    return max((difference.fraction for difference in differences), default=0.0)
 
 
-def _compare_codes(found: Array, wanted: Array, name: str) -> float:
-    difference = np.abs(found.astype(np.int16) - wanted)
-    flips = int(np.count_nonzero(difference))
-    if difference.max(initial=0) > 1 or flips > _FLIPPED * difference.size + _FEW:
-        raise not_the_student(
-            f"{flips} of {difference.size} codes differ, by up to {difference.max()}, at {name}"
-        )
-    return flips / difference.size
+def _wrong_codes(wrong: Sequence[Difference]) -> NotTheStudentError:
+    more = f", and in {len(wrong) - 1} more quantizers" if len(wrong) > 1 else ""
+    return NotTheStudentError(f"{smallest(wrong)}{more}")
 
 
-def _sensitivity(student: Student, images: Tensor, logits: Tensor) -> float:
-    """How far logits typically move when each layer flips the share of codes that it may."""
-    generator = torch.Generator().manual_seed(1)
-
-    def flip(quantizer: nn.Module, _: Any, result: Tensor) -> Tensor:
-        chance = torch.rand(result.shape, generator=generator)
-        steps = (chance < _FLIPPED / 2).float() - (chance > 1 - _FLIPPED / 2).float()
-        # Not with `+`, which the student would take for a sum of its own.
-        return torch.addcmul(result, steps, cast(ActivationQuantizer, quantizer).scale)
-
-    with torch.no_grad(), _hooked(student, flip):
-        moved = student(images)
-    return float((moved - logits).abs().amax(1).median())
-
-
-def _margins(logits: Tensor) -> Tensor:
-    best = logits.topk(2, dim=1).values
-    return best[:, 0] - best[:, 1]
-
-
-def _compare_logits(
-    found: Tensor, wanted: Tensor, confident: Tensor, sensitivity: float, runtime: str
-) -> float | None:
-    deviation = float((found - wanted).abs().amax(1).median())
-    rounding = 1e-4 * float(wanted.abs().max())
-    if not deviation <= 2 * sensitivity + rounding:
-        raise not_the_student(
-            f"in {runtime} logits deviate by {deviation:.3g}, where flipped codes move the "
-            f"student's own by {sensitivity:.3g}"
-        )
-    if not confident.any():
-        return None
-    same = found.argmax(1) == wanted.argmax(1)
-    agreement = float(same[confident].float().mean())
-    if agreement < _AGREEMENT:
-        raise not_the_student(
-            f"in {runtime} top-1 agrees on only {agreement:.1%} of confident inputs"
-        )
-    return agreement
-
-
-def _warning(confident: int, images: int) -> str:
+def _few(confident: int, images: int) -> tuple[str, ...]:
     if confident >= _FEWEST:
-        return ""
+        return ()
     return (
         f"only {confident} of {images} synthetic inputs are confident, so that equal top-1 on them "
-        "says little: evaluate the file on images; each layer was compared on all of them"
+        "says little: evaluate the file on images; each layer was compared on all of them",
     )
 
 
-def not_the_student(what: str) -> ExportError:
-    """The error of a file that failed its verification."""
-    return ExportError(
-        f"the exported network is not the student: {what}",
-        where="verification",
-        remedy="nothing was written; please report this with the network",
+def _exactly(exact: bool) -> tuple[str, ...]:
+    if not exact:
+        return ()
+    return (
+        f"kernels of this processor ({machine.described()}) saturate with weights of the full "
+        f"range: the file was verified in ONNX Runtime with {EXACT}=1; set that where it runs on "
+        "such a processor, or quantize with --weights-range safe",
     )

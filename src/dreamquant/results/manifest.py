@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from dreamquant import machine
 from dreamquant.errors import DreamQuantError, ResultError
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
@@ -186,18 +187,12 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         },
         "hardware": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "cpu": _cpu_name(),
+            "cpu": machine.processor(),
+            "instruction_sets": list(machine.instruction_sets()),
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""When codes and logits of an exported network count as those of its student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import ExportError
+from dreamquant.export.runtime import Array
+from dreamquant.quantization.layers import ActivationQuantizer, Student
+
+_FLIPPED = 0.001  # the largest share of a layer's codes that may differ, each by one
+_FEW = 2  # so many may differ anyway: a layer of a few hundred codes knows no such small share
+_AGREEMENT = 0.995
+
+
+class NotTheStudentError(ExportError):
+    """An exported network computes something else than its student.
+
+    Args:
+        reason: what differs.
+        evidence: of it, to report: plain JSON values without weights.
+    """
+
+    def __init__(self, reason: str, evidence: dict[str, Any] | None = None) -> None:
+        self.reason, self.evidence = reason, evidence
+        super().__init__(
+            f"the exported network is not the student: {reason}",
+            where="verification",
+            remedy="this file was not written; please report this with the network",
+        )
+
+
+class Difference(NamedTuple):
+    """How a layer's codes differ from the student's.
+
+    Attributes:
+        name: of the tensor that holds them.
+        flips: codes that differ.
+        size: codes compared.
+        largest: of the differences.
+    """
+
+    name: str
+    flips: int
+    size: int
+    largest: int
+
+    @property
+    def fraction(self) -> float:
+        """Of the codes, those that differ."""
+        return self.flips / self.size
+
+    @property
+    def tolerable(self) -> bool:
+        """Whether rounding explains it."""
+        return self.largest <= 1 and self.flips <= _FLIPPED * self.size + _FEW
+
+    def __str__(self) -> str:
+        return f"{self.flips} of {self.size} codes differ, by up to {self.largest}, at {self.name}"
+
+
+def compare_codes(found: Array, wanted: Array, name: str) -> Difference:
+    """Two tensors of codes (uint8, of one shape)."""
+    difference = np.abs(found.astype(np.int16) - wanted)
+    flips = int(np.count_nonzero(difference))
+    return Difference(name, flips, difference.size, int(difference.max(initial=0)))
+
+
+def require_equal_logits(found: Tensor, wanted: Tensor) -> None:
+    """Logits (B, classes) where the last layer's input is equal.
+
+    Raises:
+        NotTheStudentError: they differ by more than rounding does.
+    """
+    deviation = float((found - wanted).abs().max())
+    if deviation > _FLIPPED * float(wanted.abs().max()):
+        raise NotTheStudentError(
+            f"logits deviate by {deviation:.3g} though the last layer's input is equal"
+        )
+
+
+def compare_logits(
+    found: Tensor, wanted: Tensor, confident: Tensor, sensitivity: float, runtime: str
+) -> float | None:
+    """Agreement of top-1 on confident inputs; ``None`` where there are none.
+
+    Args:
+        found: logits (B, classes) of the file.
+        wanted: of the student.
+        confident: (B,), whether the student's top-1 stands well above the sensitivity.
+        sensitivity: how far logits move when codes flip, see :func:`sensitivity_of`.
+        runtime: that ran the file.
+
+    Raises:
+        NotTheStudentError: they differ by more than flipped codes explain.
+    """
+    deviation = float((found - wanted).abs().amax(1).median())
+    rounding = 1e-4 * float(wanted.abs().max())
+    if not deviation <= 2 * sensitivity + rounding:
+        raise NotTheStudentError(
+            f"in {runtime} logits deviate by {deviation:.3g}, where flipped codes move the "
+            f"student's own by {sensitivity:.3g}"
+        )
+    if not confident.any():
+        return None
+    same = found.argmax(1) == wanted.argmax(1)
+    agreement = float(same[confident].float().mean())
+    if agreement < _AGREEMENT:
+        raise NotTheStudentError(
+            f"in {runtime} top-1 agrees on only {agreement:.1%} of confident inputs"
+        )
+    return agreement
+
+
+def sensitivity_of(student: Student, images: Tensor, logits: Tensor) -> float:
+    """How far logits typically move when each quantizer flips as many codes as it may.
+
+    Of each image it flips at least one: of few codes, 0.1 % are none, and yet one may flip.
+    """
+    generator = torch.Generator().manual_seed(1)
+
+    def flip(quantizer: nn.Module, _: Any, result: Tensor) -> Tensor:
+        chance = torch.rand((len(result), result[0].numel()), generator=generator)
+        least = chance.amin(1, keepdim=True).clamp(min=_FLIPPED / 2)
+        steps = (chance <= least).float() - (chance > 1 - _FLIPPED / 2).float()
+        # Not with `+`, which the student would take for a sum of its own.
+        scale = cast(ActivationQuantizer, quantizer).scale
+        return torch.addcmul(result, steps.view_as(result), scale)
+
+    with torch.no_grad(), hooked(student, flip):
+        moved = student(images)
+    return float((moved - logits).abs().amax(1).median())
+
+
+def margins(logits: Tensor) -> Tensor:
+    """By how much the largest of (B, classes) logits exceeds the second, (B,)."""
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
+
+
+@torch.no_grad()
+def record(student: Student, images: Tensor) -> tuple[list[Array], Tensor]:
+    """Codes (uint8) at each call of an activation quantizer in the order executed, and logits."""
+    codes: list[Array] = []
+
+    def keep(quantizer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        found = cast(ActivationQuantizer, quantizer).codes(inputs[0])
+        codes.append(found.to(torch.uint8).numpy())
+
+    with hooked(student, keep):
+        logits = student(images)
+    return codes, logits
+
+
+@contextmanager
+def hooked(student: Student, hook: Any) -> Iterator[None]:
+    """Inside, a forward hook hangs at every activation quantizer."""
+    quantizers = student.activation_quantizers().values()
+    handles = [quantizer.register_forward_hook(hook) for quantizer in quantizers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def smallest(differences: Sequence[Difference]) -> Difference:
+    """The one of the fewest codes."""
+    return min(differences, key=lambda difference: difference.size)
