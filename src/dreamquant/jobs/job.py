@@ -18,6 +18,7 @@ from dreamquant.jobs import checkpoint
 from dreamquant.jobs.bench import begin, set_up, throwaway
 from dreamquant.jobs.budget import fit
 from dreamquant.jobs.dynamics import Dynamics, over_time
+from dreamquant.jobs.failures import naming_lines
 from dreamquant.jobs.measurements import Measurements
 from dreamquant.jobs.memory import sparing_memory
 from dreamquant.jobs.progress import ProgressDisplay, announce
@@ -154,7 +155,8 @@ class Job:
     def _complete(self, folder: Path | None, configuration: Mapping[str, Any]) -> Outcome:
         request = self.request
         saved = open_folder(folder, configuration, resume=request.resume)
-        with sparing_memory(self.accelerator.device):
+        failing = naming_lines(self.bench.teacher, self.bench.example())
+        with failing, sparing_memory(self.accelerator.device):
             if request.seconds is not None and saved is None:
                 self._fit_budget(self.started + request.seconds - time.monotonic())
             run, images = self._begun(folder, saved)

@@ -26,7 +26,8 @@ def sparing_memory(device: torch.device) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and _FULL not in str(error):
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and _FULL not in str(error):
             raise
         raise TrainingError(
             "the memory does not suffice",
