@@ -26,9 +26,9 @@ from dreamquant.errors import DreamQuantError
 from dreamquant.evaluation.data import open_images
 from dreamquant.export.runtime import open_onnx
 from dreamquant.jobs import checkpoint
-from dreamquant.jobs.budget import parse_duration
 from dreamquant.jobs.checkpoint import STATE
-from dreamquant.networks.weights import load_weights
+from dreamquant.text import parse_duration
+from dreamquant.networks.checkpoints import load_weights
 from dreamquant.quantization.scheme import Bits
 from dreamquant.report.write import write_report
 from dreamquant.results.manifest import MANIFEST

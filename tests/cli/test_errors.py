@@ -348,6 +348,8 @@ def test_bad_network(refused_run, bad, arguments, message):
             "error: the weights belong to another network\n"
             "  1 missing: 8.bias\n"
             "  1 of another shape or type: 8.weight float32 (7, 32) instead of float32 (10, 32)\n"
+            "  198 of 200 fit; the longest common part is 0.weight to "
+            "5.4.bn2.num_batches_tracked\n"
             "  where:  BAD/other.safetensors\n"
             "  remedy: name the architecture they were trained in; give --classes if only the "
             "last layer differs\n",

@@ -26,8 +26,8 @@ from dreamquant.errors import NetworkError
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs import quantize as api
 from dreamquant.methods import METHODS
-from dreamquant.networks import demo, load
-from dreamquant.networks.weights import load_weights
+from dreamquant.networks import demo, origins
+from dreamquant.networks.checkpoints import load_weights
 from dreamquant.networks.zoo import Found
 from dreamquant.results import result
 from dreamquant.results.result import open_result
@@ -333,14 +333,14 @@ def test_pretrained_weights_are_fetched_again_for_agreement(
     offline = False
 
     def zoo(architecture: str, *, pretrained: bool, num_classes: int | None = None) -> Found:
-        module = load.build_module(NETWORK, 10, load._read_factory(NETWORK).sha256)
+        module = origins.find(NETWORK, pretrained=False, num_classes=None)[0].module
         if pretrained and offline:
             raise NetworkError("no connection")
         if pretrained:
             load_weights(module, demo.WEIGHTS)
         return Found(module, "a zoo", (1, 8, 8), (0.3054,), (0.3758,))
 
-    monkeypatch.setattr(load, "ZOOS", {"zoo": zoo})
+    monkeypatch.setattr(origins, "ZOOS", {"zoo": zoo})
     out = str(tmp_path / "out")
     summary = run_json("quantize", "zoo:digits", *SHORT, *data, "--out", out)
     measured = run_json("evaluate", out, *data)

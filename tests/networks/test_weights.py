@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,7 @@ from torch import Tensor, nn
 
 from dreamquant.errors import WeightsError
 from dreamquant.networks.weights import (
-    load_weights,
-    read_state_dict,
+    read_groups,
     require_finite,
     state_sha256,
 )
@@ -47,30 +48,54 @@ def test_torch_and_safetensors_files_give_the_same_tensors(tmp_path: Path) -> No
     save_file(state, tmp_path / "b.safetensors")
     (tmp_path / "c.weights").write_bytes((tmp_path / "b.safetensors").read_bytes())
     for file in ("a.pt", "old.pt", "b.safetensors", "c.weights"):
-        assert same(read_state_dict(tmp_path / file), dict(state)), file
+        assert same(read_groups(tmp_path / file)[""], dict(state)), file
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict", "net"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_wrappers_and_parallel_prefix_are_taken_off(
-    tmp_path: Path, wrapper: str, prefix: str
+@pytest.mark.parametrize("wrapper", ["state_dict", "ema", "anything"])
+def test_state_dicts_in_dictionaries_are_found_by_their_place(tmp_path: Path, wrapper: str) -> None:
+    state = tiny().state_dict()
+    content = {wrapper: state, "deeper": {"model": state}, "epoch": 3, "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / "w.pt")
+    groups = read_groups(tmp_path / "w.pt")
+    assert groups.keys() == {wrapper, "deeper.model"}
+    assert all(same(group, dict(state)) for group in groups.values())
+
+
+def test_arguments_of_a_training_script_are_data(tmp_path: Path) -> None:
+    content = {"state_dict": tiny().state_dict(), "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "w.pt")
+    assert read_groups(tmp_path / "w.pt").keys() == {"state_dict"}
+
+
+def _script(path: Path) -> None:
+    torch.jit.trace(tiny().eval(), torch.zeros(1, 3, 4, 4)).save(path)
+
+
+def _program(path: Path) -> None:
+    torch.export.save(torch.export.export(tiny().eval(), (torch.zeros(1, 3, 4, 4),)), path)
+
+
+@pytest.mark.parametrize(
+    ("save", "form"), [(_script, "TorchScript"), (_program, "a program of torch.export")]
+)
+def test_archives_with_code_are_named_and_their_remedy_works(
+    tmp_path: Path, save: Callable[[Path], None], form: str
 ) -> None:
-    state = tiny().state_dict()
-    prefixed = {prefix + name: tensor for name, tensor in state.items()}
-    torch.save({wrapper: prefixed, "epoch": 3}, tmp_path / "w.pt")
-    assert same(read_state_dict(tmp_path / "w.pt"), dict(state))
+    path = tmp_path / "model.pt2"
+    save(path)
+    with pytest.raises(WeightsError, match=f"the weights are {form}") as e:
+        read_groups(path)
+    remedy = re.search(r"torch.save\((.*), NEW\)", e.value.remedy)
+    assert remedy
+    torch.save(eval(remedy[1]), tmp_path / "new.pt")
+    assert same(read_groups(tmp_path / "new.pt")[""], dict(tiny().state_dict()))
 
 
-def test_a_submodule_called_module_keeps_its_name(tmp_path: Path) -> None:
-    torch.save({"module.weight": torch.ones(1), "bias": torch.ones(1)}, tmp_path / "w.pt")
-    assert set(read_state_dict(tmp_path / "w.pt")) == {"module.weight", "bias"}
-
-
-def test_several_wrapped_networks_are_not_chosen_from(tmp_path: Path) -> None:
-    state = tiny().state_dict()
-    torch.save({"model": state, "net": state}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="several networks: model, net"):
-        read_state_dict(tmp_path / "w.pt")
+def test_an_onnx_file_as_weights_is_pointed_to_its_place(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    with pytest.raises(WeightsError, match="ONNX file") as e:
+        read_groups(tmp_path / "model.onnx")
+    assert "dreamquant quantize" in e.value.remedy
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -79,7 +104,7 @@ def test_code_in_a_torch_file_never_runs(tmp_path: Path, zipped: bool) -> None:
     evil = {"weight": torch.ones(1), "extra": Shell(proof)}
     torch.save(evil, tmp_path / "evil.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match=r"more than tensors, such as (posix|nt)\.system") as e:
-        read_state_dict(tmp_path / "evil.pt")
+        read_groups(tmp_path / "evil.pt")
     assert "weights_only" not in str(e.value)
     assert not proof.exists()
 
@@ -88,7 +113,7 @@ def test_code_in_a_plain_pickle_never_runs(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"weight": Shell(proof)}))
     with pytest.raises(WeightsError, match="cannot be read"):
-        read_state_dict(tmp_path / "evil.pkl")
+        read_groups(tmp_path / "evil.pkl")
     assert not proof.exists()
     pickle.loads((tmp_path / "evil.pkl").read_bytes())
     assert proof.exists(), "the file was harmless, so the test proved nothing"
@@ -97,7 +122,7 @@ def test_code_in_a_plain_pickle_never_runs(tmp_path: Path) -> None:
 def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
     torch.save(tiny(), tmp_path / "module.pt")
     with pytest.raises(WeightsError, match=r"more than tensors.*torch\.nn\.modules") as e:
-        read_state_dict(tmp_path / "module.pt")
+        read_groups(tmp_path / "module.pt")
     assert "model.state_dict()" in e.value.remedy
 
 
@@ -111,7 +136,7 @@ def test_truncated_files_are_named_not_traced(tmp_path: Path, keep: int, suffix:
         save_file(tiny().state_dict(), path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(WeightsError, match="cannot be read") as e:
-        read_state_dict(path)
+        read_groups(path)
     assert e.value.where == str(path)
 
 
@@ -121,13 +146,13 @@ def test_truncated_files_are_named_not_traced(tmp_path: Path, keep: int, suffix:
 def test_files_of_something_else_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.bin").write_bytes(content)
     with pytest.raises(WeightsError, match="cannot be read"):
-        read_state_dict(tmp_path / "w.bin")
+        read_groups(tmp_path / "w.bin")
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(WeightsError, match="no such weights file"):
-            read_state_dict(path)
+            read_groups(path)
 
 
 @pytest.mark.parametrize(
@@ -136,81 +161,14 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         (torch.ones(2), "no state dict but Tensor"),
         ([torch.ones(2)], "no state dict but list"),
         ({}, "an empty dictionary"),
-        ({"state_dict": {}}, "an empty dictionary"),
+        ({"state_dict": {}}, "a dictionary without tensors"),
         ({"weight": torch.ones(2), "epoch": 3}, "no tensors: epoch"),
     ],
 )
 def test_torch_files_without_a_state_dict(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match=message):
-        read_state_dict(tmp_path / "w.pt")
-
-
-def test_loading_sets_every_tensor(tmp_path: Path) -> None:
-    torch.save(tiny(1).state_dict(), tmp_path / "w.pt")
-    module = tiny(0)
-    load_weights(module, tmp_path / "w.pt")
-    assert state_sha256(module) == state_sha256(tiny(1))
-
-
-def test_half_precision_is_widened(tmp_path: Path) -> None:
-    torch.save(tiny(1).half().state_dict(), tmp_path / "w.pt")
-    module = tiny(0)
-    load_weights(module, tmp_path / "w.pt")
-    assert torch.equal(module[0].weight, tiny(1)[0].weight.half().float())  # type: ignore[index]
-
-
-def test_missing_batch_counters_are_fine(tmp_path: Path) -> None:
-    state = {k: v for k, v in tiny(1).state_dict().items() if "num_batches" not in k}
-    torch.save(state, tmp_path / "w.pt")
-    module = tiny(0)
-    load_weights(module, tmp_path / "w.pt")
-    assert state_sha256(module) == state_sha256(tiny(1))
-
-
-def test_weights_of_another_network_are_listed(tmp_path: Path) -> None:
-    state = tiny(width=5).state_dict()
-    state["head.weight"] = state.pop("0.bias")
-    torch.save(state, tmp_path / "w.pt")
-    before = state_sha256(module := tiny())
-    with pytest.raises(WeightsError) as e:
-        load_weights(module, tmp_path / "w.pt")
-    text = str(e.value)
-    assert "1 missing: 0.bias" in text
-    assert "1 unexpected: head.weight" in text
-    assert "5 of another shape or type: 0.weight float32 (5, 3, 3, 3) instead of float32 (4" in text
-    assert state_sha256(module) == before
-
-
-def test_unexpected_tensors_are_dropped_only_when_asked(tmp_path: Path) -> None:
-    torch.save(tiny(1).state_dict() | {"more": torch.ones(1)}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="1 unexpected: more"):
-        load_weights(tiny(), tmp_path / "w.pt")
-    load_weights(module := tiny(), tmp_path / "w.pt", drop_unexpected=True)
-    assert state_sha256(module) == state_sha256(tiny(1))
-
-
-def test_long_lists_are_cut_with_a_count(tmp_path: Path) -> None:
-    torch.save({f"layer{i:02}": torch.ones(1) for i in range(25)}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=r"25 unexpected: .*layer09, and 15 more") as e:
-        load_weights(tiny(), tmp_path / "w.pt")
-    assert "layer10" not in str(e.value)
-
-
-def test_integer_codes_are_not_taken_for_weights(tmp_path: Path) -> None:
-    state = tiny().state_dict()
-    state["0.weight"] = state["0.weight"].to(torch.int8)
-    torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=r"1 of another shape or type: 0.weight int8"):
-        load_weights(tiny(), tmp_path / "w.pt")
-
-
-def test_sparse_weights_are_refused(tmp_path: Path) -> None:
-    state = tiny().state_dict()
-    state["0.bias"] = state["0.bias"].to_sparse()
-    torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=r"0.bias"):
-        load_weights(tiny(), tmp_path / "w.pt")
+        read_groups(tmp_path / "w.pt")
 
 
 def test_finite_weights_pass_and_others_are_counted() -> None:

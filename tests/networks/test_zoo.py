@@ -12,8 +12,13 @@ from torch import nn
 
 from dreamquant.errors import NetworkError, WeightsError
 from dreamquant.networks.load import build_module, load_network
+from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.weights import state_sha256
 from dreamquant.networks.zoo import ZOOS, from_timm, from_torchvision, zoo_versions
+
+
+def expecting(classes: int, size: int) -> InputSpec:
+    return InputSpec((3, size, size), (0.5,) * 3, (0.5,) * 3, classes)
 
 
 def zoo(name: str) -> Any:
@@ -88,7 +93,7 @@ def test_the_same_architecture_with_and_without_pretrained_weights(
     weights = models.get_model_weights(name)
     monkeypatch.setattr(weights, "get_state_dict", lambda *_, **__: download)
     pretrained = from_torchvision(name, pretrained=True)
-    rebuilt = build_module(f"torchvision:{name}", 1000)
+    rebuilt = build_module(f"torchvision:{name}", expecting(1000, 299))
     assert len(pretrained.class_names) == 1000
     assert rebuilt.state_dict().keys() == pretrained.module.state_dict().keys()
     assert rebuilt.transform_input is pretrained.module.transform_input is True
@@ -213,7 +218,7 @@ def test_unknown_architectures_get_the_nearest_names(name: str, near: str) -> No
 )
 def test_rebuilding_an_architecture(name: str, classes: int) -> None:
     zoo(name.partition(":")[0])
-    module = build_module(name, classes)
+    module = build_module(name, expecting(classes, 32))
     assert module(torch.zeros(1, 3, 32, 32)).shape == (1, classes)
     assert not module.training
     assert not any(p.requires_grad for p in module.parameters())

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations
 
 from dreamquant.errors import NetworkError, SchemeError
 from dreamquant.networks.zoo import ZOOS
@@ -623,19 +622,25 @@ def test_a_forward_pass_that_varies(more):
 
 
 def test_weights_that_are_computed_are_refused():
-    class Normed(Net):
+    class Doubled(Net):
         def __init__(self):
             super().__init__()
-            self.head = parametrizations.weight_norm(self.head)
+            self.source = nn.Parameter(self.head.weight.detach() / 2)
+            del self.head.weight
+            self.hook = self.head.register_forward_pre_hook(
+                lambda head, _: setattr(head, "weight", 2 * self.source)
+            )
 
         def features(self, x):
             return x
 
-    network = build(Normed)
+    network = build(Doubled)
+    network(images())
     with pytest.raises(NetworkError, match="the weight of head is computed") as caught:
         quantize_network(network, scheme(), images())
-    assert "remove_parametrizations" in caught.value.remedy
-    nn.utils.parametrize.remove_parametrizations(network.requires_grad_().head, "weight")
+    assert "without its hook: layer.weight = torch.nn.Parameter(value)" in caught.value.remedy
+    network.hook.remove()
+    network.head.weight = nn.Parameter(2 * network.source.detach())
     convert(network, scheme())
 
 

@@ -79,6 +79,7 @@ def test_network():
             "resize": 9,
         },
         "input_source": "the InputSpec given",
+        "notes": [],
     }
 
 

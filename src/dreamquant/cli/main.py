@@ -182,9 +182,12 @@ def _named_network(name: str, weights: Path | None, expected: options.Expected) 
     std = None if expected.std is None else options.parse_numbers(expected.std, "--std")
     from dreamquant.networks.load import load_network
 
-    return load_network(
+    network = load_network(
         name, weights=weights, shape=shape, mean=mean, std=std, num_classes=expected.classes
     )
+    for text in network.notes:
+        note(text)
+    return network
 
 
 def _saved_student(

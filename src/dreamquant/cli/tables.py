@@ -79,6 +79,8 @@ def result_table(result: Result, out: Path) -> None:
     quantized = manifest["scheme"] is not None
     method, protocol = manifest["method"], manifest["protocol"]
     print_path(manifest["network"]["name"])
+    for text in manifest["network"].get("notes", ()):
+        print_text(text)
     print_text(f"at {protocol['bits']} by {method['name']}, preset {method['preset']}\n", "bold")
     _print_accuracies(manifest["accuracy"], _QUANTIZED if quantized else _DISTILLED)
     agreement = manifest["agreement"]

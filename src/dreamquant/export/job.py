@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from dreamquant.errors import ExportError, ResultError
 from dreamquant.export.metadata import Layout
 from dreamquant.export.parts import require_export
+from dreamquant.networks.endings import as_given
 from dreamquant.results.files import make_folder, write_bytes, write_json
 from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
 from dreamquant.results.result import STUDENT, Result, open_result
@@ -129,13 +130,13 @@ def _write(
     from dreamquant.export.onnx_file import onnx_file
     from dreamquant.export.program import program
 
-    path = folder / file_name(target)
+    path, model = folder / file_name(target), as_given(result.model)
     if target == "pt2":
-        data = program(result.model, result.manifest, result.input)
+        data = program(model, result.manifest, result.input)
         done = ExportedFile(path, target, len(data), None, ())
     else:
         file = onnx_file(
-            result.model,
+            model,
             result.manifest,
             result.input,
             target,

@@ -62,7 +62,7 @@ def onnx_file(
     Raises:
         ExportError: the network cannot be exported, or the file fails its verification.
     """
-    model = draw(student, spec.shape)
+    model = draw(student, spec.image)
     unfolded = fold_batch_norms(model.graph)
     encoded = encode(model, student, target, two_bit=two_bit)
     two_bit = _holds(model, ir.DataType.INT2)
@@ -72,7 +72,7 @@ def onnx_file(
     plain = _serialized(model)
     # OpenVINO knows no integers of 2 bits.
     runtimes = ("onnxruntime",) if two_bit else ("onnxruntime", "openvino")
-    verification = verify(plain, encoded.codes, student, spec.shape, runtimes)
+    verification = verify(plain, encoded.codes, student, spec.image, runtimes)
     in_float = (*unfolded, *encoded.in_float)
     record = asdict(verification) | {"in_float": in_float}
     model.metadata_props.update([metadata.encoded("verification", record)])

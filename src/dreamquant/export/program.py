@@ -25,7 +25,7 @@ def program(student: Student, manifest: Mapping[str, Any], spec: InputSpec) -> b
     Raises:
         ExportError: the network cannot be traced, or the saved program computes something else.
     """
-    images = noise(spec.shape)
+    images = noise(spec.image)
     buffer = io.BytesIO()
     with tracing(student.network, "torch.export"), torch.no_grad():
         exported = torch.export.export(

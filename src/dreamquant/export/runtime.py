@@ -18,6 +18,7 @@ from dreamquant.errors import ExportError
 from dreamquant.export import metadata
 from dreamquant.export.metadata import IMAGES, LOGITS, Description
 from dreamquant.export.parts import part, require
+from dreamquant.networks.endings import logits_of
 from dreamquant.networks.pixels import denormalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
@@ -117,7 +118,7 @@ class OnnxNetwork(nn.Module):
         if self.description.layout is not None:
             feed = as_pixels(images, self.description.input, self.description.layout)
         with running(self.runtime, self.path):
-            return torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0])
+            return logits_of(torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0]))
 
 
 def as_pixels(images: Tensor, spec: InputSpec, layout: metadata.Layout) -> Array:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from dreamquant.errors import NetworkError
+from dreamquant.errors import DreamQuantError, NetworkError, WeightsError
+from dreamquant.networks.checkpoints import Loaded, load_weights
+from dreamquant.networks.copying import own_copy
+from dreamquant.networks.fit import fit
+from dreamquant.networks.forms import plain_form, require_python
+from dreamquant.networks.origins import find, find_again
+from dreamquant.networks.reparametrized import bake
 from dreamquant.networks.spec import InputSpec
-from dreamquant.networks.user_file import UserFile, names_user_file, read_user_file
-from dreamquant.networks.weights import load_weights, require_finite, state_sha256
-from dreamquant.networks.zoo import ZOOS, Found, one_line
+from dreamquant.networks.taps import entering
+from dreamquant.networks.weights import require_finite, state_sha256
+from dreamquant.networks.zoo import Found, one_line
 
-_FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY"))
 _OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
 
 
@@ -35,6 +41,8 @@ class Network:
         source_sha256: of the factory's file; ``None`` for any other origin.
         weights: the file they were read from; ``None`` for the zoo's, the factory's, or a
             module's own.
+        notes: what was changed to take it in, in words: reparametrizations baked in, wrappers
+            taken off, and so on.
     """
 
     name: str
@@ -44,13 +52,14 @@ class Network:
     weights_sha256: str
     source_sha256: str | None
     weights: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_network(
     name: str,
     *,
     weights: Path | None = None,
-    shape: tuple[int, int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     num_classes: int | None = None,
@@ -59,9 +68,11 @@ def load_network(
 
     Args:
         name: ``torchvision:NAME``, ``timm:NAME``, ``pytorchcv:NAME`` or ``FILE.py:FACTORY``,
-            whose factory is called without arguments.
+            whose factory is called, with literal arguments where given: ``FILE.py:Net(width=2)``.
+            What the file defines as INPUT or SIZE, MEAN, STD and CLASSES is taken from there.
         weights: a file to load; ``None`` for a zoo's pretrained weights or the factory's own.
-        shape: channels, height, width; ``None`` for what the zoo says, as for the next two.
+        shape: of one input, such as channels, height, width; ``None`` for what the zoo or the
+            file says, as for the next two.
         mean: one per channel, in units of [0, 1] pixels.
         std: like ``mean``.
         num_classes: width the logits must have; a zoo's network for ``weights`` is built with it.
@@ -71,33 +82,47 @@ def load_network(
             number of classes, or its input is not fully known.
         WeightsError: the weights are unreadable, of another network, or not finite.
     """
-    found, source_sha256 = _find(name, pretrained=weights is None, num_classes=num_classes)
+    found, source_sha256 = find(name, pretrained=weights is None, num_classes=num_classes)
     found = _with_options(found, {"shape": shape, "mean": mean, "std": std})
-    module = _ready(found.module, name)
+    module, notes = plain_form(found.module, name)
+    loaded = Loaded((), ())
     if weights is not None:
-        load_weights(module, weights)
+        loaded = load_weights(module, weights)
         require_finite(module, str(weights))
-    spec = _input_spec(module, found, name, num_classes)
+    notes = (*found.notes, *notes, *loaded.notes, *bake(module))
+    if found.shape is None or found.mean is None or found.std is None:
+        raise _unknown_input(found, name)
+    with _running(found.shape, name):
+        _require_idle(module, loaded.absent, found.shape)
+        notes += fit(module, found.shape)
+    spec = _input_spec(module, found, name, num_classes or found.num_classes)
     network = _network(name, module, spec, found.source, source_sha256)
-    return replace(network, weights=None if weights is None else str(weights))
+    return replace(network, weights=None if weights is None else str(weights), notes=notes)
 
 
 def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
     """A network given in memory; ``module`` itself stays as it is, for a copy is taken.
 
     Raises:
-        NetworkError: the module cannot be copied or run on such an input, or has another number
-            of classes than ``spec``.
+        NetworkError: the module is TorchScript, cannot be copied or run on such an input, or has
+            another number of classes than ``spec``.
         WeightsError: its weights are not finite.
     """
     name = type(module).__name__
-    try:
-        own = copy.deepcopy(module)
-    except Exception as error:  # of any type: modules may define how they are copied
-        raise NetworkError(f"{name} cannot be copied: {one_line(error)}") from error
-    own = _ready(own, name)
+    own, notes = ready_copy(module, spec.shape)
     _require_classes(_measured_classes(own, spec.shape, name), spec.num_classes, name)
-    return _network(name, own, spec, "the InputSpec given", None)
+    return replace(_network(name, own, spec, "the InputSpec given", None), notes=notes)
+
+
+def ready_copy(module: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[str, ...]]:
+    """A copy of ``module`` as in :attr:`Network.module`, and what was changed, in words.
+
+    Raises:
+        NetworkError: it is TorchScript, or cannot be copied or run on an input of that shape.
+    """
+    name = type(module).__name__
+    require_python(module, name)
+    return _ready(own_copy(module), name, shape)
 
 
 def untrained(name: str, teacher: Network, seed: int) -> Network:
@@ -116,8 +141,8 @@ def untrained(name: str, teacher: Network, seed: int) -> Network:
     spec = teacher.input
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        found, source_sha256 = _find(name, pretrained=False, num_classes=spec.num_classes)
-    module = _ready(found.module, name)
+        found, source_sha256 = find(name, pretrained=False, num_classes=spec.num_classes)
+    module, notes = _ready(found.module, name, spec.shape)
     classes = _measured_classes(module, spec.shape, name)
     if classes != spec.num_classes:
         raise NetworkError(
@@ -125,7 +150,8 @@ def untrained(name: str, teacher: Network, seed: int) -> Network:
             where="--student",
             remedy="give a network of as many classes",
         )
-    return _network(name, module, spec, f"its teacher, {teacher.name}", source_sha256)
+    network = _network(name, module, spec, f"its teacher, {teacher.name}", source_sha256)
+    return replace(network, notes=notes)
 
 
 def inheriting(network: Network, source: Network) -> Network:
@@ -153,13 +179,13 @@ def inheriting(network: Network, source: Network) -> Network:
 
 
 def build_module(
-    name: str, num_classes: int, source_sha256: str | None = None, *, pretrained: bool = False
+    name: str, spec: InputSpec, source_sha256: str | None = None, *, pretrained: bool = False
 ) -> nn.Module:
     """The architecture of that name, to load a saved result or weights into.
 
     Args:
         name: as :attr:`Network.name`, of a zoo or a file.
-        num_classes: width of the logits, for a zoo's network; a factory knows its own.
+        spec: its input and number of classes.
         source_sha256: of the factory's file when the result was saved.
         pretrained: with the weights of the zoo; a factory's are always its own.
 
@@ -167,51 +193,11 @@ def build_module(
         The module as in :attr:`Network.module`.
 
     Raises:
-        NetworkError: the network cannot be found or built, or the factory's file is not the one
-            the result was made with; then no code of it has run.
+        NetworkError: the network cannot be found, built or run, or the factory's file is not the
+            one the result was made with; then no code of it has run.
     """
-    zoo, _, architecture = name.partition(":")
-    if zoo in ZOOS:
-        found = ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes)
-        return _ready(found.module, name)
-    factory = _read_factory(name)
-    if factory.sha256 != source_sha256:
-        raise NetworkError(
-            f"{factory.path.name} is not the file this network was built from",
-            where=f"{factory.path}, sha256 {factory.sha256}",
-            remedy=f"restore the file as it was, sha256 {source_sha256 or 'not recorded'}",
-        )
-    return _ready(_build(factory), name)
-
-
-def _find(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Found, str | None]:
-    zoo, _, architecture = name.partition(":")
-    if zoo in ZOOS:
-        return ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes), None
-    factory = _read_factory(name)
-    return Found(_build(factory)), factory.sha256
-
-
-def _build(factory: UserFile) -> nn.Module:
-    build = factory.attribute()
-    try:
-        module = build()
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise factory.failed(f"{factory.name}() failed", error) from error
-    if not isinstance(module, nn.Module):
-        raise NetworkError(
-            f"{factory.name}() returns no torch.nn.Module but {_kind(module)}",
-            where=str(factory.path),
-        )
-    return module
-
-
-def _read_factory(name: str) -> UserFile:
-    if not names_user_file(name):
-        raise NetworkError(
-            f"{name!r} names no network", where="NETWORK", remedy=f"give one of {_FORMS}"
-        )
-    return read_user_file(name, NetworkError)
+    found = find_again(name, spec.num_classes, source_sha256, pretrained=pretrained)
+    return _ready(found.module, name, spec.shape)[0]
 
 
 def _with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> Found:
@@ -230,8 +216,9 @@ def _with_options(found: Found, options: dict[str, tuple[float, ...] | None]) ->
 
 
 def _input_spec(module: nn.Module, found: Found, name: str, num_classes: int | None) -> InputSpec:
-    if found.shape is None or found.mean is None or found.std is None:
-        raise _unknown_input(found, name)
+    assert found.shape is not None
+    assert found.mean is not None
+    assert found.std is not None
     measured = _measured_classes(module, found.shape, name)
     if num_classes is not None:
         _require_classes(measured, num_classes, name)
@@ -255,26 +242,48 @@ def _unknown_input(found: Found, name: str) -> NetworkError:
     )
 
 
-def _ready(module: nn.Module, name: str) -> nn.Module:
-    if any(is_lazy(t) or t.is_meta for t in (*module.parameters(), *module.buffers())):
-        raise NetworkError(
-            f"{name} has weights without values",
-            remedy="let the factory create them: no lazy modules, no meta device",
-        )
-    return module.cpu().float().eval().requires_grad_(False)
+def _ready(
+    module: nn.Module, name: str, shape: tuple[int, ...]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    module, notes = plain_form(module, name)
+    notes += bake(module)
+    with _running(shape, name):
+        return module, notes + fit(module, shape)
 
 
-def _measured_classes(module: nn.Module, shape: tuple[int, int, int], name: str) -> int:
-    """The width of the logits, measured on a batch of two zeros of ``shape``."""
+@contextmanager
+def _running(shape: tuple[int, ...], name: str) -> Iterator[None]:
+    """Turn whatever a forward pass raises into an error about the input."""
     try:
-        with torch.no_grad():
-            logits = module(torch.zeros(2, *shape))
+        yield
+    except DreamQuantError:
+        raise
     except Exception as error:  # the network's own code may raise anything
         raise NetworkError(
             f"{name} does not run on an input of {'x'.join(map(str, shape))}: {one_line(error)}",
             where="--input",
             remedy="give the channels, height and width it was trained with",
         ) from error
+
+
+def _require_idle(module: nn.Module, absent: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    """Refuse a network that runs a part whose weights the file lacks."""
+    parts = [module.get_submodule(name) for name in absent]
+    executed: list[nn.Module] = []
+    with torch.no_grad(), entering(parts, lambda part, _: executed.append(part)):
+        if parts:
+            module(torch.zeros(2, *shape))
+    if executed:
+        raise WeightsError(
+            f"the file has no weights for {', '.join(absent)}, which the network runs",
+            remedy="give the weights of the whole network, or build it without that part",
+        )
+
+
+def _measured_classes(module: nn.Module, shape: tuple[int, ...], name: str) -> int:
+    """The width of the logits, measured on a batch of two zeros of ``shape``."""
+    with torch.no_grad(), _running(shape, name):
+        logits = module(torch.zeros(2, *shape))
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
         raise NetworkError(
             f"{name} returns no logits (images, classes) for 2 images but {_kind(logits)}",
@@ -284,7 +293,7 @@ def _measured_classes(module: nn.Module, shape: tuple[int, int, int], name: str)
 
 
 def _require_classes(measured: int, asked: int, name: str) -> None:
-    if measured != asked:
+    if measured != max(asked, 2):  # one logit counts as two classes
         raise NetworkError(
             f"{name} has {measured} classes, not {asked}",
             where="--classes",

@@ -14,11 +14,13 @@ _MOST_VALUES = 2**25  # an image of 3,300 x 3,300 pixels
 class InputSpec:
     """The input of a network: everything needed to show it an image, or to invent one.
 
-    A network sees ``(pixel / 255 - mean) / std`` per channel; ``mean`` and ``std`` are therefore
-    in units of [0, 1] pixels.
+    A network sees ``(pixel / 255 - mean) / std`` per channel of images; ``mean`` and ``std`` are
+    therefore in units of [0, 1] pixels. Of features that are no pixels it sees
+    ``(value - mean) / std``.
 
     Attributes:
-        shape: channels, height, width.
+        shape: of one input: channels, height, width of an image; any other rank, such as 98 frames
+            of 40 features, has one channel.
         mean: one per channel.
         std: one per channel, positive.
         num_classes: width of the logits.
@@ -30,7 +32,7 @@ class InputSpec:
         NetworkError: lengths disagree, or a value is impossible.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_classes: int
@@ -38,9 +40,11 @@ class InputSpec:
     resize: int | None = None
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
+        if not self.shape or min(self.shape) < 1:
             raise NetworkError(
-                f"{self.shape} is no input shape", where="--input", remedy="give CxHxW, as 3x32x32"
+                f"{self.shape} is no input shape",
+                where="--input",
+                remedy="give CxHxW, as 3x32x32, or the sides of a feature map, as 98x40",
             )
         if math.prod(self.shape) > _MOST_VALUES:
             raise NetworkError(
@@ -48,7 +52,7 @@ class InputSpec:
                 where="--input",
                 remedy=f"give a shape of at most {_MOST_VALUES:,} values",
             )
-        channels = self.shape[0]
+        channels = self.channels
         for option, values in (("--mean", self.mean), ("--std", self.std)):
             if len(values) != channels:
                 raise NetworkError(
@@ -66,10 +70,32 @@ class InputSpec:
             )
         if self.num_classes < 2:
             raise NetworkError(
-                f"{self.num_classes} classes", where="--classes", remedy="give at least 2"
+                f"{self.num_classes} classes",
+                where="num_classes",
+                remedy="give at least 2; a network with one logit counts as two classes",
             )
         if self.class_names and len(self.class_names) != self.num_classes:
             raise NetworkError(
                 f"{len(self.class_names)} class names for {self.num_classes} classes",
                 where="class_names",
             )
+
+    @property
+    def channels(self) -> int:
+        """Of an image or a volume, (C, ...) with two sides or more; 1 of anything else."""
+        return self.shape[0] if len(self.shape) > 2 else 1
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width.
+
+        Raises:
+            NetworkError: the input is no image.
+        """
+        if len(self.shape) != 3:
+            raise NetworkError(
+                f"an input of {' x '.join(map(str, self.shape))} is no image (C, H, W)",
+                where="--input",
+                remedy="wrap the network so that it takes 1xHxW: x.squeeze(1) in its forward",
+            )
+        return self.shape[0], self.shape[1], self.shape[2]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
+import re
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from dreamquant.errors import DreamQuantError
+from dreamquant.networks.beside import beside, package_of
 from dreamquant.networks.zoo import nearest, one_line
 
 _MODULE_PREFIX = "_dreamquant_user_"
+# The greedy path leaves a drive letter its colon; parentheses hold literal arguments.
+_FORM = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)(?P<arguments>\(.*\))?", re.DOTALL)
 
 
 def names_user_file(text: str) -> bool:
-    """Whether ``text`` has the form ``FILE.py:NAME``."""
-    # From the right: a drive letter has a colon too.
-    file, _, name = text.rpartition(":")
-    return file.endswith(".py") and bool(name)
+    """Whether ``text`` has the form ``FILE.py:NAME`` or ``FILE.py:NAME(argument, key=value)``."""
+    return _FORM.fullmatch(text) is not None
 
 
 def read_user_file(text: str, error: type[DreamQuantError]) -> UserFile:
@@ -31,14 +34,40 @@ def read_user_file(text: str, error: type[DreamQuantError]) -> UserFile:
         text: of that form.
         error: what to raise for everything that can go wrong with it.
     """
-    file, _, name = text.rpartition(":")
-    path = Path(file)
+    form = _FORM.fullmatch(text)
+    assert form is not None  # asked before: names_user_file
+    path = Path(form["file"])
     try:
-        return UserFile(path, name, path.read_bytes(), error)
+        source = path.read_bytes()
     except OSError as reason:
         raise error(
-            f"the file cannot be read: {reason.strerror}", where=file, remedy="check the path"
+            f"the file cannot be read: {reason.strerror}",
+            where=str(path),
+            remedy="check the path",
         ) from reason
+    positional, named = _literals(form["arguments"] or "()", text, error)
+    return UserFile(path, form["name"], source, error, positional, named)
+
+
+def _literals(
+    arguments: str, text: str, error: type[DreamQuantError]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Literal arguments, as data: no code in them runs."""
+    try:
+        call = ast.parse(f"_{arguments}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError("it is no call")
+        positional = tuple(ast.literal_eval(value) for value in call.args)
+        named = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+        if len(named) < len(call.keywords):
+            raise ValueError("it has a **")
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as reason:
+        raise error(
+            f"the arguments {arguments} are no literals: {one_line(reason)}",
+            where=text,
+            remedy="give numbers, strings, lists and the like, as FILE.py:Net(width=0.5)",
+        ) from reason
+    return positional, named
 
 
 @dataclass(frozen=True)
@@ -50,12 +79,16 @@ class UserFile:
         name: of the attribute wanted from it.
         source: its bytes.
         error: raised for everything that can go wrong with it.
+        positional: arguments to call the attribute with.
+        named: likewise, by keyword.
     """
 
     path: Path
     name: str
     source: bytes
     error: type[DreamQuantError]
+    positional: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -64,6 +97,10 @@ class UserFile:
 
     def attribute(self) -> Any:
         """Run the file and return what it calls ``name``."""
+        return self.value_and_rest()[0]
+
+    def value_and_rest(self) -> tuple[Any, dict[str, Any]]:
+        """Run the file; what it calls ``name``, and everything that it defines."""
         namespace = self._imported()
         if not hasattr(namespace, self.name):
             known = [name for name in vars(namespace) if not name.startswith("_")]
@@ -72,17 +109,18 @@ class UserFile:
                 where=str(self.path),
                 remedy=f"it has {', '.join(known) or 'nothing'}",
             )
-        return getattr(namespace, self.name)
+        return getattr(namespace, self.name), vars(namespace)
 
-    def failed(self, what: str, error: BaseException) -> DreamQuantError:
+    def failed(self, what: str, error: BaseException, remedy: str = "") -> DreamQuantError:
         """The error to raise when the file's code raised ``error``, with its line."""
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
-        beside = f"to import modules beside it, set PYTHONPATH={self.path.parent}"
+        missing = f"install {getattr(error, 'name', None)}, or put its file beside this one"
+        usual = missing if isinstance(error, ModuleNotFoundError) else "mend the file there"
         return self.error(
             f"{self.path.name} {what}: {type(error).__name__}: {one_line(error)}",
             where=f"{self.path}:{lines[-1]}" if lines else str(self.path),
-            remedy=beside if isinstance(error, ModuleNotFoundError) else "mend the file there",
+            remedy=remedy or usual,
         )
 
     def _imported(self) -> ModuleType:
@@ -94,8 +132,11 @@ class UserFile:
         # Dataclasses and pickle look their module up by name.
         sys.modules[spec.name] = module
         try:
-            # Not through the loader: it may run a cached compilation of an older version.
-            exec(compile(self.source, path, "exec"), module.__dict__)
+            with beside(self.path, anew=True):
+                # Relative imports go by the package, not by the module's own name.
+                module.__package__ = package_of(self.path)
+                # Not through the loader: it may run a cached compilation of an older version.
+                exec(compile(self.source, path, "exec"), module.__dict__)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             del sys.modules[spec.name]
             raise self.failed("cannot be imported", error) from error

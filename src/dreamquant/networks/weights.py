@@ -1,12 +1,15 @@
-"""Weights as data only: read, matched to a network, checked, hashed; no code in them ever runs."""
+"""Weights as data only: read, checked, hashed; no code in them ever runs."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,58 +19,37 @@ from torch import Tensor, nn
 from dreamquant.errors import WeightsError
 from dreamquant.networks.archives import require_no_bomb
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
-_PARALLEL_PREFIX = "module."
 _COUNTER = "num_batches_tracked"
 _SHOWN = 10
+_DEEPEST = 1  # dots in the place of a state dict: {"ema": {"model": {...}}} is found
 _SAVE_REMEDY = "save it again with torch.save(model.state_dict(), FILE) or as safetensors"
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, on the CPU, of the file's own types.
+def read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The state dicts in a weights file, on the CPU, of the file's own types.
 
-    Reads safetensors and files of ``torch.save``, the latter without running any code in them. A
-    state dict may be wrapped in a dictionary under ``state_dict``, ``model``,
-    ``model_state_dict`` or ``net``, and its names may all begin with ``module.``.
+    Reads safetensors and files of ``torch.save``, the latter without running any code in them.
+
+    Returns:
+        Tensors by name, of every dictionary that holds any: under ``""`` those the file itself
+        is, under ``state_dict`` or ``ema.model`` those of a dictionary within it.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds anything but named tensors.
+        WeightsError: the file is missing, damaged, or holds no named tensors.
     """
     if not path.is_file():
         raise WeightsError(
             "there is no such weights file", where=str(path), remedy="check the path"
         )
     content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    return _without_prefix(_named_tensors(_unwrapped(content, path), path))
-
-
-def load_weights(module: nn.Module, path: Path, *, drop_unexpected: bool = False) -> None:
-    """Load a weights file into ``module``: every tensor, each of its own shape.
-
-    Only batch-norm's ``num_batches_tracked`` may be missing: it plays no part in evaluation.
-
-    Args:
-        module: takes the weights, in place and in its own types.
-        path: see :func:`read_state_dict`.
-        drop_unexpected: let the file hold tensors the network does not have.
-
-    Raises:
-        WeightsError: the file is unreadable, or its names, shapes or types are not the network's.
-    """
-    found, wanted = read_state_dict(path), _tensors(module)
-    mismatches = _mismatches(found, wanted)
-    if drop_unexpected:
-        del mismatches["unexpected"]
-    lines = [f"\n  {len(v)} {kind}: {_some(v)}" for kind, v in mismatches.items() if v]
-    if lines:
+    groups = dict(_groups(content, path, ""))
+    if not groups:
         raise WeightsError(
-            "the weights belong to another network" + "".join(lines),
+            f"the file holds no state dict but {_kind(content)}",
             where=str(path),
-            remedy="name the architecture they were trained in; give --classes if only the "
-            "last layer differs",
+            remedy=_SAVE_REMEDY,
         )
-    # Not strict: what is missing or unexpected at this point has been judged above.
-    module.load_state_dict({k: v for k, v in found.items() if k in wanted}, strict=False)
+    return groups
 
 
 def require_finite(module: nn.Module, where: str = "") -> None:
@@ -81,13 +63,13 @@ def require_finite(module: nn.Module, where: str = "") -> None:
         WeightsError: a tensor of the network holds NaN or infinity; it names them with counts.
     """
     broken = []
-    for name, tensor in _tensors(module).items():
+    for name, tensor in tensors_of(module).items():
         nans, infinities = int(tensor.isnan().sum()), int(tensor.isinf().sum())
         if nans or infinities:
             broken.append(f"{name}: {nans} NaN, {infinities} infinite of {tensor.numel()}")
     if broken:
         raise WeightsError(
-            f"the weights are not finite: {_some(broken)}",
+            f"the weights are not finite: {some(broken)}",
             where=where,
             remedy="take a checkpoint from before the training diverged",
         )
@@ -100,8 +82,8 @@ def state_sha256(module: nn.Module) -> str:
     ``num_batches_tracked`` does not count, as files may lack it.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(_tensors(module).items()):
-        if _is_counter(name):
+    for name, tensor in sorted(tensors_of(module).items()):
+        if is_counter(name):
             continue
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         # bfloat16 has no numpy type, so the bytes are taken in torch.
@@ -128,9 +110,11 @@ def _read_safetensors(path: Path) -> object:
 
 
 def _read_torch(path: Path) -> object:
+    _require_no_other_form(path)
     try:
         require_no_bomb(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message advises weights_only=False, which would run the file's code.
         name = re.search(r"GLOBAL (\S+)", str(error))
@@ -142,84 +126,91 @@ def _read_torch(path: Path) -> object:
         raise _unreadable(path, "it is damaged, or no weights file at all") from error
 
 
+def _require_no_other_form(path: Path) -> None:
+    """Refuse what holds weights in a form that only its own loader reads, which would run it."""
+    if path.suffix == ".onnx":
+        raise WeightsError(
+            "the weights are an ONNX file, which holds its network too",
+            where=str(path),
+            remedy=f"give it as the network: dreamquant quantize {path}",
+        )
+    form = _archive_form(path)
+    if form is not None:
+        name, load = form
+        raise WeightsError(
+            f"the weights are {name}, not a state dict",
+            where=str(path),
+            remedy=f"where you trust the file: torch.save(dict({load}), NEW), then --weights NEW",
+        )
+
+
+def _archive_form(path: Path) -> tuple[str, str] | None:
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [name.partition("/")[2] for name in archive.namelist()]
+    except zipfile.BadZipFile:
+        return None  # and damaged: the reader says so
+    if any(name.startswith("code/") for name in members) and "constants.pkl" in members:
+        return "TorchScript", f"torch.jit.load({str(path)!r}).state_dict()"
+    if any(name.startswith(("models/", "serialized_exported_program")) for name in members):
+        return "a program of torch.export", f"torch.export.load({str(path)!r}).state_dict"
+    return None
+
+
 def _unreadable(path: Path, reason: str) -> WeightsError:
     return WeightsError(
         f"the weights cannot be read: {reason}", where=str(path), remedy=_SAVE_REMEDY
     )
 
 
-def _unwrapped(content: object, path: Path) -> object:
+def _groups(content: object, path: Path, place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
     if not isinstance(content, Mapping):
-        return content
-    wrappers = [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-    if len(wrappers) > 1:
-        raise WeightsError(
-            f"the file holds several networks: {', '.join(wrappers)}",
-            where=str(path),
-            remedy="save the state dict of one of them",
-        )
-    return content[wrappers[0]] if wrappers else content
+        return
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        _require_tensors(content, path)
+        yield place, tensors
+    if place.count(".") >= _DEEPEST:
+        return
+    for name, value in content.items():
+        yield from _groups(value, path, f"{place}.{name}" if place else str(name))
 
 
-def _named_tensors(content: object, path: Path) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(
-            f"the file holds no state dict but {_kind(content)}",
-            where=str(path),
-            remedy=_SAVE_REMEDY,
-        )
-    others = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
+def _require_tensors(content: Mapping[Any, object], path: Path) -> None:
+    others = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(value, Tensor | Mapping) and not str(name).endswith("_extra_state")
+    ]
     if others:
         raise WeightsError(
-            f"the file holds entries that are no tensors: {_some(others)}",
+            f"the file holds entries that are no tensors: {some(others)}",
             where=str(path),
             remedy=_SAVE_REMEDY,
         )
-    return {str(name): tensor for name, tensor in content.items()}
 
 
 def _kind(content: object) -> str:
-    return "an empty dictionary" if isinstance(content, Mapping) else type(content).__name__
+    if isinstance(content, Mapping):
+        return "a dictionary without tensors" if content else "an empty dictionary"
+    return type(content).__name__
 
 
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    if not all(name.startswith(_PARALLEL_PREFIX) for name in tensors):
-        return tensors
-    return {name.removeprefix(_PARALLEL_PREFIX): tensor for name, tensor in tensors.items()}
-
-
-def _mismatches(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    return {
-        "missing": [n for n in wanted if n not in found and not _is_counter(n)],
-        "unexpected": [n for n in found if n not in wanted],
-        "of another shape or type": [
-            f"{name} {_describe(found[name])} instead of {_describe(tensor)}"
-            for name, tensor in wanted.items()
-            if name in found and not _fits(found[name], tensor)
-        ],
-    }
-
-
-def _fits(found: Tensor, wanted: Tensor) -> bool:
-    # Half precision becomes float exactly; integer codes read as float would be other numbers.
-    same_kind = found.is_floating_point() == wanted.is_floating_point()
-    return same_kind and found.layout == wanted.layout and found.shape == wanted.shape
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module by name."""
     # A module may add objects of its own (get_extra_state), which are no weights.
     return {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
 
 
-def _is_counter(name: str) -> bool:
+def is_counter(name: str) -> bool:
+    """Whether this is a batch norm's ``num_batches_tracked``, no part of what it computes."""
     return name.rpartition(".")[2] == _COUNTER
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
     listed = list(names)
     more = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f", and {more} more" if more > 0 else "")

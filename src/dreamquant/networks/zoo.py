@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.weights import load_weights
+from dreamquant.networks.checkpoints import load_weights
 
 _UNUSABLE = (ImportError, RuntimeError, OSError)
 
@@ -46,22 +46,26 @@ class Found:
     Attributes:
         module: as the origin built it.
         source: what to name as the origin of shape, mean and std.
-        shape: channels, height, width; ``None`` where unknown.
+        shape: of one input, such as channels, height, width; ``None`` where unknown.
         mean: one per channel, in units of [0, 1] pixels; ``None`` where unknown.
         std: like ``mean``.
         resize: short side evaluation images are scaled to before the centre crop, in pixels.
         class_names: of the pretrained weights; empty with other weights or where unknown.
         hint: what to tell a user who must give what is unknown.
+        num_classes: that it says it has; ``None`` where it does not say.
+        notes: what was changed to take it in, in words.
     """
 
     module: nn.Module
     source: str = ""
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize: int | None = None
     class_names: tuple[str, ...] = ()
     hint: str = ""
+    num_classes: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def from_torchvision(

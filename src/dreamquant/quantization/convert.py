@@ -101,10 +101,10 @@ def _require_plain_weights(network: nn.Module, layers: list[str]) -> None:
     for name in layers:
         if "weight" not in dict(network.get_submodule(name).named_parameters(recurse=False)):
             raise NetworkError(
-                f"the weight of {name} is computed from other tensors, as by weight_norm",
+                f"the weight of {name} is computed by code of the network's own",
                 where=name,
-                remedy="make it a parameter first: "
-                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+                remedy="compute it once, in the factory, and assign it to the layer "
+                "without its hook: layer.weight = torch.nn.Parameter(value)",
             )
 
 

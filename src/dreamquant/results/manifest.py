@@ -45,6 +45,7 @@ def describe_network(network: Network) -> dict[str, Any]:
         "source_sha256": network.source_sha256,
         "input": asdict(network.input),
         "input_source": network.input_source,
+        "notes": list(network.notes),
     }
 
 

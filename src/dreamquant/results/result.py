@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from dreamquant.diagnostics.figure import picture
 from dreamquant.errors import DreamQuantError, NetworkError, ResultError, WeightsError
 from dreamquant.evaluation.data import open_images
 from dreamquant.evaluation.metrics import Evaluation, evaluate
-from dreamquant.networks.load import build_module
+from dreamquant.networks.checkpoints import load_weights
+from dreamquant.networks.endings import as_given
+from dreamquant.networks.load import build_module, ready_copy
 from dreamquant.networks.spec import InputSpec
-from dreamquant.networks.weights import load_weights, state_sha256
+from dreamquant.networks.weights import state_sha256
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import convert
 from dreamquant.quantization.layers import Student
@@ -225,7 +226,7 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
     spec, scheme = read_input(manifest, folder), read_scheme(manifest, folder)
     tensors, _ = _read_student(folder, manifest)
     if network is None:
-        network = _rebuild(read_origin(manifest, folder), spec.num_classes, folder)
+        network = _rebuild(read_origin(manifest, folder), spec, folder)
     names = manifest["prepared"]
     student = _converted(network, scheme, spec, folder, names).requires_grad_(False)
     decode(student, tensors, str(folder / STUDENT))
@@ -235,9 +236,10 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
 def load(folder: str | Path, *, network: nn.Module | None = None) -> Student:
     """The quantized module in a result folder, with the outputs it had when it was saved.
 
-    Args and errors as :func:`open_result`.
+    It ends as the network did, be it in a softmax or a sigmoid. Args and errors as
+    :func:`open_result`.
     """
-    return open_result(folder, network=network).model
+    return as_given(open_result(folder, network=network).model)
 
 
 def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module | None:
@@ -254,8 +256,8 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
         WeightsError: ``weights`` cannot be read, or are not those of the teacher.
     """
     origin = read_origin(manifest, Path(), "teacher")
-    classes = read_input(manifest, Path()).num_classes
-    module = _with_weights(origin, classes, weights)
+    spec = read_input(manifest, Path())
+    module = _with_weights(origin, spec, weights)
     if module is None or state_sha256(module) == origin.weights_sha256:
         return module
     if weights is None:
@@ -267,14 +269,14 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
     )
 
 
-def _with_weights(origin: Origin, classes: int, weights: Path | None) -> nn.Module | None:
+def _with_weights(origin: Origin, spec: InputSpec, weights: Path | None) -> nn.Module | None:
     """The teacher with ``weights``, or else with those on record if they can be had."""
     if not _names_origin(origin.name):
         return None
     path = weights or (Path(origin.weights) if origin.weights else None)
     if path is None:
-        return _with_own_weights(origin, classes)
-    module = build_module(origin.name, classes, origin.source_sha256)
+        return _with_own_weights(origin, spec)
+    module = build_module(origin.name, spec, origin.source_sha256)
     try:
         load_weights(module, path)
     except WeightsError:
@@ -284,9 +286,9 @@ def _with_weights(origin: Origin, classes: int, weights: Path | None) -> nn.Modu
     return module
 
 
-def _with_own_weights(origin: Origin, classes: int) -> nn.Module | None:
+def _with_own_weights(origin: Origin, spec: InputSpec) -> nn.Module | None:
     try:
-        return build_module(origin.name, classes, origin.source_sha256, pretrained=True)
+        return build_module(origin.name, spec, origin.source_sha256, pretrained=True)
     except NetworkError:  # the zoo cannot be reached
         return None
 
@@ -310,21 +312,21 @@ def _names_origin(name: str) -> bool:
     return ":" in name
 
 
-def _rebuild(origin: Origin, classes: int, folder: Path) -> nn.Module:
+def _rebuild(origin: Origin, spec: InputSpec, folder: Path) -> nn.Module:
     if not _names_origin(origin.name):
         raise NetworkError(
             f"the result was made from a {origin.name} given in memory",
             where=str(folder),
             remedy="pass that architecture: dreamquant.load(folder, network=module)",
         )
-    return build_module(origin.name, classes, origin.source_sha256)
+    return build_module(origin.name, spec, origin.source_sha256)
 
 
 def _converted(
     network: nn.Module, scheme: Scheme | None, spec: InputSpec, folder: Path, prepared: list[str]
 ) -> Student:
     try:
-        own = copy.deepcopy(network).cpu().float().eval()
+        own, _ = ready_copy(network, spec.shape)
         if scheme is None:
             return Student(own).eval()
         example = torch.zeros(2, *spec.shape)

@@ -114,7 +114,7 @@ class Stream(Images):
         with torch.random.fork_rng():
             torch.manual_seed(bench.seed)
             self.network: nn.Module = build_generator(
-                spec.shape,
+                spec.image,
                 spec.num_classes,
                 source.latent,
                 condition=0 if condition is None else condition.width,

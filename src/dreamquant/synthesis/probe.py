@@ -41,4 +41,4 @@ class ProbeImages(Images):
 
     def _image(self, row: int) -> Tensor:
         random = torch.Generator(self.bench.device).manual_seed(_SEED + row)
-        return procedural(DeadLeaves(), 1, self.bench.input.shape, self.moments, random)
+        return procedural(DeadLeaves(), 1, self.bench.input.image, self.moments, random)

@@ -1,0 +1,188 @@
+"""Where a network comes from: a zoo, a file of Python, an ONNX file."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dreamquant.errors import NetworkError
+from dreamquant.networks.beside import beside
+from dreamquant.networks.forms import exported_program
+from dreamquant.networks.user_file import UserFile, names_user_file, read_user_file
+from dreamquant.networks.zoo import ZOOS, Found
+
+FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY"))
+
+
+def find(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Found, str | None]:
+    """The network of that name as its origin builds it, and the SHA-256 of its file.
+
+    Args:
+        name: see :func:`dreamquant.networks.load.load_network`.
+        pretrained: with the weights of the zoo; a factory's are always its own.
+        num_classes: width of the logits, for a zoo's network; a factory knows its own.
+
+    Raises:
+        NetworkError: it cannot be found or built.
+    """
+    zoo, _, architecture = name.partition(":")
+    if zoo in ZOOS:
+        if num_classes == 1:
+            raise NetworkError(
+                "a zoo's network is not built with one logit",
+                where="--classes 1",
+                remedy="give FILE.py:FACTORY, whose factory returns the zoo's network with it",
+            )
+        return ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes), None
+    factory = _read_factory(name)
+    return _found_in(factory), factory.sha256
+
+
+def find_again(
+    name: str, num_classes: int, source_sha256: str | None, *, pretrained: bool
+) -> Found:
+    """The same network later.
+
+    Raises:
+        NetworkError: it cannot be found or built, or the file is not the one of that time; then no
+            code of it has run.
+    """
+    if name.partition(":")[0] not in ZOOS:
+        _require_same_file(_read_factory(name), source_sha256)
+    return find(name, pretrained=pretrained, num_classes=num_classes)[0]
+
+
+def _require_same_file(factory: UserFile, source_sha256: str | None) -> None:
+    if factory.sha256 != source_sha256:
+        raise NetworkError(
+            f"{factory.path.name} is not the file this network was built from",
+            where=f"{factory.path}, sha256 {factory.sha256}",
+            remedy=f"restore the file as it was, sha256 {source_sha256 or 'not recorded'}",
+        )
+
+
+def _read_factory(name: str) -> UserFile:
+    if not names_user_file(name):
+        raise NetworkError(
+            f"{name!r} names no network", where="NETWORK", remedy=f"give one of {FORMS}"
+        )
+    return read_user_file(name, NetworkError)
+
+
+def _found_in(factory: UserFile) -> Found:
+    build, defined = factory.value_and_rest()
+    return _with_input(_build(factory, build), factory.path, defined)
+
+
+def _build(factory: UserFile, build: Any) -> nn.Module:
+    if isinstance(build, nn.Module):
+        return copy.deepcopy(build)
+    try:
+        with beside(factory.path, anew=False):
+            module = build(*factory.positional, **factory.named)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        remedy = _call_remedy(factory, build) if isinstance(error, TypeError) else ""
+        raise factory.failed(f"{factory.name}() failed", error, remedy) from error
+    if isinstance(module, torch.export.ExportedProgram):
+        raise exported_program(factory.name)
+    if not isinstance(module, nn.Module):
+        raise NetworkError(
+            f"{factory.name}() returns no torch.nn.Module but {type(module).__name__}",
+            where=str(factory.path),
+        )
+    return module
+
+
+def _call_remedy(factory: UserFile, build: Any) -> str:
+    """What to do where the arguments given do not fit; ``""`` where they do."""
+    try:
+        signature = inspect.signature(build)
+    except (TypeError, ValueError):
+        return f"name a function or class in {factory.path.name} that builds the network"
+    try:
+        signature.bind(*factory.positional, **factory.named)
+    except TypeError:
+        example = ", ".join(
+            f"{parameter.name}=…"
+            for parameter in signature.parameters.values()
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        )
+        return (
+            f"give its arguments {signature} as literals: "
+            f"{factory.path.name}:{factory.name}({example})"
+        )
+    return ""
+
+
+# --------------------------------------------------------- what a file tells of its input
+
+
+def _with_input(module: nn.Module, path: Path, defined: Mapping[str, Any]) -> Found:
+    """The input that the file defines: INPUT or SIZE, MEAN, STD, CLASSES, as far as it does."""
+    mean, std = (_numbers(defined.get(name)) for name in ("MEAN", "STD"))
+    shape = _shape(module, defined, mean)
+    classes = defined.get("CLASSES")
+    return Found(
+        module,
+        source=path.name if shape or mean or std else "",
+        shape=shape,
+        mean=mean,
+        std=std,
+        class_names=_names(classes),
+        num_classes=classes if isinstance(classes, int) else None,
+    )
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return ()
+    names = [one for one in value if isinstance(one, str)]
+    return tuple(names) if len(names) == len(value) else ()
+
+
+def _numbers(value: object) -> tuple[float, ...] | None:
+    values = (value,) if isinstance(value, int | float) else value
+    if not isinstance(values, Sequence) or not values:
+        return None
+    numbers = [one for one in values if isinstance(one, int | float)]
+    return tuple(numbers) if len(numbers) == len(values) else None
+
+
+def _shape(
+    module: nn.Module, defined: Mapping[str, Any], mean: tuple[float, ...] | None
+) -> tuple[int, ...] | None:
+    given, size = (_sides(defined.get(name)) for name in ("INPUT", "SIZE"))
+    if given is not None and len(given) > 1:
+        return given
+    if size is None or len(size) > 2:
+        return size
+    if mean is None:
+        return None
+    plane = size if len(size) == 2 else size * 2
+    # A feature map of one channel may be fed without that axis: the network knows.
+    if len(mean) == 1 and not _runs(module, (1, *plane)) and _runs(module, plane):
+        return plane
+    return (len(mean), *plane)
+
+
+def _sides(value: object) -> tuple[int, ...] | None:
+    values = (value,) if isinstance(value, int) else value
+    if not isinstance(values, Sequence) or not values:
+        return None
+    sides = [one for one in values if isinstance(one, int)]
+    return tuple(sides) if len(sides) == len(values) else None
+
+
+def _runs(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, *shape))
+    except Exception:  # the network's own code may raise anything
+        return False
+    return True
