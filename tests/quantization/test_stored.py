@@ -169,7 +169,7 @@ def test_batch_norms_are_matched_where_element_wise_inputs_are_quantized():
     made, _ = student()
     made.observe(False)
     teacher = Residual(SUMS["operator"]).eval()
-    teacher.load_state_dict({k: v for k, v in made.network.state_dict().items()}, strict=False)
+    teacher.load_state_dict(made.network.state_dict(), strict=False)
     before = made.network.norm.running_mean.clone()
     match_norms(made, teacher, [images()])
     assert not torch.equal(made.network.norm.running_mean, before)

@@ -17,7 +17,7 @@ def good(record):
     manifest["agreement"] = {"percent": 97.0, "on": "9000 images given", "ci95": [96.0, 98.0]}
     manifest["method"]["schedule"] |= {"iterations": 600, "student_warmup": 120}
     manifest["diversity"]["label_entropy"] = 0.97
-    manifest["coverage"]["left_in_float"] = []
+    manifest["coverage"]["float_multiplications"] = 0
     for layer in manifest["coverage"]["layers"]:
         layer["weight_bits"] = 8
     analysis["answers"] |= {"n": 9000}
@@ -64,9 +64,9 @@ def damage(record, *path_and_value):
         ),
         (("manifest", "diversity", "label_entropy", 0.4), "warning", "balance of classes is 40 %"),
         (
-            ("manifest", "coverage", "left_in_float", ["matmul", "matmul"]),
+            ("manifest", "coverage", "float_multiplications", 10**9),
             "warning",
-            "2 computations stay in float: matmul.",
+            " % of the multiplications and 0.0 % of the weights run in float: ",
         ),
         (("analysis", "sites", 1, "above", 0.3), "warning", "30.0 % of the values at the ReLU"),
         (

@@ -42,9 +42,9 @@ def test_exceptions_from_the_bits_are_named(record):
     record.manifest["coverage"]["left_in_float"] = ["matmul of computed tensors"] * 2
     record.manifest["protocol"] |= {"joins": 7, "image": 8}
     found = wording.protocol(record.manifest)
-    assert "sums, concatenations and poolings read has 7 bits, the image 8;" in found["Bits"]
+    assert "Element-wise and concat inputs have 7 bits, the image 8;" in found["Bits"]
     assert "first and the last layer have 8 bits. Layers 3 have w2a2." in found["Bits"]
-    assert "Left in float: 2 × matmul of computed tensors." in found["Where"]
+    assert " % of the multiplications (2 x matmul of computed tensors; " in found["Where"]
 
 
 def test_a_module_in_memory_is_quantized_again_by_a_python_call(record):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from dreamquant.evaluation.metrics import Evaluation
+from dreamquant.results.floats import in_float
 from dreamquant.results.manifest import storage_of
 from dreamquant.results.result import REPORT, Result
 
@@ -82,6 +82,11 @@ def result_table(result: Result, out: Path) -> None:
     for text in manifest["network"].get("notes", ()):
         print_text(text)
     print_text(f"at {protocol['bits']} by {method['name']}, preset {method['preset']}\n", "bold")
+    left = in_float(manifest["coverage"]) if quantized else None
+    if left and left.warning:
+        print_text(
+            f"warning: {left.warning}; --placement layer-input rounds all inputs of layers\n"
+        )
     _print_accuracies(manifest["accuracy"], _QUANTIZED if quantized else _DISTILLED)
     agreement = manifest["agreement"]
     print_text(
@@ -113,8 +118,7 @@ def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     protocol, timings = manifest["protocol"], manifest["timings"]
     joins = f"; joins {protocol['joins']}" if "joins" in protocol else ""
     others = "".join(f"; {name} {bits}" for name, bits in protocol["overrides"].items())
-    left = Counter(manifest["coverage"]["left_in_float"])
-    float_parts = "; ".join(f"{count} x {part}" for part, count in left.items())
+    left = in_float(manifest["coverage"])
     return {
         "protocol": f"{protocol['placement']}; first and last layer "
         f"{protocol['first_last_bits']}{others}{joins}; last of {timings['iterations']} "
@@ -123,7 +127,7 @@ def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         "weights": protocol["weights"],
         "activations": protocol["activations"],
         "batch norm": protocol["batch_norm"],
-        **({"in float": float_parts} if left else {}),
+        **({"in float": str(left)} if left else {}),
         "storage": _storage(manifest["coverage"]),
         "time": _time(timings),
     }

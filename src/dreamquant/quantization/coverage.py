@@ -101,7 +101,7 @@ def observe_coverage(student: Student, example: Tensor) -> Coverage:
     Raises:
         SchemeError: rounding activations changes nothing that the network computes.
     """
-    network = copy.deepcopy(student).requires_grad_(False)
+    network = copy.deepcopy(student)
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(_NOISE_SEED))
     noise = noise.to(example)
     with torch.no_grad():

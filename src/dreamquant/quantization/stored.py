@@ -100,8 +100,7 @@ class Survey(NamedTuple):
         reads: for each read in the order executed, which stored tensor it is of; ``None`` where
             one layer alone reads the tensor, which it then quantizes for itself.
         norms: names of batch norms, each with the one layer whose result it reads.
-        written: for each ReLU of a feature map, whether it is in place and its result is read in
-            its argument.
+        written: for each ReLU of a feature map, whether it is in place and its argument read later.
     """
 
     reads: tuple[int | None, ...]

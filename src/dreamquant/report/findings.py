@@ -9,6 +9,7 @@ from typing import Any, Literal
 from dreamquant.report.headline import Headline, change
 from dreamquant.report.read import Record
 from dreamquant.report.wording import class_name, site_name
+from dreamquant.results.floats import in_float
 
 _LOW_AGREEMENT = 80.0  # percent
 _LARGE_LOSS = 5.0  # points
@@ -39,6 +40,7 @@ class Finding:
 def findings(record: Record, head: Headline) -> list[Finding]:
     """Warnings first, then notes."""
     found = [
+        *_float(record),
         *_answers(record, head),
         *_schedule(record),
         *_images(record, head),
@@ -46,6 +48,17 @@ def findings(record: Record, head: Headline) -> list[Finding]:
         *_protocol(record, head),
     ]
     return sorted(found, key=lambda finding: finding.level != "warning")
+
+
+def _float(record: Record) -> Iterator[Finding]:
+    left = in_float(record.manifest["coverage"]) if record.manifest["scheme"] else None
+    if left and left.warning:
+        yield Finding(
+            "warning",
+            f"{left.warning}: {left}.",
+            "--placement layer-input rounds what every convolution and linear layer reads; other "
+            "products run on integers once they are written as such layers.",
+        )
 
 
 def _answers(record: Record, head: Headline) -> Iterator[Finding]:
@@ -105,13 +118,6 @@ def _images(record: Record, head: Headline) -> Iterator[Finding]:
 
 
 def _layers(record: Record) -> Iterator[Finding]:
-    left = record.manifest["coverage"]["left_in_float"] if record.manifest["scheme"] else []
-    if left:
-        yield Finding(
-            "warning",
-            f"{len(left)} computations stay in float: {', '.join(dict.fromkeys(left))}.",
-            "Write them as nn.Conv or nn.Linear modules if they are to run on integers.",
-        )
     sites = record.analysis.get("sites", [])
     yield from _clipping([site for site in sites if site["kind"] != "weight"])
     yield from _sensitivity([site for site in sites if site["alone"]])

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamquant.results.floats import in_float
+
 _PLACEMENTS = {
-    "relu-output": "Activations are rounded where they leave a ReLU, as the papers of this field "
-    "measure. The input image and sums before their ReLU stay in float, so integer-only hardware "
+    "relu-output": "Activations are rounded where they leave a ReLU or another activation "
+    "function, as the papers of this field measure. The input image and sums before their ReLU stay in float, so integer-only hardware "
     "would do a little worse.",
     "layer-input": "Activations are rounded where they enter every layer, the input image "
     "included, as integer hardware does.",
+}
+_SITES = {
+    "input": "input of {}",
+    "relu": "ReLU after {}",
+    "stored": "element-wise or concat input after {}",
+    "operand": "matrix product's operand after {}",
 }
 _PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
 
@@ -56,7 +63,7 @@ def site_name(site: Mapping[str, Any]) -> str:
     layer = f"layer {layer}" if layer[0].isdecimal() else layer
     if site["kind"] == "weight":
         return f"weights of {layer}"
-    return f"input of {layer}" if site["kind"] == "input" else f"ReLU after {layer}"
+    return _SITES[site["kind"]].format(layer)
 
 
 def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -117,16 +124,14 @@ def _joins(fields: Mapping[str, Any]) -> str:
     if "joins" not in fields:
         return ""
     return (
-        f" What sums, concatenations and poolings read has {fields['joins']} bits, the image "
+        f" Element-wise and concat inputs have {fields['joins']} bits, the image "
         f"{fields['image']}; biases are whole, in units of input scale times weight scale."
     )
 
 
 def _left_in_float(coverage: Mapping[str, Any]) -> str:
-    left = Counter(coverage["left_in_float"])
-    if not left:
-        return ""
-    return " Left in float: " + "; ".join(f"{n} × {part}" for part, n in left.items()) + "."
+    left = in_float(coverage)
+    return f" In float: {left}." if left else ""
 
 
 def command(manifest: Mapping[str, Any]) -> str:
