@@ -87,6 +87,8 @@ class Products(TorchFunctionMode):
         """Follow which module runs and which quantizers have; gives the count so far."""
         handles = []
         for name, module in self.student.network.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks; what it computes is seen all the same
             at = name, module
             handles.append(module.register_forward_pre_hook(lambda *_, at=at: self._enter(at)))
             handles.append(module.register_forward_hook(lambda *_: self._leave()))

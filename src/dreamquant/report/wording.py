@@ -11,8 +11,8 @@ from dreamquant.results.floats import in_float
 
 _PLACEMENTS = {
     "relu-output": "Activations are rounded where they leave a ReLU or another activation "
-    "function, as the papers of this field measure. The input image and sums before their ReLU stay in float, so integer-only hardware "
-    "would do a little worse.",
+    "function, as the papers of this field measure. The input image and sums before their ReLU "
+    "stay in float, so integer-only hardware would do a little worse.",
     "layer-input": "Activations are rounded where they enter every layer, the input image "
     "included, as integer hardware does.",
 }
