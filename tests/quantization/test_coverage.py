@@ -116,7 +116,7 @@ class _Standardised(nn.Conv2d):
         (Recurrent, "LSTM rnn", 64 * 16 * 12, 16 * 12),
         (Gated, "GRU rnn", 64 * 12 * 12, 12 * 12),
         (Mixed, "Bilinear mix", 8**3, 8**3),
-        (Scripted, "of computed tensors", 64 * 64, 64),
+        (Scripted, "TorchScript block", 64 * 64, 64),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")

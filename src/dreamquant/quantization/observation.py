@@ -80,6 +80,7 @@ class Products(TorchFunctionMode):
         self.weights: list[Tensor] = []
         self.within: list[tuple[str, nn.Module]] = []
         self.seen = Seen()
+        self.attributed = 0
         self.count: Any = None
 
     @contextmanager
@@ -100,6 +101,7 @@ class Products(TorchFunctionMode):
         try:
             with counting_multiplications() as self.count:
                 yield self.count
+                self._note_unseen(self.count() - self.attributed)
         finally:
             for handle in handles:
                 handle.remove()
@@ -123,6 +125,7 @@ class Products(TorchFunctionMode):
         result = func(*args, **kwargs)
         self.seen.arguments.update(map(id, tree_leaves((args, kwargs))))
         if multiplications := self.count() - before:
+            self.attributed += multiplications
             self._note(getattr(func, "__name__", str(func)), args, kwargs, multiplications)
         return result
 
@@ -138,6 +141,14 @@ class Products(TorchFunctionMode):
             own = within and any(True for _ in module.parameters(recurse=False))
             what = f"{kind_of(module)} {within}" if own else f"{name} of computed tensors"
             self.seen.others.append(what)
+            self.seen.other_multiplications += multiplications
+
+    def _note_unseen(self, multiplications: int) -> None:
+        """What no call in Python computed: TorchScript did."""
+        if multiplications:
+            modules = self.student.network.named_modules()
+            scripted = [name for name, m in modules if isinstance(m, torch.jit.ScriptModule)]
+            self.seen.others.append(f"TorchScript {', '.join(scripted[:1])}")
             self.seen.other_multiplications += multiplications
 
     def _is_weight(self, x: Tensor) -> bool:
