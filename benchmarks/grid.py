@@ -11,6 +11,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dreamquant import Method, Network, load_network, open_result, quantize
 from dreamquant.quantization.scheme import Norms
 from dreamquant.results.files import read_json, write_json
@@ -62,10 +64,15 @@ class Grid:
         return any((*_place(run), *_choices(run)) == key for run in self.runs)
 
     def add(self, run: dict[str, Any]) -> None:
-        """Put a run on record at once, so that stopping loses none that is over."""
-        runs = sorted([*self.runs, run], key=_place)
+        """Put a run on record at once, so that stopping loses none that is over.
+
+        Reading the record and writing the longer one is one step for all processes: of two that add
+        at once, the second waits and finds the run of the first.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {"title": self.title, "runs": runs})
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            runs = sorted([*self.runs, run], key=_place)
+            write_json(self.path, {"title": self.title, "runs": runs})
 
     def play(
         self, network: Network, images: Path, point: Point, method: Method | None = None

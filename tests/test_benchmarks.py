@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Barrier, BrokenBarrierError, Thread
 
 import pytest
 import torch
@@ -36,6 +38,29 @@ def test_two_processes_share_a_grid(tmp_path, monkeypatch):
     assert not second.has(grid.Point("gdfq", "w3a3", 2))
     for other in ({"precision": "bf16"}, {"preset": "paper"}, {"compiled": True}):
         assert not second.has(grid.Point("gdfq", "w3a3", 1, **other))
+
+
+def test_runs_added_at_once_are_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "RESULTS", tmp_path)
+    grid.Grid("g", "title").add(recorded("gdfq", 0))
+    read, both_have_read = grid.read_json, Barrier(2)
+
+    def slowly(path):
+        found = read(path)
+        # Where both may read before either writes, they meet here; where not, the wait ends.
+        with suppress(BrokenBarrierError):
+            both_have_read.wait(timeout=1)
+        return found
+
+    monkeypatch.setattr(grid, "read_json", slowly)
+    adding = [
+        Thread(target=grid.Grid("g", "title").add, args=[recorded("gdfq", seed)]) for seed in (1, 2)
+    ]
+    for thread in adding:
+        thread.start()
+    for thread in adding:
+        thread.join()
+    assert [run["seed"] for run in grid.Grid("g", "title").runs] == [0, 1, 2]
 
 
 def test_a_run_that_was_stopped_keeps_its_folder_and_one_on_record_is_not_repeated(
