@@ -1,0 +1,143 @@
+"""Convolutions as matrix products: rows of inputs, rows of weights, one pair per group.
+
+Every layer here computes, at each output position and in each group, ``weight @ inputs + bias``
+with ``inputs`` the K values that the kernel covers there. Depthwise convolutions have as many
+groups as channels; a transposed convolution is an ordinary one of stride 1 on an input with zeros
+between its values, with the kernel turned around; a linear layer has one group and a kernel of one.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+Layer = _ConvNd | nn.Linear
+
+
+def groups_of(layer: Layer) -> int:
+    """In how many groups a layer's channels are connected."""
+    return layer.groups if isinstance(layer, _ConvNd) else 1
+
+
+def weight_rows(weight: Tensor, layer: Layer) -> Tensor:
+    """A weight as (G, O, K): for each of G groups, O output channels and K inputs of each.
+
+    Args:
+        weight: shaped like ``layer.weight``, or broadcastable to it.
+        layer: says how it is connected.
+    """
+    groups = groups_of(layer)
+    if isinstance(layer, _ConvNd) and layer.transposed:
+        inputs, *rest = weight.shape
+        grouped = weight.reshape(groups, inputs // groups, *rest).transpose(1, 2)
+        return grouped.flip(tuple(range(3, grouped.dim()))).flatten(3).flatten(2)
+    return weight.reshape(groups, len(weight) // groups, -1)
+
+
+def weight_from_rows(rows: Tensor, layer: Layer) -> Tensor:
+    """The weight whose :func:`weight_rows` are ``rows`` (G, O, K)."""
+    if isinstance(layer, _ConvNd) and layer.transposed:
+        groups, outputs, _ = rows.shape
+        grouped = rows.reshape(groups, outputs, -1, *layer.kernel_size).transpose(1, 2)
+        turned = grouped.flip(tuple(range(3, grouped.dim())))
+        return turned.reshape(layer.in_channels, outputs, *layer.kernel_size)
+    return rows.reshape(layer.weight.shape)
+
+
+def input_rows(x: Tensor, layer: Layer, positions: Tensor) -> Tensor:
+    """What the kernel covers at some output positions, (G, n, K).
+
+    Args:
+        x: input of the layer, (B, C, ...); of a linear layer (..., C).
+        layer: a convolution of any kind, or a linear layer.
+        positions: (n,), indices into the positions of all outputs, image by image, each image in
+            row-major order; at most ``count_positions``.
+    """
+    if not isinstance(layer, _ConvNd):
+        return x.reshape(-1, x.shape[-1])[positions].unsqueeze(0)
+    windows = _windows(x, layer)
+    places = torch.unravel_index(positions, (len(x), *_spatial(windows, layer)))
+    index: tuple[Tensor | slice, ...] = (places[0], slice(None), *places[1:])
+    rows = windows[index]  # (n, C, *kernel): indexed dimensions come first
+    return rows.reshape(len(rows), layer.groups, -1).transpose(0, 1)
+
+
+def output_rows(y: Tensor, layer: Layer, positions: Tensor) -> Tensor:
+    """Values of an output, or of what is wanted of it, at the same positions: (G, n, O)."""
+    channels = y.movedim(1, -1) if isinstance(layer, _ConvNd) else y
+    flat = channels.reshape(-1, channels.shape[-1])[positions]
+    return flat.reshape(len(flat), groups_of(layer), -1).transpose(0, 1)
+
+
+def count_positions(y: Tensor, layer: Layer) -> int:
+    """At how many positions, over all images, an output ``y`` has values."""
+    return y.numel() // y.shape[1 if isinstance(layer, _ConvNd) else -1]
+
+
+def _spatial(windows: Tensor, layer: _ConvNd) -> tuple[int, ...]:
+    dimensions = len(layer.kernel_size)
+    return tuple(windows.shape[2 : 2 + dimensions])
+
+
+def _windows(x: Tensor, layer: _ConvNd) -> Tensor:
+    """A view (B, C, *outputs, *kernel) of the padded input."""
+    stride: tuple[int, ...] = layer.stride
+    if layer.transposed:
+        x, stride = _spread(x, layer), (1,) * len(stride)
+    else:
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = F.pad(x, _padding(layer), mode=mode)
+    x = x.contiguous()
+    sides = [
+        (size - dilation * (kernel - 1) - 1) // step + 1
+        for size, dilation, kernel, step in zip(
+            x.shape[2:], layer.dilation, layer.kernel_size, stride, strict=True
+        )
+    ]
+    strides = x.stride()
+    outer = [step * by for step, by in zip(stride, strides[2:], strict=True)]
+    inner = [dilation * by for dilation, by in zip(layer.dilation, strides[2:], strict=True)]
+    shape = (*x.shape[:2], *sides, *layer.kernel_size)
+    return x.as_strided(shape, (*strides[:2], *outer, *inner))
+
+
+def _padding(layer: _ConvNd) -> list[int]:
+    """Padding as ``F.pad`` takes it: last dimension first, left and right."""
+    sides: list[int] = []
+    for index, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
+        whole = dilation * (kernel - 1)
+        if layer.padding == "same":
+            left, right = whole // 2, whole - whole // 2
+        elif layer.padding == "valid":
+            left = right = 0
+        else:
+            left = right = cast(tuple[int, ...], layer.padding)[index]
+        sides = [left, right, *sides]
+    return sides
+
+
+def _spread(x: Tensor, layer: _ConvNd) -> Tensor:
+    """The input of a transposed convolution with zeros between and around its values."""
+    sides = [(size - 1) * step + 1 for size, step in zip(x.shape[2:], layer.stride, strict=True)]
+    spread = x.new_zeros((*x.shape[:2], *sides))
+    every = tuple(slice(None, None, step) for step in layer.stride)
+    spread[(slice(None), slice(None), *every)] = x
+    around: list[int] = []
+    padding = cast(tuple[int, ...], layer.padding)
+    extra = layer.output_padding
+    for pad, more, kernel, dilation in zip(
+        padding, extra, layer.kernel_size, layer.dilation, strict=True
+    ):
+        whole = dilation * (kernel - 1) - pad
+        around = [whole, whole + more, *around]
+    return F.pad(spread, around)
+
+
+def kernel_size(layer: Layer) -> int:
+    """How many neighbouring K belong to one input channel."""
+    return prod(layer.kernel_size) if isinstance(layer, _ConvNd) else 1
