@@ -16,7 +16,7 @@ def dense_input_rows(x):
         for i in range(x.shape[2])
         for j in range(x.shape[3])
     ]
-    return torch.stack(rows).double()
+    return torch.stack(rows).double()  # (positions, C, 9)
 
 
 def test_moments_equal_those_of_every_window():
@@ -24,7 +24,8 @@ def test_moments_equal_those_of_every_window():
     layer = nn.Conv2d(2, 3, 3, padding=1)
     x, wanted = torch.randn(3, 2, 5, 4), torch.randn(3, 3, 5, 4)
     found = moments_of(layer, [(x[:2], wanted[:2]), (x[2:], wanted[2:])])
-    rows, outputs = dense_input_rows(x).flatten(1), wanted.movedim(1, -1).reshape(-1, 3).double()
+    rows = dense_input_rows(x).transpose(1, 2).flatten(1)
+    outputs = wanted.movedim(1, -1).reshape(-1, 3).double()
     assert torch.allclose(found.gram[0], rows.T @ rows / len(rows), atol=1e-6)
     assert torch.allclose(found.cross[0], rows.T @ outputs / len(rows), atol=1e-6)
     centred = found.centred()

@@ -160,6 +160,19 @@ class WeightQuantizer(Quantizer):
         self.place(*self._in_force(weight))
         self.follows = False
 
+    def hold(self, scale: Tensor, zero_point: Tensor) -> None:
+        """Put given ranges in force, and keep them whatever becomes of the latent weight."""
+        self.place(scale, zero_point)
+        self.follows = False
+
+    def get_extra_state(self) -> Tensor:
+        """Whether ranges follow the weight: a later process must know."""
+        return torch.tensor(self.follows)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over such a state."""
+        self.follows = bool(state)
+
     @torch.no_grad()
     def codes(self, weight: Tensor) -> Tensor:
         """Integer codes of ``weight``, int32."""

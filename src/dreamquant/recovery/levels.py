@@ -38,10 +38,6 @@ class Levels(NamedTuple):
         """``rows`` (G, O, K) rounded to their nearest levels."""
         return self.steps(rows).mul_(self.scale)
 
-    def to(self, dtype: torch.dtype) -> Levels:
-        """The same levels for rows of another precision."""
-        return Levels(self.scale.to(dtype), self.zero_point.to(dtype), self.grid)
-
 
 def search_levels(
     rows: Tensor,
@@ -68,11 +64,10 @@ def search_levels(
     if symmetric:
         high = torch.maximum(-low, high)
         low = -high
-    best = Levels(*affine_parameters(low, high, grid), grid).to(rows.dtype)
+    best = _covering(low, high, grid, symmetric)
     least = torch.full_like(low, torch.inf)
     for fraction in _FRACTIONS:
-        tried = Levels(*affine_parameters(fraction * low, fraction * high, grid), grid)
-        tried = tried.to(rows.dtype)
+        tried = _covering(fraction * low, fraction * high, grid, symmetric)
         error = (tried.nearest(rows).sub_(rows).abs_().pow_(POWER)).mul_(weighing)
         total = error.sum(2, keepdim=True)
         better = total < least
@@ -83,3 +78,9 @@ def search_levels(
             grid,
         )
     return best
+
+
+def _covering(low: Tensor, high: Tensor, grid: Grid, symmetric: bool) -> Levels:
+    scale, zero_point = affine_parameters(low, high, grid)
+    # A row of zeros alone has no range, and affine_parameters would start it at its end.
+    return Levels(scale, zero_point.to(scale.dtype) * (not symmetric), grid)

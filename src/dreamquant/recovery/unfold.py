@@ -8,6 +8,7 @@ between its values, with the kernel turned around; a linear layer has one group 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import cast
 
@@ -31,22 +32,29 @@ def weight_rows(weight: Tensor, layer: Layer) -> Tensor:
         weight: shaped like ``layer.weight``, or broadcastable to it.
         layer: says how it is connected.
     """
-    groups = groups_of(layer)
-    if isinstance(layer, _ConvNd) and layer.transposed:
-        inputs, *rest = weight.shape
-        grouped = weight.reshape(groups, inputs // groups, *rest).transpose(1, 2)
-        return grouped.flip(tuple(range(3, grouped.dim()))).flatten(3).flatten(2)
-    return weight.reshape(groups, len(weight) // groups, -1)
+    if not isinstance(layer, _ConvNd):
+        return weight.unsqueeze(0)
+    groups, (first, second, *kernel) = layer.groups, weight.shape
+    grouped = weight.reshape(groups, first // groups, second, *kernel)
+    if layer.transposed:
+        grouped = grouped.transpose(1, 2).flip(_axes(kernel, 3))
+    return grouped.movedim(2, -1).flatten(2)
 
 
 def weight_from_rows(rows: Tensor, layer: Layer) -> Tensor:
     """The weight whose :func:`weight_rows` are ``rows`` (G, O, K)."""
-    if isinstance(layer, _ConvNd) and layer.transposed:
-        groups, outputs, _ = rows.shape
-        grouped = rows.reshape(groups, outputs, -1, *layer.kernel_size).transpose(1, 2)
-        turned = grouped.flip(tuple(range(3, grouped.dim())))
-        return turned.reshape(layer.in_channels, outputs, *layer.kernel_size)
-    return rows.reshape(layer.weight.shape)
+    if not isinstance(layer, _ConvNd):
+        return rows.squeeze(0)
+    groups, outputs, _ = rows.shape
+    kernel = layer.kernel_size
+    grouped = rows.reshape(groups, outputs, *kernel, -1).movedim(-1, 2)
+    if layer.transposed:
+        grouped = grouped.flip(_axes(kernel, 3)).transpose(1, 2)
+    return grouped.reshape(layer.weight.shape)
+
+
+def _axes(kernel: Sequence[int], start: int) -> tuple[int, ...]:
+    return tuple(range(start, start + len(kernel)))
 
 
 def input_rows(x: Tensor, layer: Layer, positions: Tensor) -> Tensor:
@@ -61,10 +69,10 @@ def input_rows(x: Tensor, layer: Layer, positions: Tensor) -> Tensor:
     if not isinstance(layer, _ConvNd):
         return x.reshape(-1, x.shape[-1])[positions].unsqueeze(0)
     windows = _windows(x, layer)
-    places = torch.unravel_index(positions, (len(x), *_spatial(windows, layer)))
-    index: tuple[Tensor | slice, ...] = (places[0], slice(None), *places[1:])
-    rows = windows[index]  # (n, C, *kernel): indexed dimensions come first
-    return rows.reshape(len(rows), layer.groups, -1).transpose(0, 1)
+    spatial = windows.shape[1 : 1 + len(layer.kernel_size)]
+    rows = windows[torch.unravel_index(positions, (len(x), *spatial))]  # (n, *kernel, C)
+    inputs = layer.in_channels // layer.groups
+    return rows.reshape(len(rows), -1, layer.groups, inputs).permute(2, 0, 1, 3).flatten(2)
 
 
 def output_rows(y: Tensor, layer: Layer, positions: Tensor) -> Tensor:
@@ -79,31 +87,27 @@ def count_positions(y: Tensor, layer: Layer) -> int:
     return y.numel() // y.shape[1 if isinstance(layer, _ConvNd) else -1]
 
 
-def _spatial(windows: Tensor, layer: _ConvNd) -> tuple[int, ...]:
-    dimensions = len(layer.kernel_size)
-    return tuple(windows.shape[2 : 2 + dimensions])
-
-
 def _windows(x: Tensor, layer: _ConvNd) -> Tensor:
-    """A view (B, C, *outputs, *kernel) of the padded input."""
+    """A view (B, *outputs, *kernel, C) of the padded input."""
     stride: tuple[int, ...] = layer.stride
     if layer.transposed:
         x, stride = _spread(x, layer), (1,) * len(stride)
-    else:
+    elif any(_padding(layer)):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x = F.pad(x, _padding(layer), mode=mode)
-    x = x.contiguous()
+    # Channels last: a position's values then lie in a few long pieces.
+    x = x.movedim(1, -1).contiguous()
     sides = [
         (size - dilation * (kernel - 1) - 1) // step + 1
         for size, dilation, kernel, step in zip(
-            x.shape[2:], layer.dilation, layer.kernel_size, stride, strict=True
+            x.shape[1:-1], layer.dilation, layer.kernel_size, stride, strict=True
         )
     ]
-    strides = x.stride()
-    outer = [step * by for step, by in zip(stride, strides[2:], strict=True)]
-    inner = [dilation * by for dilation, by in zip(layer.dilation, strides[2:], strict=True)]
-    shape = (*x.shape[:2], *sides, *layer.kernel_size)
-    return x.as_strided(shape, (*strides[:2], *outer, *inner))
+    first, *strides, last = x.stride()
+    outer = [step * by for step, by in zip(stride, strides, strict=True)]
+    inner = [dilation * by for dilation, by in zip(layer.dilation, strides, strict=True)]
+    shape = (len(x), *sides, *layer.kernel_size, x.shape[-1])
+    return x.as_strided(shape, (first, *outer, *inner, last))
 
 
 def _padding(layer: _ConvNd) -> list[int]:

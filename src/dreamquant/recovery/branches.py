@@ -1,0 +1,135 @@
+"""What follows each layer: its batch norm, and the sum it is the last to enter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+_SUMS = frozenset({"add", "__add__", "__radd__"})
+_SUMS_IN_PLACE = frozenset({"add_", "__iadd__"})
+
+
+class Branch(NamedTuple):
+    """What becomes of one layer's output.
+
+    Attributes:
+        norm: name of the batch norm that alone reads it, or ``None``.
+        summed: whether a sum alone reads the result of both, and is computed next to nothing
+            else's: an error of its other operand can then be made up for in this layer.
+    """
+
+    norm: str | None
+    summed: bool
+
+
+class _Reads(TorchFunctionMode):
+    """Counts which tensors are read, and how often, and keeps the operands of sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []  # so that no id is given twice
+        self.times: Counter[int] = Counter()
+        self.overwritten: set[int] = set()
+        self.sums: list[tuple[int, int]] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        pair = operands(func, args, kwargs)
+        if pair is not None:
+            self.sums.append((id(pair[0]), id(pair[1])))
+        read = [x for x in _flat([args, list(kwargs.values())]) if isinstance(x, Tensor)]
+        result = func(*args, **kwargs)
+        if any(isinstance(each, Tensor) for each in _flat([result])):
+            self.kept.append((read, result))
+            self.times.update({id(x) for x in read} - self.overwritten)
+        if read and result is read[0]:
+            self.overwritten.add(id(result))  # what reads it from now on reads something else
+        return result
+
+
+def operands(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[Tensor, Tensor] | None:
+    """Both operands of a plain sum of two tensors of one shape; ``None`` of anything else."""
+    name = getattr(func, "__name__", "")
+    if name not in _SUMS | _SUMS_IN_PLACE or kwargs or len(args) != 2:
+        return None
+    left, right = args
+    alike = isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape
+    return (left, right) if alike else None
+
+
+def is_in_place(func: Callable[..., Any]) -> bool:
+    """Whether a sum overwrites its first operand."""
+    return getattr(func, "__name__", "") in _SUMS_IN_PLACE
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        found.extend(_flat(value) if isinstance(value, (list, tuple)) else [value])
+    return found
+
+
+@torch.no_grad()
+def find_branches(network: nn.Module, layers: Sequence[str], example: Tensor) -> dict[str, Branch]:
+    """What follows each of ``layers``, by watching one forward pass.
+
+    Args:
+        network: in eval mode.
+        layers: names of convolution and linear modules.
+        example: normalised images (B, C, H, W).
+    """
+    names = {network.get_submodule(name): name for name in layers}
+    norms = {m: name for name, m in network.named_modules() if isinstance(m, _BatchNorm)}
+    outputs: list[tuple[int, str]] = []
+    normed: dict[int, tuple[str, int]] = {}  # by what is read: the norm, and what leaves it
+
+    def leave_layer(layer: nn.Module, _: Any, y: Tensor) -> None:
+        outputs.append((id(y), names[layer]))
+
+    def leave_norm(norm: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> None:
+        normed[id(inputs[0])] = (norms[norm], id(y))  # type: ignore[index]
+
+    handles = [layer.register_forward_hook(leave_layer) for layer in names]
+    handles += [norm.register_forward_hook(leave_norm) for norm in norms]
+    reads = _Reads()
+    try:
+        with reads:
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return _branches(layers, outputs, normed, reads)
+
+
+def _branches(
+    layers: Sequence[str],
+    outputs: Sequence[tuple[int, str]],
+    normed: dict[int, tuple[str, int]],
+    reads: _Reads,
+) -> dict[str, Branch]:
+    runs = Counter(name for _, name in outputs)
+    norm_of: dict[str, str] = {}
+    tips: dict[int, tuple[int, str]] = {}  # what only one operation reads: the layer, its turn
+    for turn, (tip, name) in enumerate(outputs):
+        if runs[name] > 1 or reads.times[tip] != 1:
+            continue
+        if tip in normed:
+            norm_of[name], tip = normed[tip]
+        if reads.times[tip] == 1:
+            tips[tip] = (turn, name)
+    summed = {
+        max(tips[key] for key in pair if key in tips)[1]
+        for pair in reads.sums
+        if any(key in tips for key in pair)
+    }
+    return {name: Branch(norm_of.get(name), name in summed) for name in layers}

@@ -1,0 +1,83 @@
+"""One layer solved: its weights rounded against what it should do, its bias to suit them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.quantization.layers import QuantizedWeight, Student
+from dreamquant.recovery.branches import Branch
+from dreamquant.recovery.gram import Moments, Sums
+from dreamquant.recovery.levels import Levels, search_levels
+from dreamquant.recovery.rounding import damped, least_squares_target, round_rows
+from dreamquant.recovery.unfold import Layer, weight_from_rows, weight_rows
+from dreamquant.recovery.walk import LayerMet
+
+
+class Solver(NamedTuple):
+    """How a layer's weights follow from what it reads and what is wanted of it.
+
+    Attributes:
+        damp: ridge toward the weights there were, as a fraction of the mean squared input.
+        sweeps: of coordinate descent.
+        positions: output positions read, over all images.
+    """
+
+    damp: float
+    sweeps: int
+    positions: int
+
+    @torch.no_grad()
+    def solve(self, met: LayerMet, student: Student, teacher: nn.Module, branch: Branch) -> None:
+        """Give the student's layer the weights and the bias that serve best."""
+        layer = cast(Layer, teacher.get_submodule(met.name))
+        moments = self._moments(met, layer)
+        mended = student.network.get_submodule(met.name)
+        free = mended.bias is not None or branch.norm is not None
+        inner = moments.centred() if free else moments
+        rows = weight_rows(layer.weight, layer)
+        gram = damped(inner.gram, self.damp)
+        target = least_squares_target(inner, rows, gram).float()
+        weight = student.quantized_weights()[met.name]
+        rounded, levels = self._round(target, gram.float(), weight)
+        put_weight(weight, layer, rounded, levels)
+        if free:
+            put_bias(student.network, met.name, branch, moments.bias(rounded).flatten())
+
+    def _moments(self, met: LayerMet, layer: Layer) -> Moments:
+        random = torch.Generator().manual_seed(0)
+        sums = Sums(layer, -(-self.positions // len(met.inputs)), random)
+        for x, wanted in zip(met.inputs, met.wanted, strict=True):
+            sums.add(x, wanted)
+        return sums.moments()
+
+    def _round(
+        self, target: Tensor, gram: Tensor, weight: QuantizedWeight
+    ) -> tuple[Tensor, Levels]:
+        quantizer = weight.quantizer
+        shared = quantizer.start.numel() < target.shape[0] * target.shape[1]
+        power = gram.diagonal(dim1=1, dim2=2).unsqueeze(1)
+        levels = search_levels(
+            target, quantizer.grid, symmetric=quantizer.symmetric, importance=power, shared=shared
+        )
+        return round_rows(target, gram, levels, self.sweeps)
+
+
+def put_weight(weight: QuantizedWeight, layer: Layer, rows: Tensor, levels: Levels) -> None:
+    """Write rows that lie on their levels into a student's layer, and hold these levels."""
+    weight.quantizer.hold(levels.scale.flatten(), levels.zero_point.flatten())
+    weight.latent.copy_(weight_from_rows(rows, layer))
+
+
+def put_bias(network: nn.Module, name: str, branch: Branch, bias: Tensor) -> None:
+    """Give a layer a bias: its own, or as a shift of the batch norm after it."""
+    own = network.get_submodule(name).bias
+    if isinstance(own, Tensor):
+        own.copy_(bias)
+        return
+    assert branch.norm is not None
+    norm = cast(nn.BatchNorm2d, network.get_submodule(branch.norm))
+    assert norm.running_mean is not None
+    norm.running_mean.sub_(bias)
