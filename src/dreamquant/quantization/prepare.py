@@ -69,7 +69,7 @@ class FoldBatchNorms(Preparation):
         for norm_name, layer_name in foldable(network, example).items():
             norm = cast(_BatchNorm, network.get_submodule(norm_name))
             _fold(network.get_submodule(layer_name), norm)
-            _replace(network, norm_name, FoldedNorm(*_known(norm)))
+            replace_module(network, norm_name, FoldedNorm(*_known(norm)))
 
 
 def foldable(network: nn.Module, example: Tensor) -> dict[str, str]:
@@ -139,10 +139,11 @@ class ReluForRelu6(Preparation):
         """Replace each module; a ReLU6 that is called as a function stays."""
         for name, module in list(network.named_modules()):
             if isinstance(module, nn.ReLU6):
-                _replace(network, name, nn.ReLU())
+                replace_module(network, name, nn.ReLU())
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module into a network in place of the one of that name."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)
 
@@ -175,10 +176,11 @@ def _require_equal(after: Tensor, before: Tensor, preparation: Preparation) -> N
         )
 
 
-_STRUCTURES: dict[str, Preparation] = {
-    "FoldBatchNorms": FoldBatchNorms(),
-    "ReluForRelu6": ReluForRelu6(),
-}
+def _structures() -> dict[str, Preparation]:
+    from dreamquant.quantization.clips import ClipPerChannel
+
+    known = (FoldBatchNorms(), ReluForRelu6(), ClipPerChannel())
+    return {type(part).__name__: part for part in known}
 
 
 def structures(preparations: Iterable[Preparation]) -> list[str]:
@@ -195,8 +197,8 @@ def restructured(network: nn.Module, names: Iterable[str], example: Tensor) -> n
     names = list(names)
     if not names:
         return network
-    own = copy.deepcopy(network)
+    own, known = copy.deepcopy(network), _structures()
     with torch.no_grad():
         for name in names:
-            _STRUCTURES[name].apply(own, example)
+            known[name].apply(own, example)
     return own

@@ -28,8 +28,14 @@ class Branch(NamedTuple):
     summed: bool
 
 
-class _Reads(TorchFunctionMode):
-    """Counts which tensors are read, and how often, and keeps the operands of sums."""
+class Reads(TorchFunctionMode):
+    """What is read during a forward pass.
+
+    Attributes:
+        times: how often each tensor is read, by id.
+        sums: ids of both operands of each sum.
+        reader: the operation that read a tensor last, by id: its name, the tensor, the result.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,6 +43,7 @@ class _Reads(TorchFunctionMode):
         self.times: Counter[int] = Counter()
         self.overwritten: set[int] = set()
         self.sums: list[tuple[int, int]] = []
+        self.reader: dict[int, tuple[str, Tensor, Any]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -50,6 +57,8 @@ class _Reads(TorchFunctionMode):
         if any(isinstance(each, Tensor) for each in _flat([result])):
             self.kept.append((read, result))
             self.times.update({id(x) for x in read} - self.overwritten)
+            name = getattr(func, "__name__", "")
+            self.reader.update({id(x): (name, x, result) for x in read})
         if read and result is read[0]:
             self.overwritten.add(id(result))  # what reads it from now on reads something else
         return result
@@ -101,7 +110,7 @@ def find_branches(network: nn.Module, layers: Sequence[str], example: Tensor) ->
 
     handles = [layer.register_forward_hook(leave_layer) for layer in names]
     handles += [norm.register_forward_hook(leave_norm) for norm in norms]
-    reads = _Reads()
+    reads = Reads()
     try:
         with reads:
             network(example)
@@ -115,7 +124,7 @@ def _branches(
     layers: Sequence[str],
     outputs: Sequence[tuple[int, str]],
     normed: dict[int, tuple[str, int]],
-    reads: _Reads,
+    reads: Reads,
 ) -> dict[str, Branch]:
     runs = Counter(name for _, name in outputs)
     norm_of: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Moments of clipped normals: what a batch norm knows of the activation after it, without images."""
+"""Moments of clipped normals: what a batch norm knows of what an activation makes of it."""
 
 from __future__ import annotations
 
