@@ -78,7 +78,7 @@ class Fractals(Kind):
 
 def _rotation(angle: Tensor) -> Tensor:
     cosine, sine = angle.cos(), angle.sin()
-    return torch.stack([cosine, -sine, sine, cosine], -1).unflatten(-1, (2, 2))
+    return torch.stack([cosine, -sine, sine, cosine], -1).view(*angle.shape, 2, 2)
 
 
 def _moved(place: Tensor, matrix: Tensor, offset: Tensor, chosen: Tensor) -> Tensor:

@@ -1,0 +1,186 @@
+"""Images optimised pixel by pixel (ZeroQ, Cai et al., CVPR 2020, and its successors)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamquant.synthesis.pool import Pool
+from dreamquant.synthesis.procedural import (
+    Kind,
+    WhiteNoise,
+    pixel_moments,
+    procedural,
+)
+from dreamquant.synthesis.source import Source
+from dreamquant.synthesis.targets import OneHot, Targets
+from dreamquant.terms.contract import Terms, weighted
+from dreamquant.training.batch import Batch
+from dreamquant.training.bench import Bench
+from dreamquant.training.decay import Cosine, Decay, stretch
+from dreamquant.training.losses import Losses, total
+from dreamquant.training.optimizers import Adam
+from dreamquant.training.phase import Phase
+from dreamquant.training.step import Step
+
+_NOISE, _ONE_HOT, _COSINE = WhiteNoise(), OneHot(), Cosine()
+
+
+@dataclass(frozen=True)
+class Pixels(Source):
+    """A pool of images, each batch of which is optimised on its own.
+
+    Attributes:
+        terms: that the images minimise; they read the teacher alone.
+        size: images of the pool.
+        batch: images that are optimised together.
+        steps: of Adam on each batch.
+        lr: of Adam, in units of the normalised image.
+        decay: of the rate, over the steps of a batch.
+        betas: of Adam.
+        start: what images are before the first step.
+        shift: pixels by which the batch is rolled at random, in each step anew.
+        flip: whether the batch is mirrored at random.
+        clamp: whether values stay in the range that pixels can have.
+        targets: what is asked of each image.
+    """
+
+    terms: Terms
+    size: int = 256
+    batch: int = 64
+    steps: int = 500
+    lr: float = 0.1
+    decay: Decay = _COSINE
+    betas: tuple[float, float] = (0.9, 0.999)
+    start: Kind = _NOISE
+    shift: int = 0
+    flip: bool = False
+    clamp: bool = False
+    targets: Targets = _ONE_HOT
+
+    @property
+    def iterations(self) -> int:
+        """Steps on all batches."""
+        return self.steps * -(-self.size // self.batch)
+
+    def stretched(self, ratio: float) -> Pixels:
+        """The same with ``ratio`` times as many steps on each batch."""
+        decay = self.decay.stretched(ratio)
+        return replace(self, steps=max(stretch(self.steps, ratio), 1), decay=decay)
+
+    def open(self, bench: Bench, updates: int) -> PixelPool:
+        """A pool that its phases fill."""
+        return PixelPool(self, bench)
+
+
+class PixelPool(Pool):
+    """A pool of optimised images.
+
+    Args:
+        source: its numbers.
+        bench: what the run works on.
+    """
+
+    def __init__(self, source: Pixels, bench: Bench) -> None:
+        super().__init__(bench, source.size)
+        self.source = source
+
+    def phases(self) -> Iterator[Phase]:
+        """A phase for each batch."""
+        source = self.source
+        for first in range(0, source.size, source.batch):
+            yield Dreaming(self, first, min(source.batch, source.size - first))
+
+
+class Dreaming(Phase):
+    """One batch of the pool is optimised.
+
+    Args:
+        pool: that takes it.
+        first: number of its first image.
+        count: images.
+    """
+
+    def __init__(self, pool: PixelPool, first: int, count: int) -> None:
+        super().__init__()
+        self.pool, self.source, self.bench = pool, pool.source, pool.bench
+        self.name = f"dreaming images {first + 1} to {first + count}"
+        self.total, self.images = self.source.steps, count
+        self.terms = weighted(self.source.terms)
+        self.pixels, self.targets = torch.empty(0), torch.empty(0)
+        self.optimizer: Adam | None = None
+
+    def step(self) -> Losses:
+        """One step of Adam on all images of the batch."""
+        if self.optimizer is None:
+            self._begin(*self._drawn())
+        assert self.optimizer is not None
+        losses: Losses = {}
+        self.pixels.grad = None
+        with self.bench.autocast():
+            batch = Batch(self._seen(), self.targets, self.targets)
+            step = Step(batch, self.bench.players, self.bench.rng, student_learns=False)
+            loss = total(self.terms, step, losses, "images", 1)
+        (self.pixels.grad,) = torch.autograd.grad(loss, [self.pixels])
+        rate = self.source.lr * self.source.decay.factor(self.done, self.total)
+        self.optimizer.step(rate)
+        self._clamp()
+        if self.done + 1 == self.total:
+            self.pool.add(self.pixels, self.targets)
+        return losses
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        spec, rng = self.bench.input, self.bench.rng
+        moments = pixel_moments(spec)
+        if isinstance(self.source.start, WhiteNoise):
+            pixels = self.source.start.draw(self.images, spec.image, rng.asked)
+        else:
+            pixels = procedural(self.source.start, self.images, spec.image, moments, rng.asked)
+        return pixels, self.source.targets.sample(self.images, spec.num_classes, rng.asked)
+
+    def _begin(self, pixels: Tensor, targets: Tensor) -> None:
+        # Convolutions keep their input's layout, and channels-last is the one they are quickest in.
+        layout = torch.channels_last if pixels.dim() == 4 else torch.contiguous_format
+        self.pixels = pixels.contiguous(memory_format=layout).requires_grad_()
+        self.targets = targets
+        self.optimizer = Adam([self.pixels], betas=self.source.betas)
+
+    def _seen(self) -> Tensor:
+        """The batch as the teacher sees it in this step."""
+        pixels, choice, reach = self.pixels, self.bench.rng.choice, self.source.shift
+        if reach:
+            down, right = torch.randint(-reach, reach + 1, (2,), generator=choice).tolist()
+            pixels = pixels.roll((down, right), (2, 3))
+        if self.source.flip and torch.rand((), generator=choice) < 0.5:
+            pixels = pixels.flip(3)
+        return pixels
+
+    @torch.no_grad()
+    def _clamp(self) -> None:
+        if self.source.clamp:
+            low, high = (
+                end.to(self.pixels)[:, None, None] for end in pixel_moments(self.bench.input)[2:]
+            )
+            torch.clamp(self.pixels, low, high, out=self.pixels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The images as they are now, and the optimizer."""
+        if self.optimizer is None:
+            return {}
+        return {
+            "pixels": self.pixels.detach(),
+            "targets": self.targets,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        if state:
+            device = self.bench.device
+            self._begin(state["pixels"].to(device), state["targets"].to(device))
+            assert self.optimizer is not None
+            self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,75 @@
+"""A pool: images that are kept, so that every batch is drawn from the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamquant.synthesis.source import Images
+from dreamquant.training.batch import Batch, Request
+from dreamquant.training.bench import Bench
+
+
+class Pool(Images):
+    """Kept images with their targets.
+
+    Batches go through the pool in an order drawn anew each time it is used up, so that every image
+    counts alike. Where targets are asked for, images of these targets are drawn.
+
+    Args:
+        bench: what the run works on.
+        size: images it will hold.
+    """
+
+    def __init__(self, bench: Bench, size: int) -> None:
+        super().__init__(bench)
+        self.size = size
+        self.images = torch.empty(0)
+        self.targets = torch.empty(0, dtype=torch.int64)
+        self._order: list[int] = []
+
+    def add(self, images: Tensor, targets: Tensor) -> None:
+        """Keep more images (B, C, H, W) and their targets."""
+        images, targets = images.detach(), targets.detach()
+        self.images = torch.cat([self.images.to(images), images])
+        self.targets = torch.cat([self.targets.to(targets), targets])
+
+    def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
+        """Rows of the pool."""
+        rows = self._next(size, random) if targets is None else self._of(targets, random)
+        return Request(self.targets[rows], rows)
+
+    def make(self, request: Request) -> Batch:
+        """The images of these rows."""
+        return Batch(self.images[request.latent], request.targets, request.latent)
+
+    def _next(self, size: int, random: torch.Generator) -> Tensor:
+        if random is not self.bench.rng.asked:
+            # Whoever draws for a look of its own leaves the order of the run alone.
+            rows = torch.randint(len(self.images), (size,), generator=random, device=random.device)
+            return rows
+        while len(self._order) < size:
+            drawn = torch.randperm(len(self.images), generator=random, device=random.device)
+            self._order += drawn.tolist()
+        rows, self._order = self._order[:size], self._order[size:]
+        return torch.tensor(rows, device=self.images.device)
+
+    def _of(self, targets: Tensor, random: torch.Generator) -> Tensor:
+        """For each target one image of it, or any where there is none."""
+        labels = self.targets if self.targets.dim() == 1 else self.targets.argmax(1)
+        fits = (labels == targets[:, None]).float()
+        chances = torch.where(fits.sum(1, keepdim=True) > 0, fits, torch.ones_like(fits))
+        return torch.multinomial(chances, 1, generator=random).flatten()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The images so far, their targets and the order."""
+        return {"images": self.images, "targets": self.targets, "order": list(self._order)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        device = self.bench.device
+        self.images, self.targets = state["images"].to(device), state["targets"].to(device)
+        self._order = list(state["order"])
