@@ -33,7 +33,7 @@ class Solver(NamedTuple):
     def solve(self, met: LayerMet, student: Student, teacher: nn.Module, branch: Branch) -> None:
         """Give the student's layer the weights and the bias that serve best."""
         layer = cast(Layer, teacher.get_submodule(met.name))
-        moments = self._moments(met, layer)
+        moments = moments_at(met, layer, self.positions)
         mended = student.network.get_submodule(met.name)
         free = mended.bias is not None or branch.norm is not None
         inner = moments.centred() if free else moments
@@ -45,13 +45,6 @@ class Solver(NamedTuple):
         put_weight(weight, layer, rounded, levels)
         if free:
             put_bias(student.network, met.name, branch, moments.bias(rounded).flatten())
-
-    def _moments(self, met: LayerMet, layer: Layer) -> Moments:
-        random = torch.Generator().manual_seed(0)
-        sums = Sums(layer, -(-self.positions // len(met.inputs)), random)
-        for x, wanted in zip(met.inputs, met.wanted, strict=True):
-            sums.add(x, wanted)
-        return sums.moments()
 
     def _round(
         self, target: Tensor, gram: Tensor, weight: QuantizedWeight
@@ -71,13 +64,44 @@ def put_weight(weight: QuantizedWeight, layer: Layer, rows: Tensor, levels: Leve
     weight.latent.copy_(weight_from_rows(rows, layer))
 
 
+@torch.no_grad()
+def correct_bias(
+    met: LayerMet, student: Student, teacher: nn.Module, branch: Branch, positions: int
+) -> None:
+    """Give the student's layer the bias that suits the weights it has."""
+    mended = student.network.get_submodule(met.name)
+    if mended.bias is None and branch.norm is None:
+        return
+    layer = cast(Layer, teacher.get_submodule(met.name))
+    rows = weight_rows(cast(Tensor, mended.weight), layer)
+    bias = moments_at(met, layer, positions).bias(rows).flatten()
+    put_bias(student.network, met.name, branch, bias)
+
+
+def moments_at(met: LayerMet, layer: Layer, positions: int) -> Moments:
+    """Moments of what the student's layer reads and should give, at some positions of a batch."""
+    random = torch.Generator().manual_seed(0)
+    sums = Sums(layer, -(-positions // len(met.inputs)), random)
+    for x, wanted in zip(met.inputs, met.wanted, strict=True):
+        sums.add(x, wanted)
+    return sums.moments()
+
+
 def put_bias(network: nn.Module, name: str, branch: Branch, bias: Tensor) -> None:
-    """Give a layer a bias: its own, or as a shift of the batch norm after it."""
+    """Give a layer a bias in place of its own, or to a layer that has none."""
+    own = network.get_submodule(name).bias
+    add_bias(network, name, branch, bias - own if isinstance(own, Tensor) else bias)
+
+
+def add_bias(network: nn.Module, name: str, branch: Branch, bias: Tensor) -> None:
+    """Add to a layer's bias; of one that has none, shift the batch norm after it.
+
+    A layer with neither is left as it is.
+    """
     own = network.get_submodule(name).bias
     if isinstance(own, Tensor):
-        own.copy_(bias)
-        return
-    assert branch.norm is not None
-    norm = cast(nn.BatchNorm2d, network.get_submodule(branch.norm))
-    assert norm.running_mean is not None
-    norm.running_mean.sub_(bias)
+        own.add_(bias)
+    elif branch.norm is not None:
+        norm = cast(nn.BatchNorm2d, network.get_submodule(branch.norm))
+        assert norm.running_mean is not None
+        norm.running_mean.sub_(bias)

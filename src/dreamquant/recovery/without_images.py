@@ -1,0 +1,119 @@
+"""Recovery that needs no images: SQuant's rounding, and ranges from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dreamquant.quantization.affine import affine_parameters
+from dreamquant.quantization.layers import ActivationQuantizer, QuantizedWeight
+from dreamquant.recovery.part import Recovery
+from dreamquant.recovery.squant import Sums, squant
+from dreamquant.recovery.stepwise import Walked
+from dreamquant.recovery.walk import LayerMet, RangeMet
+from dreamquant.synthesis.source import Images
+from dreamquant.training.bench import Bench
+from dreamquant.training.losses import Losses
+from dreamquant.training.phase import Phase
+
+# Bits up to which a range reaches no further than the largest value of the noise.
+_CAPPED = 5
+_SIGNED = 1.25  # what deviations of signed tensors are divided by
+
+
+@dataclass(frozen=True)
+class RoundBySquant(Recovery):
+    """Weights rounded such that errors cancel within kernels and within output channels.
+
+    See :func:`dreamquant.recovery.squant.squant`; scales cover each channel's smallest and largest
+    weight.
+
+    Attributes:
+        sums: E rounds to nearest, EK minds kernels, EC channels, EKC both.
+    """
+
+    sums: Sums = "EKC"
+
+    def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
+        """One phase, a step for each layer."""
+        yield _Squant(bench, self.sums)
+
+
+class _Squant(Phase):
+    name = "rounding weights by SQuant"
+
+    def __init__(self, bench: Bench, sums: Sums) -> None:
+        super().__init__()
+        self.weights = list(bench.student.quantized_weights().values())
+        self.total, self.sums = len(self.weights), sums
+
+    def step(self) -> Losses:
+        round_by_squant(self.weights[self.done], self.sums)
+        return {}
+
+
+@torch.no_grad()
+def round_by_squant(weight: QuantizedWeight, sums: Sums) -> None:
+    """Round a student's weight in place, and hold the ranges that it has."""
+    latent, quantizer = weight
+    scale, zero_point = quantizer.parameters_of(latent)
+    exact = (latent / scale + zero_point).movedim(quantizer.axis, 0)
+    kernels = exact.flatten(2) if exact.dim() > 2 else exact.unsqueeze(2)
+    codes = squant(kernels, quantizer.grid, sums).view_as(exact).movedim(0, quantizer.axis)
+    latent.copy_((codes - zero_point) * scale)
+    quantizer.hold(scale.flatten(), zero_point.flatten())
+
+
+@dataclass(frozen=True)
+class RangesFromNoise(Recovery):
+    """Activation ranges of so many deviations of what noise becomes in the quantized network.
+
+    As in SQuant's released code: noise is uniform in [0, 1), given to the network as if it were
+    normalised. Of a tensor without negative values the deviation is that of the positive ones. At
+    few bits a range ends at the largest value that was seen.
+
+    Attributes:
+        deviations: at up to 4, up to 6 and more bits.
+        count: images of noise.
+        batch: of them in one forward pass.
+    """
+
+    deviations: tuple[float, float, float] = (12.0, 14.0, 25.0)
+    count: int = 256
+    batch: int = 64
+
+    def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
+        """One phase, a step for each range."""
+
+        def place(met: RangeMet | LayerMet) -> None:
+            assert isinstance(met, RangeMet)
+            self._place(met.quantizer, met.values)
+
+        def noise() -> list[Tensor]:
+            random = torch.Generator(bench.device).manual_seed(bench.seed)
+            shape = (self.count, *bench.input.shape)
+            drawn = torch.rand(shape, generator=random, device=bench.device)
+            return list(torch.split(drawn, self.batch))
+
+        yield Walked("setting activation ranges from noise", bench, noise, {}, place)
+
+    @torch.no_grad()
+    def _place(self, quantizer: ActivationQuantizer, values: list[Tensor]) -> None:
+        seen = torch.cat([x.flatten() for x in values])
+        few, middle, many = self.deviations
+        factor = few if quantizer.bits <= 4 else middle if quantizer.bits <= 6 else many
+        signed = bool(seen.min() < 0)
+        spread = seen.std() / _SIGNED if signed else _deviation_of_positive(seen)
+        reach = factor * spread
+        if quantizer.bits <= _CAPPED:
+            reach = torch.minimum(reach, seen.abs().max())
+        low = -reach if signed else torch.zeros_like(reach)
+        quantizer.place(*affine_parameters(low, reach, quantizer.grid))
+
+
+def _deviation_of_positive(values: Tensor) -> Tensor:
+    positive = values[values > 0]
+    return positive.std() if len(positive) > 1 else values.new_zeros(())
