@@ -44,7 +44,7 @@ class Looks:
         if phase.done % max(phase.total // _LOOKS, 1) and not phase.over:
             return
         with torch.no_grad():
-            if self.images is not None and phase.images:
+            if self.images is not None and self.images.ready:
                 self._show_images(self.images, run.done)
             self._show_student(run.bench.student, run.done)
 

@@ -38,7 +38,7 @@ class Dynamics:
     @torch.no_grad()
     def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
         """Write down, whenever the losses were read."""
-        if losses is None:
+        if not losses or not self.images.parameters:
             return
         features = self._features(run)
         before, self.record.features = self.record.features, features

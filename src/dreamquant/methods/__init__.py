@@ -13,7 +13,10 @@ from dreamquant.methods.adasg import adasg
 from dreamquant.methods.agm import agm
 from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.method import AddOn, Method
+from dreamquant.methods.minutes import minutes
 from dreamquant.methods.ris import ris
+from dreamquant.methods.squant import squant
+from dreamquant.methods.zeroq import zeroq
 from dreamquant.networks.user_file import names_user_file, read_user_file
 
 Part = TypeVar("Part")
@@ -23,6 +26,9 @@ METHODS: dict[str, Method] = {
     "adasg": adasg,
     "adadfq": adadfq,
     "acq": acq,
+    "zeroq": zeroq,
+    "squant": squant,
+    "minutes": minutes,
     # Published as add-ons; on their own they stand on the base that both name first.
     "ris": replace(gdfq + ris, name="ris"),
     "agm": replace(gdfq + agm, name="agm"),

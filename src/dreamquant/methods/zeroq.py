@@ -1,4 +1,4 @@
-"""ZeroQ: images dreamed from batch-norm statistics set the activation ranges; nothing is trained."""
+"""ZeroQ: images dreamed from batch-norm statistics set the activation ranges; no training."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ zeroq = Method(
         authors="Cai et al.",
         confirmed="loss, optimizer, 500 steps on one batch of 64 images, min-max weights per "
         "channel, from the released code",
-        ours="statistics at the batch norms' own inputs, where the code pairs convolutions and batch "
-        "norms by their order; ranges of least squared error in place of min-max; the rate falls "
-        "by a cosine and not on plateaus; uniform bits: its search for mixed ones is not here",
+        ours="statistics at the batch norms' own inputs, where the code pairs convolutions with "
+        "batch norms by their order; ranges of least squared error in place of min-max; the rate "
+        "falls by a cosine and not on plateaus; uniform bits: its search for mixed ones is left "
+        "out",
     ),
     images=Pixels([ImageStatistics(), InputStatistics()], size=64, batch=64, steps=500, lr=0.5),
     recovery=(Calibrate(count=64, batch=64),),

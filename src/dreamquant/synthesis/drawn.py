@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -28,11 +27,12 @@ class Procedural(Source):
     Attributes:
         kind: of images.
         size: how many.
+        terms: none: no network has a say.
     """
 
     kind: Kind = _LEAVES
     size: int = 256
-    terms: ClassVar[Terms] = ()
+    terms: Terms = ()
 
     def stretched(self, ratio: float) -> Procedural:
         """The same: drawing takes no iterations."""

@@ -31,6 +31,11 @@ class Pool(Images):
         self.targets = torch.empty(0, dtype=torch.int64)
         self._order: list[int] = []
 
+    @property
+    def ready(self) -> bool:
+        """Whether the pool holds any image yet."""
+        return len(self.images) > 0
+
     def add(self, images: Tensor, targets: Tensor) -> None:
         """Keep more images (B, C, H, W) and their targets."""
         images, targets = images.detach(), targets.detach()
@@ -49,8 +54,7 @@ class Pool(Images):
     def _next(self, size: int, random: torch.Generator) -> Tensor:
         if random is not self.bench.rng.asked:
             # Whoever draws for a look of its own leaves the order of the run alone.
-            rows = torch.randint(len(self.images), (size,), generator=random, device=random.device)
-            return rows
+            return torch.randint(len(self.images), (size,), generator=random, device=random.device)
         while len(self._order) < size:
             drawn = torch.randperm(len(self.images), generator=random, device=random.device)
             self._order += drawn.tolist()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dreamquant.synthesis.dead_leaves import DeadLeaves
-from dreamquant.synthesis.procedural import pixel_moments, procedural
+from dreamquant.synthesis.procedural import CHUNK, pixel_moments, procedural
 from dreamquant.synthesis.source import Images
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
@@ -26,19 +26,28 @@ class ProbeImages(Images):
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.moments = pixel_moments(bench.input)
+        self._next = 0
+        self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
-        """Seeds of images; what the teacher sees in each of them is its target."""
-        rows = torch.randint(COUNT, (size,), generator=random, device=random.device)
+        """The next images of the set; what the teacher sees in each of them is its target."""
+        rows = torch.arange(self._next, self._next + size) % COUNT
+        self._next = (self._next + size) % COUNT
         return Request(torch.zeros_like(rows), rows)
 
     def make(self, request: Request) -> Batch:
         """The images of these rows."""
-        images = torch.cat([self._image(int(row)) for row in request.latent.tolist()])
+        images = torch.stack([self._image(row) for row in request.latent.tolist()])
         with torch.no_grad():
             targets = self.bench.teacher(images).argmax(1)
         return Batch(images, targets, request.latent)
 
     def _image(self, row: int) -> Tensor:
-        random = torch.Generator(self.bench.device).manual_seed(_SEED + row)
-        return procedural(DeadLeaves(), 1, self.bench.input.image, self.moments, random)
+        block = row // CHUNK
+        if block != self._drawn[0]:
+            # As many as are drawn at once, each time the same; rows come in order.
+            random = torch.Generator(self.bench.device).manual_seed(_SEED + block)
+            shape = self.bench.input.image
+            images = procedural(DeadLeaves(), CHUNK, shape, self.moments, random)
+            self._drawn = block, images
+        return self._drawn[1][row % CHUNK]

@@ -47,6 +47,11 @@ class Images(ABC):
     def make(self, request: Request) -> Batch:
         """The images that were asked for."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether there are images to draw yet."""
+        return True
+
     def batch(self, size: int, random: torch.Generator | None = None) -> Batch:
         """A whole batch, the same in all processes.
 
