@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dreamquant.jobs import resume
 from dreamquant.synthesis.targets import low_correlation_table
 
 # A job started in the background of a script ignores Ctrl-C, and so would all that it starts: the
@@ -24,6 +25,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set DREAMQUANT_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32_by_default():
+    """``--precision auto`` is float32, whatever this machine has: results of tests are one kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, "chosen_precision", lambda device: "32")
+        yield
 
 
 @pytest.fixture

@@ -3,8 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dreamquant import machine
 from dreamquant.errors import TrainingError
-from dreamquant.training.devices import accelerator_for, slurm_place
+from dreamquant.training import devices
+from dreamquant.training.devices import (
+    accelerator_for,
+    bfloat16_ratio,
+    chosen_precision,
+    slurm_place,
+)
 
 
 def test_auto_takes_what_there_is():
@@ -62,6 +69,37 @@ def test_each_run_of_a_process_chooses_its_own_precision():
         accelerator = accelerator_for("cpu", precision)
         with accelerator.autocast():
             assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(True, "bf16"), (False, "32")])
+def test_auto_takes_bfloat16_where_the_processor_has_it(there, wanted, monkeypatch):
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: there)
+    assert chosen_precision("cpu") == wanted
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(True, "bf16"), (False, "32")])
+def test_auto_asks_the_gpu_where_that_is_used(there, wanted, monkeypatch):
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: not there)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: there)
+    assert chosen_precision("auto") == chosen_precision("cuda") == wanted
+    assert chosen_precision("cpu") != wanted
+
+
+def test_the_ratio_is_of_the_fastest_turns(monkeypatch):
+    seconds = {False: iter([4.0, 2.0, 3.0]), True: iter([9.0, 8.0, 7.0])}
+    clock = iter([0.0, 0.1, 0.2, 0.3, 1.5])
+    monkeypatch.setattr(devices.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(devices, "_seconds_of", lambda layer, images, half: next(seconds[half]))
+    assert bfloat16_ratio("cpu") == 7.0 / 2.0
+
+
+def test_a_turn_computes_in_the_precision_that_is_timed(monkeypatch):
+    layer, dtypes = torch.nn.Conv2d(2, 2, 3), []
+    layer.register_forward_hook(lambda *seen: dtypes.append(seen[2].dtype))
+    images = torch.randn(1, 2, 5, 5, requires_grad=True)
+    assert all(devices._seconds_of(layer, images, half) > 0 for half in (False, True))
+    assert dtypes == [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -13,6 +13,7 @@ from torch import nn
 from dreamquant.jobs.job import Job, Outcome, plain
 from dreamquant.jobs.quantize import quantize
 from dreamquant.jobs.request import DistillRequest, asked
+from dreamquant.jobs.resume import with_settled_precision
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.methods.quick import DISTILL
@@ -72,6 +73,7 @@ def distill(
     if request.inherit:
         target = inheriting(target, source)
     own = folder if folder is None or request.bits is None else folder / DISTILLED
+    request = with_settled_precision(request, own)
     distilled = _distilled(source, target, chosen, request, own, started)
     if request.bits is None:
         return distilled

@@ -15,6 +15,7 @@ from dreamquant.errors import NetworkError
 from dreamquant.jobs.checkpoint import STATE
 from dreamquant.jobs.job import Job, Outcome, plain
 from dreamquant.jobs.request import QuantizeRequest, asked
+from dreamquant.jobs.resume import with_settled_precision
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
 from dreamquant.networks import demo
@@ -58,7 +59,9 @@ def quantize(
         KeyboardInterrupt: the run was stopped; with ``out`` it was saved first.
     """
     started = time.monotonic()
+    folder = None if out is None else Path(out)
     request = asked(QuantizeRequest, {"bits": bits, "method": method, **options})
+    request = with_settled_precision(request, folder)
     if request.diagnostics:
         require_matplotlib()
     teacher = _open(network, input)
@@ -97,7 +100,6 @@ def quantize(
         # After the preset, which it depends on: the first that differs is named.
         "scheme": asdict(scheme),
     }
-    folder = None if out is None else Path(out)
     return job.result(folder, plain(configuration), manifest, architecture=teacher.module)
 
 

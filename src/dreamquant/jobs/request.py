@@ -74,8 +74,12 @@ class RunRequest:
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", "Training", "NAME", "auto takes a GPU where there is one."
     )
-    precision: Literal["32", "bf16"] = option(
-        "32", "Training", "NAME", "While training; bf16 where the hardware is faster at it."
+    precision: Literal["auto", "32", "bf16"] = option(
+        "auto",
+        "Training",
+        "NAME",
+        "While training. auto takes bf16 where the hardware computes with it, and 32 elsewhere; a "
+        "resumed run keeps its own.",
     )
     compile: bool = option(
         False,

@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from dreamquant.errors import ResultError
 from dreamquant.jobs import checkpoint
+from dreamquant.jobs.request import RunRequest
+from dreamquant.results.manifest import MANIFEST, read_manifest
 from dreamquant.results.result import CHECKPOINT, require_no_result
+from dreamquant.training.devices import (
+    AUTO,
+    Precision,
+    bfloat16_ratio,
+    chosen_precision,
+    has_bfloat16,
+)
+
+Asked = TypeVar("Asked", bound=RunRequest)
+
+
+def with_settled_precision(request: Asked, folder: Path | None) -> Asked:
+    """The request with ``auto`` replaced by the precision that the run has.
+
+    A run that goes on keeps the precision that it began with, also on another machine: half of it
+    in another precision would be a result that neither machine could repeat. The manifest has the
+    precision that was taken, so that the run can be repeated anywhere.
+
+    Args:
+        request: of the user.
+        folder: of the result, where there is one.
+
+    Warns:
+        UserWarning: bfloat16 was asked for, and this hardware only imitates it.
+    """
+    if request.precision == AUTO:
+        begun = _precision_of(folder) if request.resume and folder is not None else None
+        return replace(request, precision=begun or chosen_precision(request.device))
+    if request.precision == "bf16" and not has_bfloat16(request.device):
+        ratio = bfloat16_ratio(request.device)
+        warnings.warn(
+            "this hardware has no bfloat16 instructions: one convolution takes "
+            f"{ratio:.1f} times as long in bfloat16 as in float32. --precision auto would take 32.",
+            stacklevel=3,
+        )
+    return request
+
+
+def _precision_of(folder: Path) -> Precision | None:
+    """That of the finished or stopped run in a folder; ``None`` where there is none."""
+    if (folder / MANIFEST).exists():
+        return _on_record(read_manifest(folder).get("configuration", {}))
+    if (folder / CHECKPOINT / checkpoint.STATE).exists():
+        return _on_record(checkpoint.read(folder / CHECKPOINT)["configuration"])
+    return None
+
+
+def _on_record(configuration: Mapping[str, Any]) -> Precision | None:
+    return cast(Precision | None, configuration.get("precision"))
 
 
 def open_folder(
