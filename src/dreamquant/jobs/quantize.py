@@ -127,8 +127,16 @@ def _scheme(method: Method, request: QuantizeRequest) -> Scheme:
     )
 
 
+# Digits of 8 x 8 pixels need fewer iterations than the quick preset's 1200: top-1 of seeds 0, 1, 2
+# is 96.15, 96.15 and 96.31 % after 450, and 96.65, 95.98 and 95.64 % after 1200, from 64 to 74 %
+# with ranges alone. That is 37 s of one core instead of 82.
+_DEMO_ITERATIONS = 450
+
+
 def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False) -> Result:
     """Quantize the embedded digit network to W3A3 with AdaDFQ, and save the result.
+
+    It trains in float32 wherever it runs, so that the figure differs little between machines.
 
     Args:
         out: the result folder; what an earlier demo left there is replaced, or gone on with where
@@ -146,8 +154,10 @@ def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False
         network,
         "w3a3",
         "adadfq",
+        iterations=_DEMO_ITERATIONS,
         data=demo.HELD_OUT,
         device="cpu",
+        precision="32",
         out=out,
         resume=resume,
         quiet=quiet,
