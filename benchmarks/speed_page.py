@@ -113,7 +113,7 @@ def _peak_lines(found: dict[str, Any]) -> Iterable[str]:
     yield "|---|---|--:|--:|--:|" + "--:|" * len(SETTINGS)
     for method, network, batch, cell in rows(found):
         flop = f"{1e3 * cell['float32']['tflop']:.1f}"
-        beside = ", ".join(f"{1e3 * cell['peak_tflops'][name]:.0f}" for name in PRECISIONS)
+        beside = ", ".join(f"{1e3 * peak:.0f}" for peak in cell["peak_tflops"].values())
         shares = " | ".join(_share_of_peak(cell, name) for name in SETTINGS)
         yield f"| {method} | {network} | {batch} | {flop} | {beside} | {shares} |"
     yield ""

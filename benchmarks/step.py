@@ -35,7 +35,7 @@ from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.files import read_json, write_json
 from dreamquant.results.manifest import describe_machine
-from dreamquant.training.devices import accelerator_for
+from dreamquant.training.devices import accelerator_for, has_bfloat16
 from dreamquant.training.loop import Losses, Training
 from dreamquant.training.step import Batch, Request, Step, Teacher
 from networks import cifar10_resnet20
@@ -174,8 +174,17 @@ def our_step(training: Timed) -> dict[str, float]:
     return training.phases
 
 
+def left_out(cell: Cell, device: str) -> dict[str, str]:
+    """Settings of a cell that this hardware only imitates, many times slower, and why."""
+    if has_bfloat16(device):
+        return {}
+    reason = "no bfloat16 instructions on this hardware"
+    return {name: reason for name in cell.settings if SETTINGS[name].precision == "bfloat16"}
+
+
 def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
-    """Play the plain loop and ours in turns."""
+    """Play the plain loop and ours in turns; ``left_out`` names the settings that are not timed."""
+    lacking = left_out(cell, device)
     runs = {
         name: training_of(
             method,
@@ -186,7 +195,7 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
             compiled=setting.compiled,
         )
         for name, setting in SETTINGS.items()
-        if name in cell.settings
+        if name in cell.settings and name not in lacking
     }
     plain = PlainLoop(runs["float32"])
     players: dict[str, Callable[[], dict[str, float]]] = {
@@ -202,7 +211,7 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
     baseline = found.pop("plain")
     for ours in found.values():
         ours["speedup"] = baseline["ms"] / ours["ms"]
-    for name in PRECISIONS:
+    for name in (name for name in PRECISIONS if name in runs):
         found[name]["tflop"] = _flop(runs[name]) / 1e12
     for name, run in runs.items():
         found[name]["memory_mib"] = memory.measure(run)
@@ -213,7 +222,10 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
         "plain": baseline,
         **found,
         "turns": cell.turns,
-        "peak_tflops": {name: peak_flops(p, device) / 1e12 for name, p in PRECISIONS.items()},
+        "peak_tflops": {
+            name: peak_flops(p, device) / 1e12 for name, p in PRECISIONS.items() if name in runs
+        },
+        **({"left_out": lacking} if lacking else {}),
     }
 
 

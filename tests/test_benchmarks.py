@@ -148,6 +148,15 @@ def trained(student):
     return [parameter for parameter in student.parameters() if parameter.requires_grad]
 
 
+def test_settings_that_the_hardware_only_imitates_are_left_out_with_the_reason(monkeypatch):
+    cell = step.QUICK[0]
+    for there in (True, False):
+        monkeypatch.setattr(step, "has_bfloat16", lambda device, there=there: there)
+        found = step.left_out(cell, "cpu")
+        assert list(found) == ([] if there else ["bfloat16", "bfloat16 compiled"])
+    assert set(found.values()) == {"no bfloat16 instructions on this hardware"}
+
+
 # ------------------------------------------------------------------- memory of a step
 
 

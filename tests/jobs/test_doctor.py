@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from dreamquant import machine
 from dreamquant.cli import main as cli
 from dreamquant.cli import tables as printing
 from dreamquant.jobs import doctor
@@ -82,10 +83,38 @@ def test_gpus_are_listed_with_their_memory(monkeypatch):
     assert doctor.examine()["devices"]["cuda"] == ["NVIDIA H200, 140 GiB"] * 2
 
 
+def on(monkeypatch, *sets):
+    """What the doctor says of a processor with those instruction sets."""
+    monkeypatch.setattr(machine, "flags", lambda: frozenset(sets))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return doctor.examine()["processor"]
+
+
+def test_what_follows_from_the_instruction_sets(monkeypatch):
+    found = on(monkeypatch, "fpu", "avx2", "avx512_vnni", "avx512_bf16")
+    assert found["instruction sets"] == "avx2, avx512_bf16, avx512_vnni"
+    assert "bfloat16: the processor has bfloat16 instructions" in found["training"]
+    assert "also those of --weights-range full" in found["files"]
+    assert "3 times" in found["speed"]
+
+
+def test_what_follows_from_avx2_alone(monkeypatch):
+    found = on(monkeypatch, "fpu", "avx2")
+    assert "trains in float32: the processor has no bfloat16 instructions" in found["training"]
+    assert "saturate in those of --weights-range full" in found["files"]
+    assert "hardly faster" in found["speed"]
+
+
+def test_of_a_processor_that_is_not_known_nothing_is_claimed(monkeypatch):
+    found = on(monkeypatch)
+    assert list(found) == ["name", "instruction sets", "training"]
+    assert found["instruction sets"] == "not known on this system"
+
+
 def test_json_is_one_object(capsys):
     text = printed(capsys, "--json")
     assert text.count("\n") == 1
-    assert list(json.loads(text)) == ["core", "devices", "optional", "remedies"]
+    assert list(json.loads(text)) == ["core", "devices", "processor", "optional", "remedies"]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -99,6 +128,7 @@ def test_the_table_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch, w
     assert [line for line in lines if not line.startswith(" ")] == [
         "core",
         "devices",
+        "processor",
         *(f"extra {extra}" for extra in EXTRAS),
     ]
     assert "  to get it  pip install 'dreamquant[zoo]'" in lines

@@ -185,6 +185,7 @@ def doctor_table(findings: Mapping[str, Any]) -> None:
     _print_group("core", findings["core"])
     devices = findings["devices"]
     _print_group("devices", {"cpu": devices["cpu"], "cuda": "\n".join(devices["cuda"]) or "none"})
+    _print_group("processor", findings["processor"])
     for extra, parts in findings["optional"].items():
         lacking = findings["remedies"].get(extra)
         _print_group(f"extra {extra}", parts | ({"to get it": lacking} if lacking else {}))

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from dreamquant import machine
 from dreamquant.networks.zoo import one_line, zoo_versions
+from dreamquant.training.devices import chosen_precision, has_bfloat16
 
 _CORE = ("dreamquant", "torch", "numpy", "safetensors", "accelerate", "tensorboard", "pillow")
 _EXTRAS = {
@@ -26,8 +28,9 @@ def examine() -> dict[str, Any]:
     """What is there, as plain JSON values.
 
     Returns:
-        ``core``: versions by name. ``devices``: ``cpu``, and ``cuda`` as a list. ``optional``: for
-        every extra its parts, each with its version or the reason why it cannot be used.
+        ``core``: versions by name. ``devices``: ``cpu``, and ``cuda`` as a list. ``processor``: its
+        instruction sets, and what follows for training, files and speed. ``optional``: for every
+        extra its parts, each with its version or the reason why it cannot be used.
         ``remedies``: for every extra that lacks something, how to get it.
     """
     optional = {
@@ -40,6 +43,7 @@ def examine() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in _CORE},
         },
         "devices": {"cpu": _cpu(), "cuda": _gpus()},
+        "processor": _processor(),
         "optional": optional,
         "remedies": {
             extra: f"pip install 'dreamquant[{extra}]'"
@@ -53,6 +57,39 @@ def _cpu() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     threads, cores = torch.get_num_threads(), os.cpu_count()
     return f"{platform.machine()}, {capability}, {threads} of {cores} cores used"
+
+
+def _processor() -> dict[str, str]:
+    """The processor's instruction sets, and what follows from them, in words."""
+    sets = machine.instruction_sets()
+    return {
+        "name": machine.processor(),
+        "instruction sets": ", ".join(sets) or "not known on this system",
+        "training": _training(),
+        **(_of_integers() if sets else {}),
+    }
+
+
+def _training() -> str:
+    taken = {"32": "float32", "bf16": "bfloat16"}[chosen_precision("auto")]
+    has = "has" if has_bfloat16("auto") else "has no"
+    where = "the GPU" if torch.cuda.is_available() else "the processor"
+    return f"--precision auto trains in {taken}: {where} {has} bfloat16 instructions"
+
+
+def _of_integers() -> dict[str, str]:
+    """Files and speed, on an x86 or Arm processor whose instruction sets are known."""
+    if machine.has_vnni() or "asimddp" in machine.flags():
+        return {
+            "files": "8-bit files are exact here, also those of --weights-range full",
+            "speed": "8-bit convolutions have instructions of their own: up to 3 times as fast as "
+            "float32",
+        }
+    return {
+        "files": "8-bit files of --weights-range safe, the default, are exact here; sums saturate "
+        "in those of --weights-range full",
+        "speed": "8-bit convolutions are hardly faster than float32 without VNNI",
+    }
 
 
 def _gpus() -> list[str]:
