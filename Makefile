@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench results docs clean
 
 demo: $(VENV)/core
 	$(BIN)/dreamquant demo --out out/demo
@@ -23,6 +23,11 @@ docs: $(VENV)/docs
 
 bench: $(VENV)/all
 	$(BIN)/python benchmarks/cifar10_resnet20.py
+	$(BIN)/python tools/check_results.py
+
+# Whether what is on record reaches its goals: after any benchmark that wrote a record.
+results: $(VENV)/core
+	$(BIN)/python tools/check_results.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

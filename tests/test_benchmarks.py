@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
-from statistics import mean, stdev
 from threading import Barrier, BrokenBarrierError, Thread
 
 import pytest
@@ -18,8 +16,6 @@ import step
 from dreamquant.methods import METHODS
 from dreamquant.training import compiled as graphs
 from plain import PlainLoop
-
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 def recorded(method, seed):
@@ -177,67 +173,3 @@ def test_a_step_needs_little_more_than_its_networks_and_one_forward_pass():
 def test_half_a_batch_at_a_time_needs_half_the_memory():
     whole, halves = memory_of(32), memory_of(32, accumulate=2)
     assert halves["peak"] - halves["held"] < 0.6 * (whole["peak"] - whole["held"])
-
-
-# ----------------------------------------------------------------- what is on record
-
-
-def on_record(name):
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-@pytest.mark.parametrize("method", ["adadfq", "gdfq"])
-def test_speed_on_record_reaches_its_goals(method):
-    cells = on_record("speed")[method]
-    assert cells["resnet20"]["16"]["speedup"] >= 3
-    for network, batch in (("resnet20", "200"), ("resnet18", "16"), ("mobilenet_v2", "16")):
-        assert cells[network][batch]["speedup"] >= 2
-    needed = [
-        setting["memory_mib"]["ratio"]
-        for batches in cells.values()
-        for cell in batches.values()
-        for setting in cell.values()
-        if isinstance(setting, dict) and "memory_mib" in setting
-    ]
-    assert max(needed) < 1.5
-
-
-def top1(runs, **wanted):
-    """Of runs whose fields are those: a list, one of each seed."""
-    return [run["top1"] for run in runs if wanted.items() <= run.items()]
-
-
-@pytest.mark.parametrize("bits", ["w3a3", "w4a4"])
-def test_the_quick_schedule_on_record_ends_no_lower_than_the_published_one(bits):
-    runs = on_record("schedules-cifar10")["runs"]
-    quick, paper = (top1(runs, bits=bits, preset=preset) for preset in ("quick", "paper"))
-    assert len(quick) == len(paper) == 3
-    assert mean(quick) >= mean(paper)
-
-
-def test_options_on_record_change_less_than_another_seed_does():
-    adadfq = {"method": "adadfq", "bits": "w3a3"}
-    plain = top1(on_record("cifar10-resnet20")["runs"], **adadfq)
-    half = top1(on_record("schedules-cifar10")["runs"], preset="quick", **adadfq)
-    compiled = top1(on_record("options-cifar10")["runs"], **adadfq)
-    for chosen in (half, compiled):
-        assert len(chosen) == len(plain) == 3
-        assert abs(mean(chosen) - mean(plain)) < max(stdev(plain), stdev(chosen))
-
-
-def test_deployment_on_record_reaches_its_goals():
-    runs = on_record("deploy")["runs"]
-    files = {
-        (run["bits"], target): file
-        for run in runs
-        if run["network"] == "resnet18"
-        for target, file in run["files"].items()
-    }
-    assert files["w8a8", "int8box"]["share_of_float32"] <= 0.27
-    assert files["w4a4", "int4"]["share_of_float32"] <= 0.14
-    assert files["w8a8", "int8box"]["timed"]["onnxruntime"]["speedup"] >= 2.5
-    assert files["w4a4", "int8box"]["timed"]["onnxruntime"]["speedup"] >= 2
-    assert all(
-        f["verification"]["float_convolutions"] == 0
-        for f in (files["w8a8", "int8box"], files["w4a4", "int8box"])
-    )
