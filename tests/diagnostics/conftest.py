@@ -14,20 +14,25 @@ from torch import nn
 
 from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.evaluation.data import open_images
+from dreamquant.jobs.bench import begin as begin_run
+from dreamquant.jobs.bench import set_up
 from dreamquant.jobs.dynamics import Dynamics
+from dreamquant.jobs.request import RunRequest
 from dreamquant.jobs.watchers import Record
+from dreamquant.methods.method import Method, Preset
 from dreamquant.networks import demo
+from dreamquant.networks.load import wrap_module
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.training.devices import accelerator_for
-from dreamquant.training.loop import Training, run
-from dreamquant.training.step import Teacher
+from dreamquant.synthesis.source import Images
+from dreamquant.training.bench import Bench
+from dreamquant.training.phase import Run, run_to_the_end
 
 SHAPE = demo.INPUT.shape
 
 
 @dataclass(frozen=True)
-class Run:
+class Played:
     """What was recorded in a run on the way, and what is found at its end."""
 
     record: Record
@@ -90,40 +95,48 @@ def block(inputs, outputs, stride=1):
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A run that has done nothing yet, and what it works on."""
+
+    bench: Bench
+    run: Run
+    images: Images
+    method: Method
+
+    def diagnose(self, teacher, images=None):
+        """What is diagnosed of it as it stands."""
+        return diagnose(self.bench, self.images, teacher, images, self.method.images.terms)
+
+
 @pytest.fixture(scope="session")
 def begin(network_of):
-    """``begin(recipe)``: a fresh run of a recipe at W3A3; each seed has a network of its own."""
+    """``begin(method)``: a fresh run at W3A3; each seed has a network of its own."""
 
-    def build(recipe, seed=0):
-        network = network_of(seed)
-        example = torch.zeros(2, *SHAPE)
-        scheme = Scheme(Bits(3, 3), "relu-output", None, recipe.ranges, recipe.gradient)
-        student, _ = quantize_network(network, scheme, example)
-        return Training(
-            recipe,
-            Teacher(network, example, recipe.taps),
-            student,
-            image=SHAPE,
-            classes=10,
-            seed=seed,
-            accelerator=accelerator_for("cpu", "32"),
-        )
+    def build(method, seed=0):
+        teacher = wrap_module(network_of(seed), demo.INPUT)
+        scheme = Scheme(Bits(3, 3), **{"placement": "relu-output"} | dict(method.scheme))
+        student, _ = quantize_network(teacher.module, scheme, torch.zeros(2, *SHAPE))
+        request = RunRequest(device="cpu", precision="32", seed=seed)
+        bench = set_up(teacher, teacher.module, student, method, request, request.accelerator())
+        return Begun(bench, *begin_run(bench, method), method)
 
     return build
 
 
 @pytest.fixture(scope="session")
 def diagnosed(network_of, begin):
-    """``diagnosed(recipe, …)``: a run of so many iterations at W3A3, and what was diagnosed."""
+    """``diagnosed(method, …)``: a run of so many iterations at W3A3, and what was diagnosed."""
 
-    def play(recipe, iterations=150, *, images=None, student_learns=True, seed=0):
-        schedule = replace(recipe.schedule.scaled(iterations), batch=16, generator_lr=5e-3)
+    def play(method, iterations=150, *, images=None, student_learns=True, seed=0):
+        method = method.lasting(iterations).with_numbers(Preset(images={"lr": 5e-3}))
         if not student_learns:
-            schedule = replace(schedule, student_warmup=iterations)
-        training = begin(replace(recipe, schedule=schedule), seed)
+            alone = replace(method.images, alone=iterations)
+            method = replace(method, images=alone, recovery=())
+        begun = begin(method, seed)
         teacher, record = observed(network_of(seed), torch.zeros(2, *SHAPE)), Record()
-        run(training, [Dynamics(record, teacher)])
-        training.student.fix()
-        return Run(record, lambda: diagnose(training, teacher, images))
+        run_to_the_end(begun.run, [Dynamics(record, teacher, begun.images)])
+        begun.bench.student.fix()
+        return Played(record, lambda: begun.diagnose(teacher, images))
 
     return play
