@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,17 +9,25 @@ import pytest
 import torch
 
 from dreamquant.diagnostics import images
-from dreamquant.diagnostics.images import adaptability, centre_spread, diagnose, observed
+from dreamquant.diagnostics.images import adaptability, centre_spread, observed
 from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
+from dreamquant.methods.method import Preset
 from dreamquant.networks import demo
+from dreamquant.networks.taps import LastMap, Output
 from dreamquant.terms.adaptability import Band, normalised_disagreement_entropy
 from dreamquant.terms.contract import Weighted
+from dreamquant.training.phase import run_to_the_end
+from dreamquant.training.watched import View
 
 
 def seen(activation, classes):
-    teacher = SimpleNamespace(activation=activation, logits=torch.eye(3)[classes])
-    return SimpleNamespace(teacher=teacher)
+    return SimpleNamespace(teacher=given(torch.eye(3)[classes], {LastMap(): activation}))
+
+
+def given(output, values):
+    """What a network answers."""
+    return View(lambda: (output, values), allowed=(Output(), *values), owner="", reader="")
 
 
 def spots(*places):
@@ -52,7 +59,7 @@ def answers(count=200):
     random = torch.Generator().manual_seed(0)
     teacher, student = (torch.randn(count, 10, generator=random) for _ in range(2))
     step = SimpleNamespace(
-        teacher=SimpleNamespace(logits=teacher), student=SimpleNamespace(logits=student)
+        teacher=SimpleNamespace(output=teacher), student=SimpleNamespace(output=student)
     )
     return step, normalised_disagreement_entropy(teacher, student)
 
@@ -75,28 +82,34 @@ def test_a_method_without_a_band_is_measured_against_adadfqs():
 
 
 @pytest.fixture
-def trained(network, begin):
-    recipe = find_method("gdfq").recipe("quick", (1, 8, 8))
-    training = begin(replace(recipe, schedule=replace(recipe.schedule.scaled(2), batch=4)))
-    return training, observed(network, torch.zeros(2, 1, 8, 8))
+def diagnosed_with(network, begin):
+    """``diagnosed_with(images)``: what is diagnosed of a run that is over."""
+    few = Preset(
+        images={"batch": 4, "alone": 1, "observe": 1},
+        recovery={"Train": {"batch": 4, "iterations": 1}},
+    )
+    begun = begin(find_method("gdfq").resolved("quick", (1, 8, 8)).with_numbers(few))
+    run_to_the_end(begun.run, [])
+    teacher = observed(network, torch.zeros(2, 1, 8, 8))
+    return lambda images: begun.diagnose(teacher, images)
 
 
-def test_without_real_images_their_places_are_empty(trained):
-    found = diagnose(*trained, None)
+def test_without_real_images_their_places_are_empty(diagnosed_with):
+    found = diagnosed_with(None)
     assert found["attention"]["real"] is None
     assert found["inconsistency"]["real"] is None
     assert sum(found["adaptability"]["counts"]) == 768
 
 
 @pytest.mark.parametrize(("count", "there"), [(1, False), (2, True), (33, True)])
-def test_one_real_image_has_no_statistics_of_its_own(count, there, trained):
-    found = diagnose(*trained, open_images(demo.HELD_OUT, demo.INPUT, limit=count))
+def test_one_real_image_has_no_statistics_of_its_own(count, there, diagnosed_with):
+    found = diagnosed_with(open_images(demo.HELD_OUT, demo.INPUT, limit=count))
     assert (found["attention"]["real"] is not None) == there
     assert (found["inconsistency"]["real"] is not None) == there
 
 
-def test_equal_runs_are_diagnosed_alike(trained, digits):
-    assert diagnose(*trained, digits) == diagnose(*trained, digits)
+def test_equal_runs_are_diagnosed_alike(diagnosed_with, digits):
+    assert diagnosed_with(digits) == diagnosed_with(digits)
 
 
 def test_of_many_classes_ten_are_asked_for(monkeypatch):
@@ -107,7 +120,8 @@ def test_of_many_classes_ten_are_asked_for(monkeypatch):
 
     monkeypatch.setattr(images, "dream", dream)
     random = torch.Generator()
-    list(images._evenly_labelled(SimpleNamespace(classes=1000), random))
+    bench = SimpleNamespace(input=SimpleNamespace(num_classes=1000))
+    list(images._evenly_labelled(SimpleNamespace(bench=bench), random))
     labels, counts = torch.cat(asked).unique(return_counts=True)
     assert labels.tolist() == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
     assert counts.min() >= 25
