@@ -161,7 +161,8 @@ FLOAT_CONVOLUTIONS = {"mobilenet_v1": 1}
 
 def randomised(network, size=32):
     """The network with batch norms as far from those of a fresh one as trained ones are."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in network.modules() if isinstance(module, kind)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         norm.weight.data[::5] *= -1
@@ -228,6 +229,49 @@ def test_what_runs_in_float_is_right_too_and_told(student_of, family, target):
     assert found.verification.float_convolutions > 0
     assert found.in_float
     assert all(": " in reason for reason in found.in_float)
+
+
+class Pooled(nn.Module):
+    """Convolution, batch norm, ReLU, max pooling, and again, in as many dimensions as given."""
+
+    def __init__(self, dimensions, between=None):
+        super().__init__()
+        kind = f"{dimensions}d"
+        layer, norm = getattr(nn, f"Conv{kind}"), getattr(nn, f"BatchNorm{kind}")
+        self.dimensions = dimensions
+        self.between = between or getattr(nn, f"MaxPool{kind}")(2)
+        self.a, self.b = layer(3, 8, 3, padding=1), layer(8, 8, 3, padding=1)
+        self.norms = nn.ModuleList([norm(8), norm(8)])
+        self.pool, self.head = getattr(nn, f"AdaptiveAvgPool{kind}")(1), nn.Linear(8, 5)
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        x = x.view(b, c, *{1: (h * w,), 2: (h, w), 3: (4, h // 4, w)}[self.dimensions])
+        x = self.between(self.norms[0](self.a(x)).relu())
+        x = self.norms[1](self.b(x)).relu()
+        return self.head(self.pool(x).flatten(1))
+
+
+class Moved(nn.Module):
+    """What only moves or selects values."""
+
+    def forward(self, x):
+        return x[:, :, 1:-1].transpose(2, 3).unsqueeze(1).squeeze(1).flatten(2, 2)
+
+
+@pytest.mark.parametrize("bits", ["w4a4", "w8a8"])
+@pytest.mark.parametrize(
+    ("dimensions", "between"), [(1, None), (2, None), (3, None), (2, Moved())], ids=str
+)
+@pytest.mark.parametrize("placement", ["relu-output", "layer-input"])
+def test_what_runtimes_move_quantizers_across_changes_nothing(
+    student_of, monkeypatch, dimensions, between, placement, bits
+):
+    monkeypatch.setitem(FAMILIES, "pooled", (lambda _: Pooled(dimensions, between), 16))
+    student, spec = student_of("pooled", Scheme(Bits.parse(bits), placement))
+    found = exported(student, spec, "int8box").verification
+    assert found.exact_on == ("AVX2", "AVX-512", "VNNI")
+    assert not any("deviate" in warning for warning in found.warnings)
 
 
 def without_a_form(exporter):

@@ -19,9 +19,12 @@ from dreamquant.export.nodes import (
     initializer,
     named_node,
     read_by,
+    readers_of,
     set_bias,
+    source_of,
     weight_marker,
 )
+from dreamquant.export.saturation import PASSED_ON
 from dreamquant.export.weights import Codes, boxed, least_type, small
 from dreamquant.quantization.layers import ActivationQuantizer, Student
 
@@ -163,11 +166,11 @@ class _Encoder:
 
     def _encode_bias(self, layer: ir.Node, marker: ir.Node) -> str:
         """Why the layer stays in float, or nothing."""
-        readers = list(layer.outputs[0].consumers())
+        readers = readers_of(layer)
         if not self._is_boxed(marker):
             self._keep_bias(layer, marker, readers)
             return f"its weight is stored in {self._least_type(marker)}"
-        scale = constant(read_by(layer).producer().inputs[1])  # type: ignore[union-attr]
+        scale = constant(source_of(layer).inputs[1])  # type: ignore[union-attr]
         unit = _unit(scale, self._codes(marker))
         bias = bias_of(layer)
         exact = constant(bias) if bias is not None else np.zeros_like(unit)
@@ -255,10 +258,10 @@ def _obstacle(layer: ir.Node, marker: ir.Node | None) -> str:
     """Why no integer kernel can run the layer, or nothing."""
     if marker is None:
         return "its weight is not quantized"
-    source = read_by(layer).producer()
+    source = source_of(layer)
     if source is None or source.op_type != _DEQUANTIZE:
         return "its input is not quantized"
-    readers = [node.op_type for node in layer.outputs[0].consumers()]
+    readers = [node.op_type for node in readers_of(layer)]
     if layer.op_type != "Gemm" and readers != [_QUANTIZE]:
         read = " and ".join(sorted(set(readers))) or "nothing"
         return f"its result is read by {read} before it is quantized"
@@ -272,7 +275,7 @@ def _least_scale(codes: Codes, layers: Sequence[ir.Node]) -> Floats:
     """
     least = np.zeros_like(codes.scale)
     for layer in layers:
-        source, bias = read_by(layer).producer(), bias_of(layer)
+        source, bias = source_of(layer), bias_of(layer)
         if source is not None and source.op_type == _DEQUANTIZE and bias is not None:
             unit = np.abs(constant(bias)) / _LARGEST_BIAS
             least = np.maximum(least, unit / constant(source.inputs[1]))
@@ -340,7 +343,7 @@ def _code_of(value: float, quantizer: ActivationQuantizer) -> int:
 def _highest(value: ir.Value) -> int:
     """The largest code that a tensor can have."""
     node = value.producer()
-    while node is not None and node.op_type in (_DEQUANTIZE, "Pad"):
+    while node is not None and node.op_type in {_DEQUANTIZE} | PASSED_ON:
         node = read_by(node).producer()
     if node is None or node.op_type != "Clip":
         return _UINT8

@@ -10,7 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from dreamquant.export.graph import DOMAIN, WEIGHT
+from dreamquant.export.saturation import PASSED_ON
 
+_CLAMPS = frozenset({"Relu", "Clip"})
 LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
 Floats = NDArray[np.float64]
@@ -54,6 +56,22 @@ def read_by(node: ir.Node, index: int = 0) -> ir.Value:
     value = node.inputs[index]
     assert value is not None
     return value
+
+
+def source_of(layer: ir.Node) -> ir.Node | None:
+    """What makes a layer's input, looking through what runtimes move quantizers across."""
+    node = read_by(layer).producer()
+    while node is not None and node.op_type in PASSED_ON:
+        node = read_by(node).producer()
+    return node
+
+
+def readers_of(node: ir.Node) -> list[ir.Node]:
+    """What reads a node's result, likewise, and looking through what clamps it."""
+    readers: list[ir.Node] = []
+    for reader in node.outputs[0].consumers():
+        readers += readers_of(reader) if reader.op_type in _CLAMPS | PASSED_ON else [reader]
+    return readers
 
 
 def bias_of(layer: ir.Node) -> ir.Value | None:
