@@ -183,10 +183,23 @@ def test_a_file_that_fails_its_verification_is_not_written(copy, monkeypatch, da
         return done
 
     monkeypatch.setattr(module, "encode", wrong)
-    with pytest.raises(ExportError, match="the exported network is not the student"):
+    with pytest.raises(ExportError, match="the exported network is not the student") as failed:
         export_result(copy, ["int8box"])
-    assert {path.name for path in copy.iterdir()} == {"manifest.json", "student.safetensors"}
+    left = {"manifest.json", "student.safetensors", "failed.int8box.json"}
+    assert {path.name for path in copy.iterdir()} == left
     assert FILES[0] not in read_manifest(copy)["files"]
+    assert f"please report this with {copy / 'failed.int8box.json'}" in str(failed.value)
+    report = json.loads((copy / "failed.int8box.json").read_text())
+    assert report["reason"] in str(failed.value)
+    assert report["runtimes"]["onnxruntime"]
+    if damage != "logits":  # which no quantizer follows
+        layer = report["layer"]
+        kinds = [operation["kind"] for operation in layer["operations"]]
+        assert kinds[0] == "DequantizeLinear"
+        assert ("Conv" in kinds) or damage == "wiring"
+        assert all(found != wanted for _, found, wanted in layer["differing"])
+        constants = [entry for op in layer["operations"] for entry in op["inputs"]]
+        assert all(np.prod(entry["shape"]) == 1 for entry in constants if "value" in entry)
 
 
 def spoil(model, damage):

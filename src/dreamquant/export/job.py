@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import torch
+
 from dreamquant.errors import ExportError, ResultError
 from dreamquant.export.metadata import Layout
-from dreamquant.export.parts import require_export
+from dreamquant.export.parts import is_there, require_export
 from dreamquant.networks.endings import as_given
 from dreamquant.results.files import make_folder, write_bytes, write_json
-from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
+from dreamquant.results.manifest import MANIFEST, describe_machine, read_checksum, read_manifest
 from dreamquant.results.result import STUDENT, Result, open_result
 
 if TYPE_CHECKING:
@@ -83,7 +86,8 @@ def export_result(
 
     Raises:
         ExportError: the network cannot be exported, a file fails its verification, or an optional
-            package is missing. What was exported before stays.
+            package is missing. What was exported before stays. A file that computes something
+            else than the student leaves ``failed.TARGET.json`` to report, without weights.
         ResultError: the folder holds no result, or a file cannot be written.
     """
     unknown = [target for target in targets if target not in TARGETS]
@@ -127,6 +131,33 @@ def _write(
     folder: Path, target: FileTarget, result: Result, *, preprocessing: Layout | None, two_bit: bool
 ) -> ExportedFile:
     # Late, since they import what may be missing.
+    from dreamquant.export.compare import NotTheStudentError
+
+    try:
+        return _verified(folder, target, result, preprocessing=preprocessing, two_bit=two_bit)
+    except NotTheStudentError as error:
+        path = folder / f"failed.{target}.json"
+        report = {
+            "reason": error.reason,
+            "target": target,
+            "layer": error.evidence,
+            "runtimes": {
+                name: importlib.metadata.version(name)
+                for name in ("onnxruntime", "openvino")
+                if is_there(name)
+            },
+            **describe_machine(torch.device("cpu")),
+        }
+        write_json(path, report)
+        error.remedy = (
+            f"this file was not written; please report this with {path}, which holds no weights"
+        )
+        raise
+
+
+def _verified(
+    folder: Path, target: FileTarget, result: Result, *, preprocessing: Layout | None, two_bit: bool
+) -> ExportedFile:
     from dreamquant.export.onnx_file import onnx_file
     from dreamquant.export.program import program
 

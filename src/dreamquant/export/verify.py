@@ -14,7 +14,6 @@ from torch import Tensor
 from dreamquant import machine
 from dreamquant.errors import ExportError
 from dreamquant.export.compare import (
-    Difference,
     NotTheStudentError,
     compare_codes,
     compare_logits,
@@ -24,6 +23,7 @@ from dreamquant.export.compare import (
     sensitivity_of,
     smallest,
 )
+from dreamquant.export.evidence import evidence
 from dreamquant.export.metadata import IMAGES, LOGITS, Layout
 from dreamquant.export.parts import is_there
 from dreamquant.export.runtime import (
@@ -115,7 +115,7 @@ def verify(
     sessions, warnings = _sessions(data, [name for name in runtimes if is_there(name)], exact)
     first = next(iter(sessions))
     forced = _session(first, forced_network(model, codes), exact)
-    flipped = _compare_layers(forced, codes, images, recorded, logits)
+    flipped = _compare_layers(forced, model, codes, images, recorded, logits)
     sensitivity = sensitivity_of(student, images, logits)
     confident = margins(logits) > _CONFIDENT * sensitivity
     agreement = {}
@@ -244,6 +244,7 @@ def _does_otherwise(runtime: str, error: Exception) -> str:
 
 def _compare_layers(
     session: Session,
+    model: onnx.ModelProto,
     codes: Mapping[int, str],
     images: Tensor,
     recorded: Sequence[Array],
@@ -258,14 +259,15 @@ def _compare_layers(
     ]
     wrong = [difference for difference in differences if not difference.tolerable]
     if wrong:
-        raise _wrong_codes(wrong)
+        least = smallest(wrong)
+        more = f", and in {len(wrong) - 1} more quantizers" if len(wrong) > 1 else ""
+        given = feed[_FORCED + least.name]
+        raise NotTheStudentError(
+            f"{least}{more}",
+            evidence(model, least.name, set(names), by_name[least.name], given),
+        )
     require_equal_logits(torch.from_numpy(last), logits)
     return max((difference.fraction for difference in differences), default=0.0)
-
-
-def _wrong_codes(wrong: Sequence[Difference]) -> NotTheStudentError:
-    more = f", and in {len(wrong) - 1} more quantizers" if len(wrong) > 1 else ""
-    return NotTheStudentError(f"{smallest(wrong)}{more}")
 
 
 def _few(confident: int, images: int) -> tuple[str, ...]:
