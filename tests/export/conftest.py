@@ -9,9 +9,11 @@ from dataclasses import asdict
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from dreamquant.export.job import export_result
 from dreamquant.networks.load import load_network
+from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.manifest import SCHEMA, describe_network, describe_protocol
@@ -88,3 +90,31 @@ def exported(saved, tmp_path_factory):
     shutil.copytree(saved, folder)
     export_result(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def with_range():
+    """Exports a small network of 8 bits, its weights in the range that is given."""
+    pytest.importorskip("onnxruntime")
+    from dreamquant.export.onnx_file import onnx_file
+
+    def export(weights_range):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+            *(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
+        )
+        scheme = Scheme(Bits(8, 8), "layer-input", joins=8, weights_range=weights_range)
+        images = torch.randn(16, 3, 16, 16)
+        network.train()(images)
+        student, _ = quantize_network(network.eval(), scheme, images)
+        student.observe(True)
+        with torch.no_grad():
+            student(images)
+        student.fix()
+        spec = InputSpec((3, 16, 16), (0.5,) * 3, (0.25,) * 3, 5)
+        manifest = {"coverage": {"layers": []}, "method": {"name": "none"}, "protocol": {"seed": 0}}
+        return onnx_file(student, manifest, spec, "int8box", layout=None, two_bit=False)
+
+    return export

@@ -7,19 +7,11 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-
-from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.convert import quantize_network
-from dreamquant.quantization.scheme import Bits, Scheme
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 saturation = importlib.import_module("dreamquant.export.saturation")
 runtime = importlib.import_module("dreamquant.export.runtime")
-onnx_file = importlib.import_module("dreamquant.export.onnx_file")
-MANIFEST = {"coverage": {"layers": []}, "method": {"name": "none"}, "protocol": {"seed": 0}}
 
 
 def convolution(codes, highest=255, zero_point=0, **attributes):
@@ -129,33 +121,14 @@ def test_the_fraction_of_sums_that_saturate():
     assert saturation.saturated(convolution(row(64, 64)), images, session) == {}
 
 
-def exported(weights_range):
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        *(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
-        *(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
-    )
-    scheme = Scheme(Bits(8, 8), "layer-input", joins=8, weights_range=weights_range)
-    images = torch.randn(16, 3, 16, 16)
-    network.train()(images)
-    student, _ = quantize_network(network.eval(), scheme, images)
-    student.observe(True)
-    with torch.no_grad():
-        student(images)
-    student.fix()
-    spec = InputSpec((3, 16, 16), (0.5,) * 3, (0.25,) * 3, 5)
-    return onnx_file.onnx_file(student, MANIFEST, spec, "int8box", layout=None, two_bit=False)
-
-
-def test_a_safe_file_is_exact_with_and_without_vnni():
-    found = exported("safe").verification
+def test_a_safe_file_is_exact_with_and_without_vnni(with_range):
+    found = with_range("safe").verification
     assert found.exact_on == ("AVX2", "AVX-512", "VNNI")
     assert found.saturating == {}
 
 
-def test_a_file_of_the_full_range_tells_where_it_is_exact(monkeypatch):
-    found = exported("full")
+def test_a_file_of_the_full_range_tells_where_it_is_exact(with_range):
+    found = with_range("full")
     assert found.verification.exact_on == ("VNNI",)
     assert len(found.verification.saturating) == 3
     assert 0 < max(found.verification.saturating.values()) < 1
@@ -163,13 +136,15 @@ def test_a_file_of_the_full_range_tells_where_it_is_exact(monkeypatch):
 
 
 @pytest.mark.parametrize("weights_range", ["safe", "full"])
-def test_who_runs_it_on_a_processor_that_saturates_is_warned(monkeypatch, weights_range):
-    model = onnx.load_model_from_string(exported(weights_range).data)
+def test_who_runs_it_on_a_processor_that_saturates_is_warned(
+    monkeypatch, with_range, weights_range
+):
+    model = onnx.load_model_from_string(with_range(weights_range).data)
     verify = importlib.import_module("dreamquant.export.verify")
     for module in (saturation, verify):
         monkeypatch.setattr(module, "saturates", lambda _: True)
     told = saturation.warn_of_saturation(model, "onnxruntime")
-    warnings = " ".join(exported(weights_range).verification.warnings)
+    warnings = " ".join(with_range(weights_range).verification.warnings)
     if weights_range == "safe":
         assert told == warnings == ""
     else:
