@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
 from dreamquant import distributed
@@ -157,8 +158,8 @@ class Statistics:
     @cached_property
     def weight(self) -> Tensor:
         """(F,) such that a weighted sum averages over a layer's channels, then over layers."""
-        parts = [torch.full((size,), 1 / (size * len(self.sizes))) for size in self.sizes]
-        return torch.cat(parts).to(self.stored_mean)
+        layers = len(self.sizes)
+        return torch.cat([self.stored_mean.new_full((n,), 1 / (n * layers)) for n in self.sizes])
 
     @property
     def layers(self) -> list[Layer]:
@@ -318,7 +319,8 @@ class Outputs(Tap[tuple[Tensor, ...]]):
     """What leaves the modules whose name matches; the value is a tuple in the order executed.
 
     Attributes:
-        pattern: of names in the user's module, as a shell matches files: ``layer*``.
+        pattern: of names in the user's module; ``*`` stands for dots too, so that ``layer*`` is
+            every module whose name begins so, at any depth, and ``layer?`` those at the top.
     """
 
     pattern: str
@@ -346,7 +348,7 @@ class Outputs(Tap[tuple[Tensor, ...]]):
 
         handles = [
             module.register_forward_hook(collect)
-            for name, module in _own(network).named_modules()
+            for name, module in _users_modules(network)
             if fnmatchcase(name, self.pattern)
         ]
         try:
@@ -360,7 +362,13 @@ class Outputs(Tap[tuple[Tensor, ...]]):
         return tuple(tensor.float() for tensor in tensors)
 
 
-def _own(network: nn.Module) -> nn.Module:
-    """The user's module inside a student, so that names are the teacher's."""
+class Added(nn.Module):
+    """A module that quantization puts into the user's: patterns of names do not match it."""
+
+
+def _users_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The user's modules by their names, which are the teacher's in a student too."""
     inner = getattr(network, "network", None)
-    return inner if isinstance(inner, nn.Module) else network
+    named = [*(inner if isinstance(inner, nn.Module) else network).named_modules()]
+    added = tuple(f"{n}." for n, m in named if isinstance(m, (Added, ParametrizationList)))
+    return [(name, module) for name, module in named if not f"{name}.".startswith(added)]

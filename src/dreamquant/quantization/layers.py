@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from dreamquant.networks.taps import Added
 from dreamquant.quantization.affine import (
     KERNEL_REACH,
     Grid,
@@ -25,7 +26,7 @@ from dreamquant.quantization.ranges import MovingRange, least_squares, per_chann
 LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Added):
     """A grid with the scale and the zero-point in force.
 
     A scale that is learned is trained by its logarithm: it stays positive, and steps of an
