@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from dreamquant.terms.attention import (
+    CENTRE,
     CentreMatching,
     ModeConsistency,
     PairDiversity,
     attention_centre,
     attention_map,
 )
+from given_steps import given_view
 
 
 def activation(seed=0, batch=4):
@@ -48,27 +48,30 @@ def test_dead_map_gives_no_nan():
     assert attention_map(torch.zeros(1, 2, 3, 3)).isfinite().all()
 
 
-def test_centre_matching_is_the_equation():
-    a, wanted = activation(), torch.rand(4, 2, dtype=torch.float64)
-    step = SimpleNamespace(teacher=SimpleNamespace(activation=a), centres=wanted)
-    gap = centre_by_hand(map_by_hand(a)) - wanted.numpy()
-    assert CentreMatching()(step).item() == pytest.approx((gap**2).sum(1).mean(), rel=1e-6)
+def test_centre_matching_is_the_equation(step_for):
+    a, asked = activation(), {CENTRE: torch.rand(4, 2, dtype=torch.float64)}
+    term = CentreMatching()
+    step = step_for(term, teacher={"last_map": a}, condition=asked.__getitem__)
+    gap = centre_by_hand(map_by_hand(a)) - asked[CENTRE].numpy()
+    assert term(step).item() == pytest.approx((gap**2).sum(1).mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize("cap", [0.05, 10.0])
-def test_pair_diversity_is_the_equation(cap):
-    rng = np.random.default_rng(1)
-    f, z = rng.random((4, 6)), rng.normal(size=(4, 7))
-    step = SimpleNamespace(teacher=SimpleNamespace(features=torch.tensor(f)), noise=torch.tensor(z))
+def test_pair_diversity_is_the_equation(cap, step_for):
+    a, z = activation(1), np.random.default_rng(1).normal(size=(4, 7))
+    f = a.numpy().mean((2, 3))
+    term = PairDiversity(cap)
+    step = step_for(term, teacher={"last_map": a}, latent=torch.tensor(z))
     ratios = [
         min(np.abs(f[i] - f[i + 1]).mean() / np.abs(z[i] - z[i + 1]).mean(), cap) for i in (0, 2)
     ]
-    assert PairDiversity(cap)(step).item() == pytest.approx(-np.mean(ratios))
+    assert term(step).item() == pytest.approx(-np.mean(ratios))
 
 
-def test_mode_consistency_is_the_equation():
+def test_mode_consistency_is_the_equation(step_for):
     a, b = activation(0), activation(1)
-    teacher = SimpleNamespace(activation=a, in_training_mode=SimpleNamespace(activation=b))
+    term = ModeConsistency()
+    step = step_for(term, teacher={"last_map": a}, others=[given_view(last_map=b)])
     gap = map_by_hand(a) - map_by_hand(b)
     wanted = (gap**2).sum((1, 2)).mean() * 20
-    assert ModeConsistency()(SimpleNamespace(teacher=teacher)).item() == pytest.approx(wanted)
+    assert term(step).item() == pytest.approx(wanted)

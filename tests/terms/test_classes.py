@@ -26,17 +26,12 @@ def test_value_is_the_equation(batch, classes, scale, step_for):
     assert loss.item() == pytest.approx(cross_entropy(logits, labels), rel=1e-12)
 
 
-def test_gradient():
+def test_gradient(step_for):
     torch.manual_seed(0)
     logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    labels = torch.tensor([0, 3, 3])
-
-    class Seen:
-        targets = labels
+    labels, term = torch.tensor([0, 3, 3]), TeacherCrossEntropy()
 
     def loss(z):
-        step = Seen()
-        step.teacher = type("View", (), {"logits": z})
-        return TeacherCrossEntropy()(step)
+        return term(step_for(term, teacher=z, targets=labels))
 
     assert torch.autograd.gradcheck(loss, (logits,))

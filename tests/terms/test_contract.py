@@ -1,56 +1,84 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from dreamquant.terms.adaptability import Balance, Band
+from dreamquant.errors import MethodError
+from dreamquant.networks.taps import BatchNormInputs, LastMap, Output, Statistics
 from dreamquant.terms.classes import TeacherCrossEntropy
-from dreamquant.terms.contract import Statistics, Term, Weighted
-from dreamquant.terms.distillation import (
-    DifferenceEntropy,
-    KnowledgeDistillation,
-    StudentCrossEntropy,
-)
+from dreamquant.terms.contract import Term, Weighted, student_taps, teacher_taps, weighted
+from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
 from dreamquant.terms.statistics import BatchNormStatistics
+from given_steps import every_term, given_view
 
-TERMS = [
-    (BatchNormStatistics(), {"statistics"}),
-    (TeacherCrossEntropy(), set()),
-    (Band(lower=0.1, upper=0.8), {"student"}),
-    (Balance(disagree=0.2, agree=0.1), {"student"}),
-    (StudentCrossEntropy(), {"student"}),
-    (KnowledgeDistillation(temperature=20), {"student"}),
-    (DifferenceEntropy(temperature=20), {"student"}),
-]
+each_term = pytest.mark.parametrize("term", every_term(), ids=lambda term: type(term).__name__)
 
 
-def named(terms):
-    return [type(term).__name__ for term, _ in terms]
-
-
-@pytest.mark.parametrize(("term", "taps"), TERMS, ids=named(TERMS))
-def test_a_term_reads_exactly_the_taps_it_declares(term, taps, step_for):
+def everything(term, step_for):
+    """A step that has all that any term reads."""
     torch.manual_seed(0)
-    step = step_for(
+    perturbed = [given_view(torch.randn(4, 5), torch.rand(4, 3, 2, 2)) for _ in range(4)]
+    return step_for(
         term,
-        teacher=torch.randn(4, 5),
+        teacher={
+            "output": torch.randn(4, 5),
+            "last_map": torch.rand(4, 3, 2, 2),
+            "statistics": Statistics(*torch.rand(4, 6), sizes=(2, 4)),
+        },
         student=torch.randn(4, 5),
+        others=perturbed,
         targets=torch.tensor([0, 3, 4, 1]),
-        statistics=Statistics(*torch.rand(5, 6)),
+        images=torch.randn(4, 1, 8, 8),
+        latent=torch.randn(4, 7),
+        condition=lambda name: torch.rand(4, 2),
+        student_learns=True,
+        random=torch.Generator().manual_seed(0),
+        choice=torch.Generator().manual_seed(0),
+        reference=lambda measure: torch.rand(2, 4),
     )
+
+
+@each_term
+def test_a_term_reads_exactly_the_taps_it_declares(term, step_for):
+    step = everything(term, step_for)
     loss = term(step)
     assert loss.shape == ()
     assert loss.isfinite()
-    assert step.reads == taps == term.taps
+    # The teacher's output needs no tap.
+    assert step.teacher.reads - {Output()} == set(term.teacher_taps)
+    assert step.student.reads == set(term.student_taps)
 
 
-def test_an_undeclared_read_is_caught_by_the_step_of_these_tests(step_for):
+@each_term
+def test_a_term_has_a_formula_for_its_methods_page(term):
+    assert type(term).__doc__
+    assert term.formula
+
+
+def test_taps_of_terms_are_each_once_in_their_order():
+    @dataclass(frozen=True)
+    class Both(Term):
+        teacher_taps = (LastMap(), BatchNormInputs())
+        student_taps = (LastMap(),)
+
+        def __call__(self, step):
+            return step.images.sum()
+
+    terms = [BatchNormStatistics(), 2.0 * Both(), StudentCrossEntropy(), BatchNormStatistics()]
+    assert teacher_taps(terms) == (BatchNormInputs(), LastMap())
+    assert student_taps(terms) == (LastMap(), Output())
+    assert student_taps([TeacherCrossEntropy()]) == ()
+
+
+def test_an_undeclared_read_is_refused_by_the_step_of_these_tests(step_for):
     class Forgetful(Term):
         def __call__(self, step):
-            return step.student.logits.sum()
+            return step.student.output.sum()
 
     term = Forgetful()
-    with pytest.raises(AssertionError, match="without declaring the tap 'student'"):
+    with pytest.raises(MethodError, match=r"Forgetful reads Output\(\) of the student"):
         term(step_for(term, student=torch.zeros(1, 2)))
 
 
@@ -58,15 +86,20 @@ def test_a_number_times_a_term_is_its_weight():
     term = BatchNormStatistics()
     assert 0.1 * term == Weighted(0.1, term)
     assert (0.1 * term).name == "BatchNormStatistics"
+    assert weighted([term, 2 * term]) == (Weighted(1.0, term), Weighted(2, term))
 
 
-@pytest.mark.parametrize("term", [term for term, _ in TERMS], ids=named(TERMS))
+@each_term
 def test_terms_are_frozen_values(term):
     assert term == type(term)(**vars(term))
     assert hash(term) == hash(type(term)(**vars(term)))
     for name in vars(term):
         with pytest.raises(AttributeError, match=name):
             setattr(term, name, 0.0)
+
+
+def test_terms_of_other_numbers_differ():
+    assert KnowledgeDistillation(20) != KnowledgeDistillation(4)
 
 
 def test_the_contract_itself_is_no_loss():

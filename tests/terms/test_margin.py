@@ -1,23 +1,22 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from dreamquant.terms.margin import GaussianMargin
+from given_steps import given_step
 
 SIGMA = 0.7
 
 
 def step_of(gap, learns=True):
     """Teacher and student whose logits are ``gap`` (B,) apart in every class."""
-    student = torch.zeros(len(gap), 4, dtype=torch.float64)
-    return SimpleNamespace(
+    return given_step(
+        GaussianMargin(),
+        teacher=gap[:, None] * torch.tensor([1.0, -1, 1, -1]).double(),
+        student=torch.zeros(len(gap), 4, dtype=torch.float64),
         images=torch.zeros(1, dtype=torch.float64),
-        teacher=SimpleNamespace(logits=gap[:, None] * torch.tensor([1.0, -1, 1, -1]).double()),
-        student=SimpleNamespace(logits=student),
         student_learns=learns,
         random=torch.Generator().manual_seed(3),
     )

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from dreamquant.terms.contract import Statistics
+from dreamquant.networks.taps import Statistics
 from dreamquant.terms.statistics import BatchNormStatistics
 
 
@@ -29,15 +31,14 @@ def layers_of(widths, seed):
 
 def concatenated(layers):
     columns = (torch.from_numpy(np.concatenate(column)) for column in zip(*layers, strict=True))
-    share = [np.full(len(layer[0]), 1 / (len(layer[0]) * len(layers))) for layer in layers]
-    return Statistics(*columns, torch.from_numpy(np.concatenate(share)))
+    return Statistics(*columns, sizes=tuple(len(layer[0]) for layer in layers))
 
 
 @pytest.mark.parametrize("widths", [(1,), (3, 5), (8, 8, 2, 16)])
 def test_value_is_the_equation(widths, step_for):
     layers = layers_of(widths, seed=len(widths))
     term = BatchNormStatistics()
-    loss = term(step_for(term, statistics=concatenated(layers)))
+    loss = term(step_for(term, teacher={"statistics": concatenated(layers)}))
     assert loss.item() == pytest.approx(equation(layers), rel=1e-12)
 
 
@@ -47,7 +48,7 @@ def test_layers_weigh_the_same_however_wide_they_are(step_for):
     term = BatchNormStatistics()
 
     def after(shifted):
-        return term(step_for(term, statistics=concatenated(shifted))).item()
+        return term(step_for(term, teacher={"statistics": concatenated(shifted)})).item()
 
     base = [(narrow[1] * 0, narrow[0], narrow[1] * 0, narrow[0])]
     base.append((wide[1] * 0, wide[0], wide[1] * 0, wide[0]))
@@ -60,7 +61,7 @@ def test_layers_weigh_the_same_however_wide_they_are(step_for):
 def test_nothing_is_lost_where_the_statistics_agree(step_for):
     mean, var, _, _ = layers_of((7,), seed=1)[0]
     term = BatchNormStatistics()
-    assert term(step_for(term, statistics=concatenated([(mean, var, mean, var)]))) == 0
+    assert term(step_for(term, teacher={"statistics": concatenated([(mean, var, mean, var)])})) == 0
 
 
 def test_gradient_with_respect_to_the_statistics(step_for):
@@ -68,6 +69,6 @@ def test_gradient_with_respect_to_the_statistics(step_for):
     given = concatenated(layers_of((3, 2), seed=2))
 
     def loss(mean, var):
-        return term(step_for(term, statistics=given._replace(mean=mean, var=var)))
+        return term(step_for(term, teacher={"statistics": replace(given, mean=mean, var=var)}))
 
     assert torch.autograd.gradcheck(loss, (given.mean.requires_grad_(), given.var.requires_grad_()))
