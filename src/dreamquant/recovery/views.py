@@ -42,8 +42,8 @@ class Mixup:
         """The step's images mixed with each other."""
         soft = step.targets
         if not soft.is_floating_point():
-            classes = step.teacher.output.shape[1]
-            soft = F.one_hot(soft, classes).float()
+            output = step.teacher.output
+            soft = F.one_hot(soft, output.shape[1]).to(output.dtype)
         images, targets = self.mix(step.images.detach(), soft, step.choice)
         return Batch(images, targets, step.latent)
 

@@ -105,12 +105,13 @@ class Run:
                 return
 
     def _end(self) -> None:
-        assert self.phase is not None
-        self.ended.append((self.phase.name, self.phase.total))
+        # A run that is over may be asked for its steps again, and has none left.
+        if self.phase is not None and not self.over_at_end:
+            self.ended.append((self.phase.name, self.phase.total))
 
     def _next(self) -> bool:
-        """Make the next phase; whether there is one."""
-        phase = next(self._phases, None)
+        """Make the next phase that has steps; whether there is one."""
+        phase = next((phase for phase in self._phases if phase.total), None)
         if phase is None:
             return False
         self.phase, self.index = phase, self.index + 1
@@ -118,18 +119,17 @@ class Run:
 
     def skip_to_end_of_phase(self) -> bool:
         """Leave the present phase as it is and make the next; whether there is one."""
-        if self.phase is not None:
-            self._end()
+        self._end()
         return self._next()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later process needs to go on bit for bit; tensors and plain values."""
-        assert self.phase is not None
+        phase = self.phase
         return {
             "bench": self.bench.state_dict(),
             "index": self.index,
-            "done": self.phase.done,
-            "phase": self.phase.state_dict(),
+            "done": 0 if phase is None else phase.done,
+            "phase": {} if phase is None else phase.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -138,9 +138,9 @@ class Run:
         for _ in range(state["index"] + 1):
             if not self.skip_to_end_of_phase():
                 raise LookupError("the run has fewer phases than the checkpoint")
-        assert self.phase is not None
-        self.phase.load_state_dict(state["phase"])
-        self.phase.done = state["done"]
+        if self.phase is not None:
+            self.phase.load_state_dict(state["phase"])
+            self.phase.done = state["done"]
 
 
 Watcher = Callable[[Run, dict[str, float] | None], None]

@@ -54,6 +54,7 @@ class Step:
         compiled: bool = True,
     ) -> None:
         self.batch, self._players = batch, players
+        self._reader: Term | None = None  # any may read everything
         self.images, self.targets, self.latent = batch.images, batch.targets, batch.latent
         self.random, self.choice = rng.random, rng.choice
         self.student_learns = student_learns
@@ -78,6 +79,7 @@ class Step:
     def seen_by(self, term: Term) -> Step:
         """The same step, whose views give a term what it declares and refuse all else by name."""
         seen = copy.copy(self)
+        seen._reader = term
         reader = type(term).__name__
         seen.teacher = self.teacher.limited_to(term.teacher_taps, reader)
         seen.student = self.student.limited_to(term.student_taps, reader)
@@ -92,6 +94,7 @@ class Step:
             images = torch.randn(shape, generator=rng.random, device=device)
             batch = Batch(images, self.targets, self.latent, self.batch.conditions)
             noise = Step(batch, self._players, rng, student_learns=False)
+            seen = noise if self._reader is None else noise.seen_by(self._reader)
             with torch.no_grad():
-                references[measure] = measure(noise)
+                references[measure] = measure(seen)
         return references[measure]

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from dreamquant.errors import MethodError
 from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.taps import Output, Tap, Value, batch_statistics
+from dreamquant.networks.taps import Output, Tap, Value, batch_statistics, full_precision
 
 Read = tuple[Tensor, dict[Tap[Any], Any]]
 
@@ -84,7 +84,7 @@ class _Tapped(nn.Module):
         collected = [collect() for collect in collecting]
         # A compiled graph never comes here again: it returns as many tensors as when it was traced.
         self._counts = [len(tensors) for tensors in collected]
-        return (output.float(), *(tensor for tensors in collected for tensor in tensors))
+        return (full_precision(output), *(tensor for tensors in collected for tensor in tensors))
 
     def values(self, tensors: Sequence[Tensor]) -> Read:
         output, *rest = tensors
