@@ -36,9 +36,8 @@ def float32_by_default():
 
 
 @pytest.fixture
-def float64(monkeypatch):
+def float64():
     """Everything in float64: Adam divides by a gradient's size, and so magnifies rounding."""
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
     torch.set_default_dtype(torch.float64)
     low_correlation_table.cache_clear()
     yield

@@ -15,8 +15,7 @@ import tiny
 from dreamquant.errors import TrainingError
 from dreamquant.training import compiled
 from dreamquant.training.compiled import Compiled
-
-FROZEN = {"clip": None, "student_warmup": 0, "range_warmup": 1}
+from tiny_runs import short_method, tiny_run
 
 
 @pytest.fixture
@@ -176,10 +175,10 @@ def test_what_a_network_runs_out_of_is_not_blamed_on_tracing(monkeypatch):
         ("acq", "quick", "layer-input"),
     ],
 )
-def test_a_compiled_run_is_the_plain_one(method, preset, placement, recipe_for, training_for):
-    recipe = recipe_for(method, preset, batch=8, student_warmup=1, range_warmup=1)
+def test_a_compiled_run_is_the_plain_one(method, preset, placement):
+    method = short_method(method, preset, alone=1, batch=8)
     plain, fast = (
-        training_for(recipe, placement=placement, compiled=choice) for choice in (False, True)
+        tiny_run(method, placement=placement, compile=choice) for choice in (False, True)
     )
     for _ in range(3):
         torch.testing.assert_close(fast.step(), plain.step())
@@ -188,19 +187,19 @@ def test_a_compiled_run_is_the_plain_one(method, preset, placement, recipe_for, 
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_compiled_step_in_bfloat16_casts_what_the_plain_one_does(training_for, recipe_for):
-    recipe = recipe_for("gdfq", **FROZEN)
-    runs = [training_for(recipe, compiled=choice) for choice in (False, True)]
+def test_a_compiled_step_in_bfloat16_casts_what_the_plain_one_does():
     images = torch.randn(4, 1, 8, 8)
-    answers = []
-    for run in runs:
-        run.student.observe(True)
-        run.student(images)
-        run.student.observe(False)
-        with torch.autocast("cpu", torch.bfloat16):
-            answers.append(run._answer(images))
-    assert answers[0].dtype == answers[1].dtype == torch.bfloat16
-    torch.testing.assert_close(answers[1], answers[0])
+    for player in ("teacher", "student"):
+        answers = []
+        for choice in (False, True):
+            run = tiny_run(short_method("gdfq"), compile=choice).steps(2)
+            with torch.autocast("cpu", torch.bfloat16):
+                output, values = getattr(run.bench.players, player).read(images)
+            answers.append((output, *(vars(value) for value in values.values())))
+        assert answers[0][0].dtype == answers[1][0].dtype == torch.float32
+        torch.testing.assert_close(answers[1], answers[0])
+        in_full, _ = getattr(run.bench.players, player).read(images)
+        assert not in_full.equal(answers[0][0])
 
 
 _REAL = """
@@ -228,9 +227,9 @@ def test_graphs_compile():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_graphs_are_captured_on_a_gpu(recipe_for, training_for):
-    recipe = recipe_for("adadfq", batch=8, student_warmup=1, range_warmup=1)
-    plain, fast = (training_for(recipe, compiled=choice, device="cuda") for choice in (False, True))
+def test_graphs_are_captured_on_a_gpu():
+    method = short_method("adadfq", alone=1, batch=8)
+    plain, fast = (tiny_run(method, compile=choice, device="cuda") for choice in (False, True))
     for _ in range(5):
         torch.testing.assert_close(fast.step(), plain.step(), rtol=1e-3, atol=1e-3)
 

@@ -29,7 +29,7 @@ def test_auto_takes_what_there_is():
     ],
 )
 def test_unknown_choices_are_refused(device, precision, where):
-    with pytest.raises(TrainingError, match="is no") as e:
+    with pytest.raises(TrainingError, match="is not a") as e:
         accelerator_for(device, precision)
     assert e.value.where == where
     assert "choose" in e.value.remedy
@@ -48,7 +48,7 @@ def test_threads_are_those_asked_for_or_left_alone():
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_no_threads_are_refused(threads):
-    with pytest.raises(TrainingError, match="no number of threads") as e:
+    with pytest.raises(TrainingError, match="is not a number of threads") as e:
         accelerator_for("cpu", "32", threads)
     assert e.value.where == "--threads"
 

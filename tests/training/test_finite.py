@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 import pytest
 import torch
 
-from dreamquant import terms
 from dreamquant.errors import TrainingError
 from dreamquant.jobs.checkpoint import STATE, encode, read
 from dreamquant.jobs.watchers import Checkpoints, Record
 from dreamquant.methods import METHODS
-from dreamquant.terms.contract import Term
+from dreamquant.terms.contract import weighted
 from dreamquant.training.finite import require_finite_networks
-from dreamquant.training.loop import LOG_EVERY, run
+from dreamquant.training.phase import LOG_EVERY
+from given_steps import every_term
+from tiny_runs import short_method, tiny_run, training_of
 
 
-def every_term():
-    """All terms of the package, whichever method has them."""
-    for module in pkgutil.iter_modules(terms.__path__, f"{terms.__name__}."):
-        importlib.import_module(module.name)
-    return sorted(Term.__subclasses__(), key=lambda term: term.__name__)
-
-
-def method_with(term):
-    """A method that has a term, and the players who do."""
-    for name, method in METHODS.items():
-        recipe = method.recipe("quick", (1, 8, 8))
-        sides = {"generator": recipe.generator_terms, "student": recipe.student_terms}
+def method_with(kind):
+    """A method that has a term of this kind, and the players who do."""
+    for name in METHODS:
+        method = short_method(name)
+        sides = {"generator": method.images.terms, "student": training_of(method).terms}
         players = [
-            player for player, side in sides.items() if any(type(w.term) is term for w in side)
+            player
+            for player, side in sides.items()
+            if any(type(w.term) is kind for w in weighted(side))
         ]
         if players:
             return name, players
-    return pytest.fail(f"no method has {term.__name__}, so nothing tests it")
+    return pytest.fail(f"no method has {kind.__name__}, so nothing tests it")
 
 
 def save_often(monkeypatch, folder):
@@ -45,73 +38,74 @@ def save_often(monkeypatch, folder):
     return Checkpoints(folder, lambda path, data: path.write_bytes(data), {}, Record())
 
 
-@pytest.mark.parametrize("term", every_term(), ids=lambda term: term.__name__)
+@pytest.mark.parametrize("kind", [type(t) for t in every_term()], ids=lambda kind: kind.__name__)
 def test_a_term_that_goes_nan_is_named_and_the_last_good_checkpoint_kept(
-    term, monkeypatch, recipe_for, training_for, tmp_path
+    kind, monkeypatch, tmp_path
 ):
-    method, players = method_with(term)
-    recipe = recipe_for(method, iterations=2 * LOG_EVERY, student_warmup=2)
-    whole = training_for(recipe)
-    run(whole, [])
-    training, healthy = training_for(recipe), term.__call__
+    name, players = method_with(kind)
+    method = short_method(name, learn=2 * LOG_EVERY)
+    whole = tiny_run(method).to_the_end()
+    broken, healthy = tiny_run(method), kind.__call__
     broken_at = LOG_EVERY + 3
 
     def breaks(self, step):
-        nan = torch.nan if training.iteration == broken_at - 1 else 0.0
+        nan = torch.nan if broken.run.done == broken_at - 1 else 0.0
         return healthy(self, step) + nan
 
     with monkeypatch.context() as patched:
-        patched.setattr(term, "__call__", breaks)
+        patched.setattr(kind, "__call__", breaks)
         with pytest.raises(TrainingError) as e:
-            run(training, [save_often(patched, tmp_path)])
+            broken.to_the_end(save_often(patched, tmp_path))
     assert e.value.where == f"iteration {broken_at}"
     named = e.value.what.partition(": ")[2].split(", ")
-    assert {name.split("/")[1].rstrip("0123456789") for name in named} == {term.__name__}
-    assert {name.split("/")[0] for name in named} <= {*players, "mixed"}
+    assert {name.split("/")[1].rstrip("0123456789") for name in named} == {kind.__name__}
+    assert {name.split("/")[0] for name in named} <= {*players, "mixup"}
     assert "checkpoint is kept" in e.value.remedy
-    saved = read(tmp_path)["training"]
-    assert saved["iteration"] == LOG_EVERY
     # It is a good one: the run goes on from it as if nothing had happened.
-    again = training_for(recipe, seed=99)
-    again.load_state_dict(saved)
-    run(again, [])
-    assert encode(again.state_dict()) == encode(whole.state_dict())
+    again = tiny_run(method, seed=99)
+    again.run.load_state_dict(read(tmp_path)["run"])
+    assert again.run.done == LOG_EVERY
+    again.to_the_end()
+    assert encode(again.run.state_dict()) == encode(whole.run.state_dict())
 
 
 @pytest.mark.parametrize("player", ["generator", "student"])
-def test_a_network_that_is_no_number_is_not_saved(player, recipe_for, training_for, tmp_path):
-    training = training_for(recipe_for())
+def test_a_network_that_is_not_finite_is_not_saved(player, tmp_path):
+    run = tiny_run(short_method()).steps(3)
     saving = Checkpoints(tmp_path, lambda path, data: path.write_bytes(data), {}, Record())
-    saving.save(training)
+    saving.save(run.run)
     before = (tmp_path / STATE).read_bytes()
-    name, parameter = next(iter(getattr(training, player).named_parameters()))
+    name, parameter = next(iter(getattr(run, player).named_parameters()))
     parameter.data.view(-1)[0] = torch.inf
     with pytest.raises(TrainingError) as e:
-        saving.save(training)
+        saving.save(run.run)
     assert e.value.what == f"not finite: {player}'s {name}"
-    assert e.value.where == "iteration 0"
+    assert e.value.where == "iteration 3"
     assert (tmp_path / STATE).read_bytes() == before
 
 
-def test_a_network_that_breaks_in_the_last_update_is_no_result(
-    monkeypatch, recipe_for, training_for
-):
-    training = training_for(recipe_for())
-    update = training._update
+def test_a_network_that_breaks_in_the_last_update_is_no_result():
+    run = tiny_run(short_method())
 
-    def last():
-        update()
-        if training.iteration == training.recipe.schedule.iterations - 1:
-            training.student_parameters[0].data.fill_(torch.nan)
+    def break_at_the_end(seen, losses):
+        if seen.done == 6:
+            run.student_parameters[0].data.fill_(torch.nan)
 
-    monkeypatch.setattr(training, "_update", last)
     with pytest.raises(TrainingError, match="not finite: student's"):
-        run(training, [])
+        run.to_the_end(break_at_the_end)
 
 
-def test_ordinary_networks_are_finite(recipe_for, training_for):
-    training = training_for(recipe_for())
-    run(training, [])
-    require_finite_networks(training)  # and does not raise
-    assert all(p.isfinite().all() for p in training.student_parameters)
-    assert all(p.isfinite().all() for p in training.generator_parameters)
+def test_ordinary_networks_are_finite():
+    run = tiny_run(short_method()).to_the_end()
+    require_finite_networks({"student": run.student, "generator": run.generator}, 6)
+    assert all(p.isfinite().all() for p in run.student_parameters)
+    assert all(p.isfinite().all() for p in run.generator_parameters)
+
+
+def test_of_many_broken_tensors_the_first_are_named():
+    network = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(3)))
+    for parameter in network.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="and 3 more tensors") as e:
+        require_finite_networks({"student": network}, 4)
+    assert "student's 0.weight, student's 0.bias, student's 1.weight" in e.value.what

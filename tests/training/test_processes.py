@@ -7,80 +7,56 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import tiny
+import tiny_runs
 from dreamquant import open_result
 from dreamquant.jobs import checkpoint
-from dreamquant.training.loop import LOG_EVERY
+from dreamquant.training.phase import LOG_EVERY
 
 WORKER = """
 import sys
 from dataclasses import replace
 
 import torch
-from torch import nn
 
-from dreamquant.methods import METHODS
-from dreamquant.quantization.convert import quantize_network
-from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.recovery.norms import reestimating
 from dreamquant.training import compiled
-from dreamquant.training.devices import accelerator_for
-from dreamquant.training.loop import Training, Unread
-from dreamquant.training.step import Teacher
+from dreamquant.training.losses import Unread
+from tiny_runs import short_method, tiny_run
 
-BATCH, STEPS = 8, 5
 # In float64, so that nothing but a wrong sum can make processes differ.
 torch.set_default_dtype(torch.float64)
-torch.Tensor.float = lambda tensor: tensor
 # Graphs are traced and parted, and run as they are: no compiler takes its time.
 compiled._compiled = lambda graph, device: graph
 
 
 def run(name):
     method, *choice = name.split()
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5)
-    )
-    network.eval().requires_grad_(False)
-    recipe = METHODS[method].recipe("quick", (1, 8, 8))
-    schedule = replace(
-        recipe.schedule, iterations=STEPS, batch=BATCH, range_warmup=2, student_warmup=2
-    )
-    norms = "matched" if choice == ["matched"] else "kept"
-    recipe = replace(recipe, schedule=schedule, norms=norms)
-    scheme = Scheme(Bits(3, 3), "relu-output", None, recipe.ranges, recipe.gradient)
-    example = torch.zeros(2, 1, 8, 8)
-    student, _ = quantize_network(network, scheme, example)
-    training = Training(
-        recipe,
-        Teacher(network, example, recipe.taps),
-        student,
-        image=(1, 8, 8),
-        classes=5,
-        seed=0,
-        accelerator=accelerator_for("cpu", "32"),
-        compiled=choice == ["compiled"],
-    )
+    short = short_method(method, batch=8, learn=3)
+    if choice == ["re-estimated"]:
+        short = replace(short, recovery=reestimating(short.recovery, *choice))
+    run = tiny_run(short, compile=choice == ["compiled"])
     drawn, noise, states, losses, unread = [], [], [], [], Unread()
-    invent = training.invent
-    training.invent = lambda asked: drawn.append(asked.noise) or invent(asked)
-    for _ in range(STEPS):
-        unread.add(training.step())
-        # The last one: before the student first learns, all match batch norms on whole batches.
-        noise.append(drawn[-1])
-        losses.append(unread.read(training.iteration))
-        states.append({name: tensor.clone() for name, tensor in student.state_dict().items()})
-    generator = {name: p.detach() for name, p in training.generator.named_parameters()}
+    make = run.images.make
+    run.images.make = lambda asked: drawn.append(asked.latent) or make(asked)
+    for found in run.rest:
+        unread.add(found)
+        losses.append(unread.read(run.run.done))
+        # All re-estimate batch norms on the same whole batches.
+        if found:
+            noise.append(drawn[-1])
+        states.append({name: tensor.clone() for name, tensor in run.student.state_dict().items()})
     return {
-        "processes": training.accelerator.num_processes,
+        "processes": run.bench.accelerator.num_processes,
         "noise": torch.stack(noise),
         "states": states,
         "losses": losses,
-        "generator": generator,
+        "generator": {name: p.detach() for name, p in run.generator.named_parameters()},
     }
 
 
@@ -88,9 +64,9 @@ torch.save({name: run(name) for name in sys.argv[2:]}, sys.argv[1])
 """
 
 
-METHODS = ("gdfq", "adasg", "adadfq", "adadfq compiled", "adadfq matched", "acq", "ris", "agm")
+METHODS = ("gdfq", "adasg", "adadfq", "adadfq compiled", "adadfq re-estimated", "acq", "ris", "agm")
 # Whose terms look at a batch as a whole in ways that the processes share.
-ALIKE = ("gdfq", "adasg", "adadfq", "adadfq compiled", "adadfq matched")
+ALIKE = ("gdfq", "adasg", "adadfq", "adadfq compiled", "adadfq re-estimated")
 
 
 def free_port():
@@ -100,12 +76,14 @@ def free_port():
 
 
 def started(folder, size):
-    """What each of so many processes has after five iterations, by method."""
+    """What each of so many processes has after all iterations, by method."""
     port, workers = free_port(), []
+    paths = os.pathsep.join(str(Path(module.__file__).parent) for module in (tiny, tiny_runs))
+    own = {"PYTHONPATH": os.pathsep.join([paths, os.environ.get("PYTHONPATH", "")])}
     for rank in range(size):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-        environment = os.environ | {k: str(v) for k, v in (place | address).items()}
+        environment = os.environ | own | {k: str(v) for k, v in (place | address).items()}
         command = [sys.executable, "-c", WORKER, str(folder / f"{rank}.pt"), *METHODS]
         workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
     for worker in workers:
@@ -229,15 +207,19 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("reached", [(1,), (0, 1)], ids=["second", "both"])
 def test_all_stop_after_the_same_iteration_whichever_is_told_to(reached, whole, tmp_path):
     tasks = Tasks(tmp_path, 100)
-    assert "from iteration 1 of 100" in tasks.processes[0].stderr.readline()
+    assert "generator warms up" in tasks.processes[0].stderr.readline()
     for rank in reached:
         tasks.processes[rank].send_signal(signal.SIGTERM)
     (_, told, first), (_, silent, second) = tasks.ended()
     assert (first, second) == (130, 130), told + silent
     assert "the run is saved" in told
     assert silent == ""
-    saved = checkpoint.read(tmp_path / "out" / "checkpoint")
-    assert saved["training"]["iteration"] in range(LOG_EVERY, 100, LOG_EVERY)
+    warm_up, learning = open_result(whole).manifest["phases"]
+    saved = checkpoint.read(tmp_path / "out" / "checkpoint")["run"]
+    # All meet where losses are read: every so many iterations, and at the end of a phase.
+    readings = {warm_up["iterations"], *range(LOG_EVERY, 100, LOG_EVERY)}
+    assert saved["done"] + saved["index"] * warm_up["iterations"] in readings
+    assert saved["done"] < learning["iterations"]
     assert [code for _, _, code in Tasks(tmp_path, 100, "--resume").ended()] == [0, 0]
     student = tmp_path / "out" / "student.safetensors"
     assert student.read_bytes() == (whole / "student.safetensors").read_bytes()

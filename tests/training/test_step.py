@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dreamquant.errors import TrainingError
+from dreamquant.errors import MethodError, TrainingError
 from dreamquant.methods import METHODS
+from dreamquant.networks.taps import BatchNormInputs
 from dreamquant.terms.classes import TeacherCrossEntropy
-from dreamquant.terms.contract import Term, Weighted
-from dreamquant.training.step import Step, Teacher
+from dreamquant.terms.contract import Term, Weighted, weighted
+from dreamquant.training.step import Step
+from tiny_runs import (
+    players_of,
+    short_method,
+    step_on,
+    tiny_network,
+    tiny_run,
+    training_of,
+    with_images,
+)
 
 PLAIN_METHODS = ["gdfq", "adadfq"]
 PRESETS = ["paper", "quick"]
@@ -109,15 +118,15 @@ class PlainActivation:
 class PlainRun:
     """GDFQ and AdaDFQ as a loop of forwards, backwards and updates, nothing shared or cached."""
 
-    def __init__(self, training, method, bits, placement):
-        self.method, self.bits, self.placement = method, bits, placement
-        self.schedule = training.recipe.schedule
-        self.tensors = {k: v.clone() for k, v in training.teacher.network.state_dict().items()}
-        self.generator = copy.deepcopy(training.generator)
+    def __init__(self, run, name, bits, placement):
+        self.name, self.bits, self.placement = name, bits, placement
+        self.source, self.training = run.method.images, training_of(run.method)
+        self.tensors = {k: v.clone() for k, v in run.teacher.state_dict().items()}
+        self.generator = copy.deepcopy(run.generator)
         self.random = torch.Generator().manual_seed(1)
-        trained = [name for name, _ in training.teacher.network.named_parameters()]
+        trained = [name for name, _ in run.teacher.named_parameters()]
         self.student = {name: self.tensors[name].clone().requires_grad_() for name in trained}
-        learned = training.recipe.ranges == "learned"
+        learned = run.method.scheme.get("ranges") == "learned"
         count = 3 if placement == "layer-input" else 2
         self.activations = [PlainActivation(bits, learned) for _ in range(count)]
         self.weights = {
@@ -172,7 +181,7 @@ class PlainRun:
     def generator_losses(self, z_p, z_q, statistics, labels):
         gaps = [((m - sm) ** 2).mean() + ((v - sv) ** 2).mean() for m, v, sm, sv in statistics]
         match = sum(gaps) / len(gaps)
-        if self.method == "gdfq":
+        if self.name == "gdfq":
             ce = F.cross_entropy(z_p, labels)
             return {"TeacherCrossEntropy": ce, "BatchNormStatistics": match}, ce + 0.1 * match
         p = torch.softmax(z_p - z_q, 1)
@@ -186,7 +195,7 @@ class PlainRun:
         return losses, band + balance + match
 
     def student_losses(self, z_p, z_q, labels):
-        if self.method == "gdfq":
+        if self.name == "gdfq":
             ce = F.cross_entropy(z_q, labels)
             p, q = torch.softmax(z_p / 20, 1), torch.softmax(z_q / 20, 1)
             kl = 400 * (p * (torch.log(p) - torch.log(q))).mean()
@@ -196,18 +205,18 @@ class PlainRun:
         return {"DifferenceEntropy": loss}, loss
 
     def step(self):
-        k, schedule = self.iteration, self.schedule
-        labels = torch.randint(5, (schedule.batch,), generator=self.random)
-        noise = torch.randn(schedule.batch, 100, generator=self.random)
+        k, source, training = self.iteration, self.source, self.training
+        labels = torch.randint(5, (source.batch,), generator=self.random)
+        noise = torch.randn(source.batch, 100, generator=self.random)
         images = self.generator(noise, labels)
         z_p, statistics = self.teacher_answer(images)
-        z_q = self.student_answer(images, observing=k < schedule.range_warmup)
+        z_q = self.student_answer(images, observing=k < source.observe)
         named, loss = self.generator_losses(z_p, z_q, statistics, labels)
         losses = {f"generator/{name}": value.item() for name, value in named.items()}
         loss.backward()
         generator_gradients = [leaf.grad.clone() for leaf in self.generator_leaves]
         student_gradients = None
-        if k >= schedule.student_warmup:
+        if k >= source.alone:
             self._forget_gradients()
             z_q = self.student_answer(images.detach(), observing=False)
             named, loss = self.student_losses(z_p.detach(), z_q, labels)
@@ -216,10 +225,12 @@ class PlainRun:
             student_gradients = [leaf.grad.clone() for leaf in self.student_leaves]
         self._forget_gradients()
         t = k + 1
-        rate = schedule.generator_rate(k)
+        rate = source.lr * source.decay.factor(k, source.alone + training.iterations)
         self._adam(self.generator_leaves, generator_gradients, self.moments, 0.5, t, rate)
         if student_gradients is not None:
-            self._teach_student(student_gradients, schedule.student_rate(k))
+            taught = k - source.alone
+            rate = training.lr * training.decay.factor(taught, training.iterations)
+            self._teach_student(student_gradients, rate)
         self.iteration += 1
         return losses
 
@@ -235,12 +246,12 @@ class PlainRun:
             leaf.data -= rate * (m / (1 - beta**t)) / (torch.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
     def _teach_student(self, gradients, rate):
-        if self.schedule.clip is not None:
+        if self.training.clip is not None:
             norm = torch.sqrt(sum((g**2).sum() for g in gradients))
-            assert norm > self.schedule.clip, "the clipping is to be seen at work"
-            gradients = [g * self.schedule.clip / (norm + 1e-6) for g in gradients]
-        if self.schedule.student_optimizer == "adam":
-            t = self.iteration - self.schedule.student_warmup + 1
+            assert norm > self.training.clip, "the clipping is to be seen at work"
+            gradients = [g * self.training.clip / (norm + 1e-6) for g in gradients]
+        if self.training.optimizer == "adam":
+            t = self.iteration - self.source.alone + 1
             self._adam(self.student_leaves, gradients, self.student_moments, 0.9, t, rate)
         else:
             self._sgd(gradients, rate)
@@ -256,20 +267,20 @@ class PlainRun:
 # ------------------------------------------------------------------ equal to it
 
 
-def assert_equal(training, plain):
+def assert_equal(run, plain):
     close = {"rtol": 1e-9, "atol": 1e-9}
-    for ours, theirs in zip(training.generator_parameters, plain.generator_leaves, strict=True):
+    for ours, theirs in zip(run.generator_parameters, plain.generator_leaves, strict=True):
         torch.testing.assert_close(ours, theirs, **close)
-    student = dict(training.student.network.named_parameters())
+    student = dict(run.student.network.named_parameters())
     for name, theirs in plain.student.items():
         latent = name.replace("weight", "parametrizations.weight.original")
         ours = student[latent] if latent in student else student[name]
         torch.testing.assert_close(ours, theirs, **close)
-    quantizers = training.student.activation_quantizers().values()
+    quantizers = run.student.activation_quantizers().values()
     for ours, theirs in zip(quantizers, plain.activations, strict=True):
         torch.testing.assert_close(ours.scale, theirs.scale, **close)
         assert ours.zero_point == theirs.zero_point
-    for name, (latent, ours) in training.student.quantized_weights().items():
+    for name, (latent, ours) in run.student.quantized_weights().items():
         theirs = plain.weights[name](plain.student[f"{name}.weight"])
         torch.testing.assert_close(ours(latent), theirs, **close)
 
@@ -278,31 +289,30 @@ def assert_equal(training, plain):
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("method", PLAIN_METHODS)
-def test_an_iteration_equals_a_plain_eager_loop(
-    method, preset, placement, recipe_for, training_for
-):
-    clip = {"clip": 1e-3} if preset == "quick" else {"milestones": (4,)}
-    training = training_for(recipe_for(method, preset, **clip), placement=placement)
-    plain = PlainRun(training, method, 3, placement)
-    # Iterations 0-1: warm-up; 2: the student learns while ranges move; 3-4: ranges stand.
-    for iteration in range(5):
-        losses = {name: value.item() for name, value in training.step().items()}
+def test_an_iteration_equals_a_plain_eager_loop(method, preset, placement):
+    clip = {"clip": 1e-3} if preset == "quick" else {}
+    run = tiny_run(short_method(method, preset, observe=1, train=clip), placement=placement)
+    plain = PlainRun(run, method, 3, placement)
+    # Ranges follow the images in iteration 0 and stand from 1 on; the student learns from 2 on, and
+    # the published rates fall at 4.
+    for iteration in range(6):
+        losses = {name: value.item() for name, value in run.step().items()}
         assert losses == pytest.approx(plain.step(), rel=1e-9, abs=1e-12), iteration
-        assert_equal(training, plain)
+        assert_equal(run, plain)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_warm_up_leaves_the_student_as_it_was_but_for_its_ranges(method, recipe_for, training_for):
-    training = training_for(recipe_for(method))
-    before = {name: p.clone() for name, p in training.student.named_parameters()}
-    generator = [p.clone() for p in training.generator_parameters]
-    losses = training.step()
-    assert not any(name.startswith("student/") for name in losses)
-    for name, p in training.student.named_parameters():
+def test_warm_up_leaves_the_student_as_it_was_but_for_its_ranges(method):
+    run = tiny_run(short_method(method))
+    before = {name: p.clone() for name, p in run.student.named_parameters()}
+    generator = [p.clone() for p in run.generator_parameters]
+    losses = run.step()
+    assert all(name.startswith("generator/") for name in losses)
+    for name, p in run.student.named_parameters():
         assert p.equal(before[name]), name
-    quantizers = training.student.activation_quantizers().values()
+    quantizers = run.student.activation_quantizers().values()
     assert all(quantizer.scale != 1 for quantizer in quantizers)
-    pairs = zip(training.generator_parameters, generator, strict=True)
+    pairs = zip(run.generator_parameters, generator, strict=True)
     assert any(not p.equal(old) for p, old in pairs)
 
 
@@ -319,24 +329,25 @@ def hooks_of(module):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_teacher_is_left_as_it_was(method, recipe_for, training_for, network):
+def test_the_teacher_is_left_as_it_was(method):
+    network = tiny_network()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     hooks = hooks_of(network)
-    training = training_for(recipe_for(method), network=network)
-    for _ in range(4):
-        training.step()
+    run = tiny_run(short_method(method), network=network).steps(4)
+    assert run.teacher is network
     assert all(tensor.equal(state[name]) for name, tensor in network.state_dict().items())
     assert hooks_of(network) == hooks
     assert not any(module.training for module in network.modules())
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
 
 
-def test_hooks_leave_the_teacher_when_its_forward_fails(network, step_on):
-    teacher = Teacher(network, torch.zeros(2, 1, 8, 8), {"statistics"})
+def test_hooks_leave_the_teacher_when_its_forward_fails():
+    network = tiny_network()
+    players = players_of(network, teacher_taps=(BatchNormInputs(),))
     hooks = hooks_of(network)
-    step = step_on(teacher, torch.zeros(2, 3, 8, 8))
+    step = step_on(players, torch.zeros(2, 3, 8, 8))
     with pytest.raises(RuntimeError):
-        _ = step.teacher.logits
+        _ = step.teacher.output
     assert hooks_of(network) == hooks
 
 
@@ -358,164 +369,129 @@ class Count:
     # GDFQ's generator does not ask the student: it only runs to move ranges, or to learn.
     [("adadfq", [1, 1, 1, 1]), ("gdfq", [1, 0, 1, 1])],
 )
-def test_each_network_runs_once_per_iteration(method, student_passes, recipe_for, training_for):
-    training = training_for(recipe_for(method, range_warmup=1))
-    teacher, student = Count(training.teacher.network), Count(training.student)
+def test_each_network_runs_once_per_iteration(method, student_passes):
+    run = tiny_run(short_method(method, observe=1))
+    teacher, student = Count(run.teacher), Count(run.student)
     for iteration, passes in enumerate(student_passes):
         teacher.passes = student.passes = 0
-        training.step()
+        run.step()
         assert (teacher.passes, student.passes) == (1, passes), iteration
 
 
-def test_statistics_are_only_taken_where_a_term_asks(recipe_for, training_for):
-    asked = training_for(recipe_for("gdfq"))
-    count = Count(asked.teacher.network)
+def test_statistics_are_only_taken_where_a_term_asks():
+    asked = tiny_run(short_method("gdfq"))
+    count = Count(asked.teacher)
     asked.step()
     assert count.hooks == 2
-    silent = replace(recipe_for("gdfq"), generator_terms=(Weighted(1.0, TeacherCrossEntropy()),))
-    training = training_for(silent)
-    count = Count(training.teacher.network)
-    training.step()
+    silent = tiny_run(with_images(short_method("gdfq"), terms=[TeacherCrossEntropy()]))
+    count = Count(silent.teacher)
+    silent.step()
     assert (count.passes, count.hooks) == (1, 0)
 
 
-def test_reading_statistics_without_the_tap_is_refused(network, step_on):
-    images = torch.zeros(2, 1, 8, 8)
-    step = step_on(Teacher(network, images, ()), images)
-    with pytest.raises(RuntimeError, match="without listing the tap 'statistics'"):
-        _ = step.teacher.statistics
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_the_generator_leaves_no_gradient_behind_in_the_student(method, recipe_for, training_for):
-    training = training_for(recipe_for(method))
+def test_the_generator_leaves_no_gradient_behind_in_the_student(method):
+    run = tiny_run(short_method(method))
     for _ in range(2):
-        training.step()
-        assert all(p.grad is None for p in training.student.parameters())
+        run.step()
+        assert all(p.grad is None for p in run.student.parameters())
 
 
-def test_the_students_gradient_is_of_its_own_loss_alone(recipe_for, training_for, step_on):
-    training = training_for(recipe_for("adadfq", clip=None, student_warmup=0, range_warmup=1))
-    twin = training_for(recipe_for("adadfq", clip=None, student_warmup=0, range_warmup=1))
-    training.step()
-    twin.student.observe(True)
-    batch = twin.invent(twin.ask(4))
-    step = step_on(twin.teacher, batch.images.detach(), twin.student, batch.targets)
-    twin.recipe.student_terms[0].term(step).backward()
-    for ours, wanted in zip(training.student_parameters, twin.student_parameters, strict=True):
+def test_the_students_gradient_is_of_its_own_loss_alone():
+    method = short_method("adadfq", alone=1, train={"clip": None})
+    run, twin = (tiny_run(method).steps(1) for _ in range(2))
+    run.step()
+    batch = twin.images.batch(4)
+    step = step_on(twin.bench.players, batch.images.detach(), targets=batch.targets)
+    training_of(method).terms[0](step).backward()
+    for ours, wanted in zip(run.student_parameters, twin.student_parameters, strict=True):
         torch.testing.assert_close(ours.grad, wanted.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("method", ["gdfq", "adadfq", "acq"])
-def test_a_batch_in_parts_teaches_the_mean_of_what_its_parts_do(method, recipe_for, training_for):
-    recipe = recipe_for(method, clip=None, student_warmup=0, range_warmup=0, batch=8)
-    training, twin = (training_for(recipe, accumulate=2) for _ in range(2))
-    losses = training.step()
-    asked = twin.ask(8)
+def test_a_batch_in_parts_teaches_the_mean_of_what_its_parts_do(method):
+    method = short_method(method, alone=1, observe=0, batch=8, train={"clip": None})
+    run, twin = (tiny_run(method, micro_batches=2).steps(1) for _ in range(2))
+    losses = run.step()
+    asked = twin.images.ask(8, twin.bench.rng.asked)
+    terms = {"generator": method.images.terms, "student": training_of(method).terms}
     wanted = {"generator": [], "student": []}
     for index in range(2):
-        batch = twin.invent(asked.part(index, 2))
-        step = Step(batch, twin.teacher, twin.student, twin.chance, student_learns=True)
+        batch = twin.images.make(asked.part(index, 2))
+        step = Step(batch, twin.bench.players, twin.bench.rng, student_learns=True)
         for player, loss in wanted.items():
-            terms = getattr(recipe, f"{player}_terms")
-            loss.append(sum(weighted.weight * weighted.term(step) for weighted in terms))
+            loss.append(sum(w.weight * w.term(step) for w in weighted(terms[player])))
     for player, loss in wanted.items():
-        terms, parameters = getattr(recipe, f"{player}_terms"), f"{player}_parameters"
-        whole = sum(weighted.weight * losses[f"{player}/{weighted.name}"] for weighted in terms)
+        parameters = f"{player}_parameters"
+        whole = sum(w.weight * losses[f"{player}/{w.name}"] for w in weighted(terms[player]))
         torch.testing.assert_close(whole, sum(loss).detach() / 2)
         gradients = torch.autograd.grad(
             sum(loss) / 2, getattr(twin, parameters), retain_graph=True, allow_unused=True
         )
-        for ours, theirs in zip(getattr(training, parameters), gradients, strict=True):
+        for ours, theirs in zip(getattr(run, parameters), gradients, strict=True):
             assert (ours.grad is None) == (theirs is None)
             if theirs is not None:
                 torch.testing.assert_close(ours.grad, theirs)
 
 
 @pytest.mark.parametrize(
-    ("method", "batch", "accumulate"),
+    ("method", "batch", "parts"),
     [("adadfq", 8, 3), ("adadfq", 8, 16), ("adadfq", 8, 0), ("adadfq", 8, -1), ("acq", 6, 2)],
 )
-def test_parts_that_are_not_equal_are_refused(method, batch, accumulate, recipe_for, training_for):
-    with pytest.raises(TrainingError, match=f"{batch} images has no {accumulate} equal parts") as e:
-        training_for(recipe_for(method, batch=batch), accumulate=accumulate)
+def test_parts_that_are_not_equal_are_refused(method, batch, parts):
+    refusal = f"{batch} images cannot be divided into {parts} equal parts"
+    with pytest.raises(TrainingError, match=refusal) as e:
+        tiny_run(short_method(method, batch=batch), micro_batches=parts)
     assert "--accumulate" in e.value.where
 
 
-def test_everything_shared_is_computed_once_and_on_first_use(network, step_on):
+def test_everything_shared_is_computed_once_and_on_first_use():
+    network, student = tiny_network(), nn.Flatten()
+    players = players_of(network, student, teacher_taps=(BatchNormInputs(),))
     count = Count(network)
-    images = torch.randn(2, 1, 8, 8)
-    teacher = Teacher(network, images, {"statistics"})
-    count.passes = 0
-    step = step_on(teacher, images, nn.Flatten())
+    step = step_on(players, torch.randn(2, 1, 8, 8))
+    # What terms see are views of their own, and the forward pass is shared by all of them.
+    seen = [step.seen_by(term) for term in (Statistics(), TeacherCrossEntropy())]
     assert count.passes == 0
-    assert step.teacher.logits is step.teacher.logits
-    assert step.teacher.statistics is step.teacher.statistics
-    assert step.student.logits is step.student.logits
+    assert seen[0].teacher.output is seen[1].teacher.output
+    assert seen[0].teacher[BatchNormInputs()] is step.teacher[BatchNormInputs()]
+    assert step.student.output is step.student.output
     assert count.passes == 1
 
 
-# --------------------------------------------------------------- batch-norm statistics
+class Statistics(Term):
+    """A user's own term."""
+
+    teacher_taps = (BatchNormInputs(),)
+
+    def __call__(self, step):
+        s = step.teacher[BatchNormInputs()]
+        return (s.mean.square() + s.var).sum()
 
 
-class Detour(nn.Module):
-    """Runs its norms in another order than it registers them, one of them twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.last, self.twice, self.never = (nn.BatchNorm2d(n) for n in (2, 3, 7))
-        self.conv = nn.Conv2d(3, 2, 1)
-        for i, norm in enumerate((self.last, self.twice, self.never)):
-            nn.init.normal_(norm.running_mean, mean=i)
-            nn.init.uniform_(norm.running_var, 0.5, 1.5)
-
-    def forward(self, images):
-        x = self.twice(self.twice(images) * 2)
-        return self.last(self.conv(x)).mean((2, 3))
-
-
-def test_statistics_are_of_the_norms_inputs_in_the_order_executed(step_on):
-    torch.manual_seed(0)
-    network = Detour().eval().requires_grad_(False)
-    images = torch.randn(4, 3, 5, 6)
-    teacher = Teacher(network, images, {"statistics"})
-    found = step_on(teacher, images).teacher.statistics
-    once = network.twice(images) * 2
-    inputs = [(images, network.twice), (once, network.twice)]
-    inputs.append((network.conv(network.twice(once)), network.last))
-    wanted = [[], [], [], [], []]
-    for x, norm in inputs:
-        for c in range(x.shape[1]):
-            values = [float(v) for image in x.numpy() for row in image[c] for v in row]
-            mean = sum(values) / len(values)
-            wanted[0].append(mean)
-            wanted[1].append(sum((v - mean) ** 2 for v in values) / len(values))
-            wanted[2].append(norm.running_mean[c].item())
-            wanted[3].append(norm.running_var[c].item())
-            wanted[4].append(1 / (x.shape[1] * len(inputs)))
-    for ours, theirs in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-6)
-    assert found.share.sum().item() == pytest.approx(1)
-
-
-def test_statistics_pass_a_gradient_to_the_images(network, step_on):
+def test_statistics_pass_a_gradient_to_the_images():
     images = torch.randn(2, 1, 8, 8, requires_grad=True)
-    teacher = Teacher(network, images.detach(), {"statistics"})
-    s = step_on(teacher, images).teacher.statistics
-    (gradient,) = torch.autograd.grad((s.mean.square() + s.var).sum(), images)
+    step = step_on(players_of(tiny_network(), teacher_taps=Statistics.teacher_taps), images)
+    (gradient,) = torch.autograd.grad(Statistics()(step), images)
     assert gradient.abs().sum() > 0
 
 
-class Images(Term):
+class Likeness(Term):
     """A user's own term, on the images alone."""
 
     def __call__(self, step):
         return step.images[step.targets >= 0].square().mean()
 
 
-def test_a_term_may_read_images_and_targets_alone(recipe_for, training_for):
-    terms = (Weighted(2.0, Images()), Weighted(1.0, TeacherCrossEntropy()))
-    training = training_for(replace(recipe_for("gdfq"), generator_terms=terms))
-    losses = training.step()
-    assert losses["generator/Images"].item() == pytest.approx(1, abs=0.01)
+def test_a_term_may_read_images_and_targets_alone():
+    terms = (Weighted(2.0, Likeness()), TeacherCrossEntropy())
+    losses = tiny_run(with_images(short_method("gdfq"), terms=terms)).step()
+    assert losses["generator/Likeness"].item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_condition_that_nobody_asked_for_is_refused():
+    step = step_on(players_of(tiny_network()), torch.zeros(2, 1, 8, 8))
+    with pytest.raises(MethodError, match="reads the condition 'centre'") as e:
+        step.condition("centre")
+    assert "image source" in e.value.remedy
