@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 
 STATE_DICT = {
     "configuration": {"seed": 0, "overrides": []},
-    "training": {"iteration": 3, "random": torch.get_rng_state(), "weights": torch.arange(40.0)},
+    "run": {"done": 3, "random": torch.get_rng_state(), "weights": torch.arange(40.0)},
     "record": {"losses": [{"iteration": 3, "student/KD": 0.25}], "ranges_only": None},
 }
 
@@ -34,8 +34,8 @@ def test_what_is_encoded_is_read_back(tmp_path):
     state = read(tmp_path)
     assert state["configuration"] == STATE_DICT["configuration"]
     assert state["record"] == STATE_DICT["record"]
-    assert state["training"]["weights"].equal(STATE_DICT["training"]["weights"])
-    assert state["training"]["random"].equal(STATE_DICT["training"]["random"])
+    assert state["run"]["weights"].equal(STATE_DICT["run"]["weights"])
+    assert state["run"]["random"].equal(STATE_DICT["run"]["random"])
 
 
 def test_a_missing_checkpoint_is_told(tmp_path):
@@ -67,7 +67,7 @@ def test_what_was_never_a_checkpoint_is_refused(data, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [torch.zeros(3), [1, 2], {"configuration": {}}, {"training": {}, "record": {}}],
+    [torch.zeros(3), [1, 2], {"configuration": {}}, {"run": {}, "record": {}}],
     ids=["tensor", "list", "no training", "no configuration"],
 )
 def test_other_data_than_a_checkpoint_is_refused(content, tmp_path):

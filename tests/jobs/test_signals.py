@@ -7,65 +7,64 @@ import threading
 import pytest
 
 from dreamquant.jobs.signals import HeldSignals
-from dreamquant.training.loop import run
+from tiny_runs import short_method, tiny_run
 
 
 def ignore(_):
     pass
 
 
-class Interrupting:
-    """Raises a signal in the middle of some iteration, where the noise is already drawn."""
+def interrupting(at, number=signal.SIGINT, times=1):
+    """A run to which a signal comes in the middle of a step, when its noise is already drawn."""
+    tiny = tiny_run(short_method())
+    make = tiny.images.make
 
-    def __init__(self, training, at, number=signal.SIGINT, times=1):
-        self.training, self.invent = training, training.invent
-        self.at, self.number, self.times = at, number, times
-        training.invent = self
-
-    def __call__(self, *asked):
-        made = self.invent(*asked)
-        if self.training.iteration == self.at:
-            for _ in range(self.times):
-                signal.raise_signal(self.number)
+    def make_and_interrupt(asked):
+        made = make(asked)
+        if tiny.run.done == at:
+            for _ in range(times):
+                signal.raise_signal(number)
         return made
 
+    tiny.images.make = make_and_interrupt
+    return tiny
 
-def test_an_interrupt_waits_for_the_end_of_its_iteration(recipe_for, training_for):
-    training, said, saved, seen = training_for(recipe_for()), [], [], []
-    Interrupting(training, at=3)
+
+# 1 is in the generator's warm-up, 3 while the student learns.
+@pytest.mark.parametrize("at", [1, 3])
+def test_an_interrupt_waits_for_the_end_of_its_iteration(at):
+    run, said, saved, seen = interrupting(at), [], [], []
     signals = HeldSignals(said.append, saved.append)
 
-    def watch(training, losses):
-        seen.append((training.iteration, signals.waiting))
+    def watch(run, losses):
+        seen.append((run.done, signals.waiting))
 
     with pytest.raises(KeyboardInterrupt), signals:
-        run(training, [watch, signals])
-    assert seen == [(1, False), (2, False), (3, False), (4, True)]
-    assert training.iteration == 4
-    assert saved == [training]
+        run.to_the_end(watch, signals)
+    assert seen == [*((done, False) for done in range(1, at + 1)), (at + 1, True)]
+    assert run.run.done == at + 1
+    assert saved == [run.run]
     assert len(said) == 1
     assert "after this iteration" in said[0]
 
 
-def test_a_second_interrupt_goes_through_at_once(recipe_for, training_for):
-    training = training_for(recipe_for())
-    Interrupting(training, at=3, times=2)
+def test_a_second_interrupt_goes_through_at_once():
+    run = interrupting(at=3, times=2)
     with pytest.raises(KeyboardInterrupt), HeldSignals(ignore, ignore) as signals:
-        run(training, [signals])
-    assert training.iteration == 3
+        run.to_the_end(signals)
+    assert run.run.done == 3
 
 
-def test_termination_waits_too_where_python_handles_it(recipe_for, training_for):
+def test_termination_waits_too_where_python_handles_it():
     def leave(number, frame):
         raise SystemExit(number)
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
-        training = training_for(recipe_for())
-        Interrupting(training, at=1, number=signal.SIGTERM)
+        run = interrupting(at=1, number=signal.SIGTERM)
         with pytest.raises(SystemExit), HeldSignals(ignore, ignore) as signals:
-            run(training, [signals])
-        assert training.iteration == 2
+            run.to_the_end(signals)
+        assert run.run.done == 2
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -79,14 +78,14 @@ def test_handlers_are_put_back_however_it_ends():
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_other_threads_leave_signals_alone(recipe_for, training_for):
-    training = training_for(recipe_for())
+def test_other_threads_leave_signals_alone():
+    run = tiny_run(short_method()).run
     before, errors = signal.getsignal(signal.SIGINT), []
 
     def work():
         try:
             with HeldSignals(ignore, ignore) as signals:
-                signals(training, None)
+                signals(run, None)
                 assert signal.getsignal(signal.SIGINT) == before
         except BaseException as error:
             errors.append(error)

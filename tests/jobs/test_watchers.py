@@ -15,7 +15,7 @@ from dreamquant.jobs.watchers import (
     Record,
     TensorBoardLog,
 )
-from dreamquant.training.loop import run
+from tiny_runs import short_method, tiny_run
 
 
 @pytest.fixture
@@ -30,12 +30,18 @@ def clock(monkeypatch):
 class NotedDisplay(ProgressDisplay):
     """Shows nothing, and keeps what it was to show."""
 
-    def __init__(self, total):
-        super().__init__(total, quiet=True)
+    def __init__(self):
+        super().__init__(quiet=True)
         self.notes = []
 
     def note_accuracy(self, text, iteration):
         self.notes.append((text, iteration))
+
+
+def at(done, *, index=0, name="student learns", images=4, local=None):
+    """A run as watchers see it, after so many steps."""
+    phase = SimpleNamespace(name=name, done=done if local is None else local, images=images)
+    return SimpleNamespace(done=done, index=index, phase=phase)
 
 
 # --------------------------------------------------------------------------- history
@@ -46,39 +52,56 @@ def test_history_keeps_losses_and_the_seconds_of_all_processes(clock):
     watch = History(record)
     for iteration, losses in ((1, None), (2, {"student/KD": 0.5}), (3, None)):
         clock[0] += 2.0
-        watch(SimpleNamespace(iteration=iteration), losses)
+        watch(at(iteration), losses)
     assert record.losses == [{"iteration": 2, "student/KD": 0.5}]
     assert record.seconds == 106.0
     assert record.cpu_seconds == 12.0
+    assert record.images == 12
+
+
+def test_history_keeps_the_steps_and_seconds_of_each_phase(clock):
+    record = Record()
+    watch = History(record)
+    steps = [(1, 0, "a", 1), (2, 0, "a", 2), (3, 1, "b", 1)]
+    for done, index, name, local in steps:
+        clock[0] += 2.0
+        watch(at(done, index=index, name=name, local=local), None)
+    # Another process goes on from there.
+    watch = History(Record(**vars(record)))
+    clock[0] += 5.0
+    watch(at(4, index=1, name="b", local=2), None)
+    assert watch.record.phases == [
+        {"name": "a", "iterations": 2, "seconds": 4.0},
+        {"name": "b", "iterations": 2, "seconds": 7.0},
+    ]
 
 
 # ----------------------------------------------------------------------- evaluations
 
 
-def evaluated(training, looks=3, glance=lambda training: (75.0, 40)):
-    record, moving = Record(), []
-    display = NotedDisplay(training.recipe.schedule.iterations)
+def evaluated(run, looks=3, glance=lambda student: (75.0, 40)):
+    record, moving, display = Record(), [], NotedDisplay()
 
-    def whole(training):
-        quantizers = training.student.activation_quantizers().values()
-        moving.append(any(quantizer.observing for quantizer in quantizers))
-        return {"top1": 50.0, "at": training.iteration}
+    def whole(student):
+        moving.append(any(q.observing for q in student.activation_quantizers().values()))
+        return {"top1": 50.0, "at": run.run.done}
 
     with display:
-        run(training, [Evaluations(History(record), display, whole, glance, looks)])
+        run.to_the_end(Evaluations(History(record), display, whole, glance, looks))
     return record, display, moving
 
 
-def test_ranges_only_is_measured_once_when_the_warm_up_ends(recipe_for, training_for):
-    record, _, moving = evaluated(training_for(recipe_for(iterations=6, student_warmup=2)))
+def test_ranges_only_is_measured_once_when_the_ranges_are_set():
+    record, _, moving = evaluated(tiny_run(short_method()))
     assert record.ranges_only == {"top1": 50.0, "at": 2}
-    # Ranges still follow images while training; those of the evaluation must not move them.
+    assert record.ranges_set_at == 2
+    # The images of the evaluation must not move the ranges.
     assert moving == [False]
 
 
-def test_measuring_on_the_way_is_no_training(clock, recipe_for, training_for):
-    training = training_for(recipe_for(iterations=6, student_warmup=2))
-    record, display = Record(), NotedDisplay(6)
+def test_measuring_on_the_way_is_no_training(clock):
+    run = tiny_run(short_method())
+    record, display = Record(), NotedDisplay()
     history = History(record)
 
     def slowly(found):
@@ -86,37 +109,36 @@ def test_measuring_on_the_way_is_no_training(clock, recipe_for, training_for):
         return found
 
     measuring = Evaluations(
-        history, display, lambda training: slowly({}), lambda training: slowly((75.0, 40))
+        history, display, lambda student: slowly({}), lambda student: slowly((75.0, 40))
     )
     with display:
-        run(training, [lambda *_: slowly(None), history, measuring])
+        run.to_the_end(lambda *_: slowly(None), history, measuring)
     assert len(record.accuracy) > 1
     assert record.seconds == 6 * 50.0
 
 
-def test_glances_are_evenly_spread_after_the_warm_up_and_not_at_the_end(recipe_for, training_for):
-    training = training_for(recipe_for(iterations=12, student_warmup=3))
-    record, display, _ = evaluated(training, looks=6)
-    assert [entry["iteration"] for entry in record.accuracy] == [4, 6, 8, 10]
-    assert record.accuracy[0] == {"iteration": 4, "top1": 75.0, "n": 40}
-    assert display.notes[0] == ("top-1 75.0 % of 40", 4)
+def test_glances_are_evenly_spread_over_learning_and_not_at_the_end():
+    record, display, _ = evaluated(tiny_run(short_method(alone=3, learn=9)), looks=4)
+    assert [entry["iteration"] for entry in record.accuracy] == [5, 7, 9, 11]
+    assert record.accuracy[0] == {"iteration": 5, "top1": 75.0, "n": 40}
+    assert display.notes[0] == ("top-1 75.0 % of 40", 5)
 
 
-def test_without_labels_nothing_is_noted(recipe_for, training_for):
-    record, display, _ = evaluated(training_for(recipe_for()), glance=lambda training: None)
+def test_without_labels_nothing_is_noted():
+    record, display, _ = evaluated(tiny_run(short_method()), glance=lambda student: None)
     assert record.accuracy == []
     assert display.notes == []
 
 
-def test_more_looks_than_iterations_are_as_many_as_there_are(recipe_for, training_for):
-    record, _, _ = evaluated(training_for(recipe_for(iterations=4, student_warmup=1)), looks=100)
-    assert [entry["iteration"] for entry in record.accuracy] == [1, 2, 3]
+def test_more_looks_than_iterations_are_as_many_as_there_are():
+    record, _, _ = evaluated(tiny_run(short_method(alone=1, learn=3)), looks=100)
+    assert [entry["iteration"] for entry in record.accuracy] == [2, 3]
 
 
-def test_evaluations_leave_the_run_as_it_is(recipe_for, training_for):
-    watched, alone = training_for(recipe_for()), training_for(recipe_for())
+def test_evaluations_leave_the_run_as_it_is():
+    watched, alone = tiny_run(short_method()), tiny_run(short_method())
     evaluated(watched)
-    run(alone, [])
+    alone.to_the_end()
     for ours, theirs in zip(
         watched.student.state_dict().values(), alone.student.state_dict().values(), strict=True
     ):
@@ -140,7 +162,7 @@ def write(folder, record, iterations, done=0):
         if iteration == 15:
             record.accuracy.append({"iteration": 15, "top1": 62.5, "n": 8})
         losses = {"student/KD": iteration / 2} if iteration % 10 == 0 else None
-        log(SimpleNamespace(iteration=iteration), losses)
+        log(at(iteration), losses)
     log.close()
     # Files are read in the order of their names, which begin with the second of their making.
     for file in folder.glob("events.*"):
@@ -191,43 +213,40 @@ class Saver:
 @pytest.mark.parametrize(
     ("cost", "pause"), [(0.001, 1.0), (0.02, 2.0), (0.6, 60.0), (30.0, 60.0)], ids=str
 )
-def test_checkpoints_come_by_their_cost_and_only_after_finite_losses(
-    cost, pause, clock, recipe_for, training_for, tmp_path
-):
+def test_checkpoints_come_by_their_cost_and_only_after_finite_losses(cost, pause, clock, tmp_path):
     saved = []
 
     def write(path, data):
         saved.append(path)
         clock[0] += cost
 
-    training = training_for(recipe_for())
+    run = tiny_run(short_method()).steps(1).run
     watch = Checkpoints(tmp_path, write, {}, Record())
     for seconds, losses, count in ((0.9, {}, 0), (1.1, None, 0), (1.1, {}, 1)):
         clock[0] = seconds
-        watch(training, losses)
+        watch(run, losses)
         assert len(saved) == count, seconds
     after = clock[0]
     for seconds, count in ((0.99 * pause, 1), (1.01 * pause, 2)):
         clock[0] = after + seconds
-        watch(training, {})
+        watch(run, {})
         assert len(saved) == count, seconds
 
 
-def test_a_checkpoint_holds_configuration_record_and_run(recipe_for, training_for, tmp_path):
-    training = training_for(recipe_for())
-    training.step()
+def test_a_checkpoint_holds_configuration_record_and_run(tmp_path):
+    run = tiny_run(short_method()).steps(3).run
     record = Record(losses=[{"iteration": 1, "student/KD": 0.5}], seconds=3.5, iterations=6)
-    Checkpoints(tmp_path / "checkpoint", Saver(), {"seed": 3}, record).save(training)
+    Checkpoints(tmp_path / "checkpoint", Saver(), {"seed": 3}, record).save(run)
     state = read(tmp_path / "checkpoint")
     assert state["configuration"] == {"seed": 3}
     assert Record(**state["record"]) == record
-    assert state["training"]["iteration"] == 1
+    assert (state["run"]["index"], state["run"]["done"]) == (1, 1)
     assert (tmp_path / "checkpoint" / STATE).is_file()
 
 
-def test_only_the_first_process_saves(recipe_for, training_for, tmp_path):
-    training, write = training_for(recipe_for()), Saver()
-    training.accelerator = SimpleNamespace(is_main_process=False)
-    Checkpoints(tmp_path / "checkpoint", write, {}, Record()).save(training)
+def test_only_the_first_process_saves(tmp_path):
+    run, write = tiny_run(short_method()).steps(1).run, Saver()
+    run.bench.accelerator = SimpleNamespace(is_main_process=False)
+    Checkpoints(tmp_path / "checkpoint", write, {}, Record()).save(run)
     assert not write.files
     assert not (tmp_path / "checkpoint").exists()
