@@ -21,11 +21,15 @@ from dreamquant.errors import (
     SchemeError,
     TrainingError,
 )
-from dreamquant.jobs import checkpoint, compiled
+from dreamquant.jobs import checkpoint
 from dreamquant.jobs import job as pipeline
 from dreamquant.jobs import measurements as measuring
+from dreamquant.methods.method import Preset
 from dreamquant.networks import demo
-from dreamquant.training.loop import Training
+from dreamquant.networks.weights import state_sha256
+from dreamquant.synthesis.generator import Stream
+from dreamquant.terms.classes import TeacherCrossEntropy
+from dreamquant.training import compiled
 
 TINY_INPUT = InputSpec(shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=5)
 
@@ -119,7 +123,13 @@ def test_the_manifest_on_disk_is_the_results(digits):
     assert manifest["protocol"]["bits"] == "w3a3"
     assert manifest["timings"]["iterations"] == 6
     assert 0 < manifest["timings"]["training_cpu_seconds"] < manifest["timings"]["seconds"] * 64
-    assert manifest["method"]["schedule"]["iterations"] == 6
+    assert manifest["method"]["iterations"] == 6
+    phases = [(phase["name"], phase["iterations"]) for phase in manifest["phases"]]
+    assert phases == [("generator warms up", 1), ("student learns", 5)]
+    assert manifest["ranges_set_at"] == 1
+    assert sum(phase["seconds"] for phase in manifest["phases"]) == pytest.approx(
+        manifest["timings"]["training_seconds"], rel=1e-6
+    )
     assert sorted(manifest["files"]) == ["analysis.json", "samples.png", "student.safetensors"]
 
 
@@ -141,10 +151,12 @@ def test_the_log_has_the_losses(digits):
     names.append("student/DifferenceEntropy")
     scalars = {name for name in events.Tags()["scalars"] if not name.startswith("range/")}
     assert scalars == {*(f"loss/{name}" for name in names), "accuracy/top1"}
-    (last,) = result.manifest["history"]["losses"]
-    assert last["iteration"] == 6
+    # At the end of each phase.
+    first, last = result.manifest["history"]["losses"]
+    assert (first["iteration"], last["iteration"]) == (1, 6)
+    assert sorted(first) == sorted(["iteration", *names[:3]])
     for name in names:
-        (event,) = events.Scalars(f"loss/{name}")
+        event = events.Scalars(f"loss/{name}")[-1]
         assert (event.step, event.value) == (6, pytest.approx(last[name], rel=1e-6))
 
 
@@ -196,18 +208,14 @@ def test_without_images_agreement_is_measured_on_synthetic_ones(method):
     assert result.summary()["student"] == {"top1": None}
 
 
-def test_synthetic_images_never_come_in_more_than_a_batch_at_once(monkeypatch):
-    sizes, ask = [], Training.ask
-
-    def noted(self, size, *targets):
-        sizes.append((size, *targets))
-        return ask(self, size, *targets)
-
-    monkeypatch.setattr(Training, "ask", noted)
-    quantize_tiny(preset="paper")
-    *drawn, shown = sizes
-    assert set(drawn) == {(16,)}
-    assert len(shown) == 2
+def test_the_network_given_may_be_one_that_is_loaded():
+    network = digits_network()
+    module, before = network.module, digits_network().weights_sha256
+    dreamquant.quantize(network, iterations=2, device="cpu", quiet=True)
+    assert network.module is module
+    assert state_sha256(module) == before
+    assert {p.device.type for p in module.parameters()} == {"cpu"}
+    assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
 
 
 def test_the_network_given_is_left_as_it_was():
@@ -232,12 +240,12 @@ def quantize_tiny_of(module):
         {"placement": "layer-input"},
         {"first_last": 8},
         {"placement": "layer-input", "first_last": 8},
-        {"overrides": (("3", "w8a8"), ("8", "w2a4")), "placement": "layer-input"},
+        {"override": ("3=w8a8", "8=w2a4"), "placement": "layer-input"},
         {"bits": "w2a8"},
         {"bits": "w8a2", "method": "gdfq"},
         {"preset": "paper"},
         {"precision": "bf16"},
-        {"norms": "matched"},
+        {"batch_norm": "re-estimated"},
     ],
     ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
 )
@@ -252,7 +260,7 @@ def test_every_scheme_trains_saves_and_loads(options, tmp_path):
     assert list(layers) == ["0", "3", "8"]
     if options.get("first_last"):
         assert [layer["weight_bits"] for layer in layers.values()] == [8, 4, 8]
-    if "overrides" in options:
+    if "override" in options:
         assert [layer["weight_bits"] for layer in layers.values()] == [4, 8, 2]
         assert [layer["input_bits"] for layer in layers.values()] == [4, 8, 4]
     if options.get("placement") == "layer-input":
@@ -261,17 +269,17 @@ def test_every_scheme_trains_saves_and_loads(options, tmp_path):
         assert len(result.manifest["coverage"]["relu_outputs"]) == 2
 
 
-@pytest.mark.parametrize("norms", ["kept", "matched"])
-def test_batch_norms_have_the_statistics_that_were_asked_for(norms, tmp_path):
-    result = quantize_tiny(norms=norms, out=tmp_path / "out")
-    assert result.manifest["scheme"]["norms"] == norms
-    assert ("moved and stretched" in result.manifest["protocol"]["batch_norm"]) == (
-        norms == "matched"
-    )
+@pytest.mark.parametrize("choice", ["kept", "re-estimated"])
+def test_batch_norms_have_the_statistics_that_were_asked_for(choice, tmp_path):
+    result = quantize_tiny(batch_norm=choice, out=tmp_path / "out")
+    re_estimated = choice == "re-estimated"
+    names = [phase["name"] for phase in result.manifest["phases"]]
+    assert ("re-estimating batch norms" in names) == re_estimated
+    assert result.manifest["request"]["batch_norm"] == choice
     teacher = tiny_module().state_dict()
     student = dreamquant.load(tmp_path / "out", network=tiny_module()).network.state_dict()
     kept = [name for name in teacher if "running" in name and teacher[name].equal(student[name])]
-    assert len(kept) == (0 if norms == "matched" else 4)
+    assert len(kept) == (0 if re_estimated else 4)
 
 
 def test_bf16_is_for_training_only(tmp_path):
@@ -294,15 +302,15 @@ def test_two_runs_write_the_same_bytes_and_another_seed_does_not(digits, tmp_pat
 
 def interrupt_at(monkeypatch, iteration):
     """Press Ctrl-C in the middle of an iteration, when its noise is already drawn."""
-    ask = Training.ask
+    make = Stream.make
 
-    def ask_and_interrupt(self, *arguments):
-        batch = ask(self, *arguments)
-        if self.iteration == iteration:
+    def make_and_interrupt(self, asked):
+        # Of the steps that use the generator: counted by its updates.
+        if self.done == iteration:
             signal.raise_signal(signal.SIGINT)
-        return batch
+        return make(self, asked)
 
-    monkeypatch.setattr(Training, "ask", ask_and_interrupt)
+    monkeypatch.setattr(Stream, "make", make_and_interrupt)
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 4])
@@ -326,14 +334,14 @@ def test_an_interrupted_run_goes_on_bit_for_bit(iteration, digits, tmp_path, mon
 def test_a_compiled_run_learns_the_same_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(compiled, "_compiled", lambda graph, device: graph)
     plain = quantize_tiny()
-    whole = quantize_tiny(compiled=True, out=tmp_path / "whole")
+    whole = quantize_tiny(compile=True, out=tmp_path / "whole")
     shape = plain.input.shape
     torch.testing.assert_close(logits(whole.model, shape), logits(plain.model, shape))
     with monkeypatch.context() as patch:
         interrupt_at(patch, 2)
         with pytest.raises(KeyboardInterrupt):
-            quantize_tiny(compiled=True, out=tmp_path / "out")
-    quantize_tiny(compiled=True, out=tmp_path / "out", resume=True)
+            quantize_tiny(compile=True, out=tmp_path / "out")
+    quantize_tiny(compile=True, out=tmp_path / "out", resume=True)
     assert student_bytes(tmp_path / "out") == student_bytes(tmp_path / "whole")
 
 
@@ -344,7 +352,7 @@ def test_a_run_stopped_while_it_was_measured_at_the_end_goes_on(tmp_path, monkey
     out = tmp_path / "out"
     quantize_tiny(out=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(measuring.Measuring, "finish", stopped)
+        patch.setattr(measuring.Measurements, "finish", stopped)
         with pytest.raises(KeyboardInterrupt):
             quantize_tiny(out=out)
     quantize_tiny(out=out, resume=True)
@@ -354,9 +362,9 @@ def test_a_run_stopped_while_it_was_measured_at_the_end_goes_on(tmp_path, monkey
 def test_a_resumed_run_keeps_the_length_that_its_budget_gave_it(tmp_path, monkeypatch):
     fitted = []
 
-    def fit(schedule, seconds, build):
+    def fit(method, seconds, build):
         fitted.append(seconds)
-        return schedule.scaled(5)
+        return method.lasting(5)
 
     monkeypatch.setattr(pipeline, "fit", fit)
     options = {"iterations": None, "budget": "1min"}
@@ -399,7 +407,8 @@ def test_an_unfinished_run_is_not_overwritten(stopped):
         ("preset", "paper"),
         ("iterations", 5),
         ("precision", "bf16"),
-        ("compiled", True),
+        ("compile", True),
+        ("micro_batches", 2),
     ],
 )
 def test_another_run_cannot_be_resumed(option, value, stopped):
@@ -409,7 +418,7 @@ def test_another_run_cannot_be_resumed(option, value, stopped):
 
 
 def test_another_scheme_or_network_cannot_be_resumed(stopped):
-    with pytest.raises(TrainingError, match=r"with scheme\.bits\.weight = 4, this run has 5"):
+    with pytest.raises(TrainingError, match="made with bits = 'w4a4', this run has 'w5a5'"):
         quantize_tiny(out=stopped, resume=True, bits="w5a5")
     other = tiny_module()
     nn.init.zeros_(other[8].bias)
@@ -468,8 +477,8 @@ def test_a_damaged_checkpoint_cannot_be_resumed(stopped):
     [
         ("record", {"nothing": 1}),
         ("record", None),
-        ("training", {}),
-        ("training", {"iteration": 1, "generator": {"x": torch.zeros(2)}}),
+        ("run", {}),
+        ("run", {"bench": {"student": {"x": torch.zeros(2)}}}),
     ],
     ids=str,
 )
@@ -495,7 +504,7 @@ def test_diagnostics_are_kept_beside_the_same_student(digits, tmp_path):
     found = json.loads((tmp_path / "out" / "diagnostics.json").read_text())
     assert found == result.diagnostics
     assert list(found) == ["schema", "dynamics", "attention", "inconsistency", "adaptability"]
-    assert found["dynamics"]["iteration"] == [6]
+    assert found["dynamics"]["iteration"] == [1, 6]
     assert found["inconsistency"]["real"] is not None
     assert (tmp_path / "out" / "diagnostics.png").read_bytes().startswith(b"\x89PNG")
     assert {"diagnostics.json", "diagnostics.png"} <= set(result.manifest["files"])
@@ -539,15 +548,44 @@ def test_a_network_without_feature_maps_cannot_be_diagnosed(tmp_path):
 # ------------------------------------------------------------------- what is refused
 
 
-def test_a_network_without_batch_norm_is_refused(tmp_path):
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
-    with pytest.raises(NetworkError, match="needs batch-norm statistics and Sequential has none"):
-        dreamquant.quantize(module, input=TINY_INPUT, out=tmp_path / "out")
+def without_batch_norm():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+
+
+# Own methods, each of them with no term that reads batch-norm statistics.
+PLAIN = replace(
+    dreamquant.METHODS["gdfq"],
+    name="plain",
+    images=replace(dreamquant.METHODS["gdfq"].images, terms=[TeacherCrossEntropy()]),
+)
+ROUNDING = replace(PLAIN, name="rounding", images=None, recovery=(), presets={"quick": Preset()})
+
+
+@pytest.mark.parametrize("method", sorted(dreamquant.METHODS))
+def test_a_network_without_batch_norm_is_refused_by_methods_that_read_it(method, tmp_path):
+    with pytest.raises(NetworkError, match="reads batch-norm statistics, and it has none") as e:
+        dreamquant.quantize(
+            without_batch_norm(), "w4a4", method, input=TINY_INPUT, out=tmp_path / "out"
+        )
+    assert "choose a method that reads none" in e.value.remedy
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("method", [PLAIN, ROUNDING], ids=lambda method: method.name)
+def test_a_network_without_batch_norm_is_quantized_by_a_method_that_reads_none(method, tmp_path):
+    options = {"device": "cpu", "quiet": True, "iterations": 4}
+    result = dreamquant.quantize(
+        without_batch_norm(), "w4a4", method, input=TINY_INPUT, out=tmp_path / "out", **options
+    )
+    assert_loads_alike(result, tmp_path / "out", network=without_batch_norm())
+    assert result.manifest["timings"]["iterations"] == (4 if method is PLAIN else 0)
+
+
 def test_a_module_needs_an_input():
-    with pytest.raises(NetworkError, match="nothing tells the input of a Sequential") as e:
+    with pytest.raises(
+        NetworkError, match="the input of a Sequential given in memory is not known"
+    ) as e:
         dreamquant.quantize(tiny_module())
     assert "InputSpec" in e.value.remedy
 
@@ -556,20 +594,20 @@ def test_a_module_needs_an_input():
     ("options", "error", "message"),
     [
         ({"bits": "4"}, SchemeError, "'4' does not name bits"),
-        ({"bits": "w9a4"}, SchemeError, "9 bits cannot be had"),
-        ({"first_last": 1}, SchemeError, "1 bits cannot be had"),
-        ({"placement": "everywhere"}, SchemeError, "'everywhere' is no choice"),
-        ({"overrides": (("nowhere.*", "w8a8"),)}, SchemeError, "matches no layer"),
+        ({"bits": "w9a4"}, SchemeError, "9 bits are not supported"),
+        ({"first_last": 1}, SchemeError, "1 bit is not supported"),
+        ({"placement": "everywhere"}, SchemeError, "'everywhere' is not a choice"),
+        ({"override": ("nowhere.*=w8a8",)}, SchemeError, "matches no layer"),
         ({"method": "gdfg"}, MethodError, "there is no method 'gdfg'"),
         ({"preset": "slow"}, MethodError, "has no preset 'slow'"),
-        ({"iterations": 0}, TrainingError, "0 iterations are none"),
-        ({"iterations": -5}, TrainingError, "-5 iterations are none"),
-        ({"iterations": None, "budget": "soon"}, TrainingError, "'soon' is no duration"),
+        ({"iterations": 0}, TrainingError, "0 iterations are too few"),
+        ({"iterations": -5}, TrainingError, "-5 iterations are too few"),
+        ({"iterations": None, "budget": "soon"}, TrainingError, "'soon' is not a duration"),
         ({"iterations": None, "budget": "0.001s"}, TrainingError, "are too few"),
         ({"budget": "5min"}, TrainingError, "both iterations and a budget"),
-        ({"seed": -1}, TrainingError, "-1 is no seed"),
-        ({"device": "tpu"}, TrainingError, "'tpu' is no device"),
-        ({"precision": "16"}, TrainingError, "'16' is no precision"),
+        ({"seed": -1}, TrainingError, "-1 is not a seed"),
+        ({"device": "tpu"}, TrainingError, "'tpu' is not a device"),
+        ({"precision": "16"}, TrainingError, "'16' is not a precision"),
         ({"data": "/nowhere/at/all"}, DataError, "do not exist"),
         ({"data": demo.HELD_OUT}, DataError, "the network takes 3 x 8 x 8"),
     ],
