@@ -5,21 +5,21 @@ import torch
 
 from dreamquant.errors import MethodError
 from dreamquant.methods import ADD_ONS, METHODS, find_method
+from dreamquant.recovery.views import Mixup
 from dreamquant.synthesis.targets import LowCorrelation, OneHot, low_correlation_table
-from dreamquant.synthesis.views import Mixup
+from dreamquant.terms.contract import weighted
 
 SMALL = (3, 32, 32)
 
 
 def names(method):
-    return [
-        weighted.name for weighted in find_method(method).recipe("quick", SMALL).generator_terms
-    ]
+    images = find_method(method).resolved("quick", SMALL).images
+    return [term.name for term in weighted(images.terms)]
 
 
 def test_an_add_on_joins_terms_targets_and_mixing():
-    recipe = find_method("adadfq+ris+agm").recipe("quick", SMALL)
-    assert [w.name for w in recipe.generator_terms] == [
+    method = find_method("adadfq+ris+agm").resolved("quick", SMALL)
+    assert [term.name for term in weighted(method.images.terms)] == [
         "Band",
         "Balance",
         "BatchNormStatistics",
@@ -27,8 +27,8 @@ def test_an_add_on_joins_terms_targets_and_mixing():
         "WeightRobustness",
         "GaussianMargin",
     ]
-    assert recipe.targets == LowCorrelation()
-    assert recipe.mixup == Mixup()
+    assert method.images.targets == LowCorrelation()
+    assert method.recovery[-1].views == (Mixup(),)
 
 
 def test_order_of_add_ons_does_not_matter_to_the_terms():
@@ -41,15 +41,16 @@ def test_standing_alone_is_the_add_on_on_gdfq():
 
 
 def test_add_ons_join_presets_with_terms_of_their_own():
-    recipe = find_method("adadfq+agm").recipe("paper-resnet50-w3", (3, 224, 224))
-    assert recipe.generator_terms[0].term.lower == 0.4
-    assert recipe.generator_terms[-1].name == "GaussianMargin"
+    method = find_method("adadfq+agm").resolved("paper-resnet50-w3", (3, 224, 224))
+    terms = weighted(method.images.terms)
+    assert terms[0].term.lower == 0.4
+    assert terms[-1].name == "GaussianMargin"
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("acq+ris", "acq and ris ask images for different targets"),
+        ("acq+ris", "the method and ris ask images for different targets"),
         ("adadfq+ris+ris", "InputRobustness would count twice"),
         ("ris+ris", "InputRobustness would count twice"),
         ("gdfq+agm+agm", "GaussianMargin would count twice"),
@@ -64,11 +65,11 @@ def test_conflicts_are_refused(name, message):
 
 def test_adasg_is_adadfq_with_its_own_numbers():
     adasg, adadfq = METHODS["adasg"], METHODS["adadfq"]
-    assert adasg.student_terms == adadfq.student_terms
-    assert [type(term) for term in adasg.generator_terms] == [
-        type(term) for term in adadfq.generator_terms
+    assert adasg.recovery == adadfq.recovery
+    assert [type(term) for term in adasg.images.terms] == [
+        type(term) for term in adadfq.images.terms
     ]
-    band, balance, _ = adasg.generator_terms
+    band, balance, _ = adasg.images.terms
     assert (band.lower, band.upper, balance.disagree, balance.agree) == (0.3, 0.8, 0.1, 0.1)
 
 

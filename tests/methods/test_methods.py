@@ -9,23 +9,34 @@ import torch
 
 from dreamquant.errors import MethodError
 from dreamquant.methods import METHODS, find_method
-from dreamquant.methods.schedule import Schedule
+from dreamquant.methods.method import Preset
+from dreamquant.networks.taps import BatchNormInputs, LastMap, Output
+from dreamquant.recovery.norms import ReestimateNorms
+from dreamquant.recovery.train import Train
+from dreamquant.synthesis.generator import Generator
 from dreamquant.terms.adaptability import Balance, Band
 from dreamquant.terms.classes import TeacherCrossEntropy
-from dreamquant.terms.contract import Weighted
+from dreamquant.terms.contract import weighted
 from dreamquant.terms.distillation import (
     DifferenceEntropy,
     KnowledgeDistillation,
     StudentCrossEntropy,
 )
 from dreamquant.terms.statistics import BatchNormStatistics
+from dreamquant.training.decay import Steps
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 EPOCH = 200
 
 
-def weighted(*terms):
-    return tuple(term if isinstance(term, Weighted) else Weighted(1.0, term) for term in terms)
+def trained(method):
+    (train,) = (part for part in method.recovery if isinstance(part, Train))
+    return train
+
+
+def reestimated(method):
+    """Batches that batch norms are re-estimated on."""
+    return sum(part.batches for part in method.recovery if isinstance(part, ReestimateNorms))
 
 
 # --------------------------------------------------------------------------- the table
@@ -45,49 +56,61 @@ def test_a_method_is_found_by_the_name_it_carries(name):
 @pytest.mark.parametrize("image", [SMALL, LARGE, (1, 8, 8), (1, 28, 28), (3, 64, 64), (3, 65, 65)])
 @pytest.mark.parametrize("name", METHODS)
 def test_both_presets_exist_for_small_and_large_images(name, image, preset):
-    recipe = METHODS[name].recipe(preset, image)
+    method = METHODS[name].resolved(preset, image)
     size = "" if max(image[1:]) <= 64 else "-imagenet"
-    assert recipe.schedule == METHODS[name].presets[preset + size].schedule
-    assert all(isinstance(term, Weighted) for term in recipe.generator_terms)
-    assert all(isinstance(term, Weighted) for term in recipe.student_terms)
-    assert recipe.generator_terms
-    assert recipe.student_terms
+    chosen = METHODS[name].presets[preset + size]
+    assert method.images.alone == chosen.images["alone"]
+    assert trained(method).iterations == chosen.recovery["Train"]["iterations"]
+    assert method.images.terms
+    assert trained(method).terms
+    assert not method.presets
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_schedules_are_sane(name):
-    for preset, chosen in METHODS[name].presets.items():
-        s = chosen.schedule
-        assert 1 <= s.range_warmup <= s.student_warmup < s.iterations, preset
-        assert 2 <= s.batch <= 256, preset
-        assert 1e-6 <= s.student_lr <= 0.1, preset
-        assert 1e-5 <= s.generator_lr <= 0.1, preset
-        assert 0 <= s.weight_decay < 1e-2, preset
-        assert 0 <= s.momentum < 1, preset
-        assert s.student_warmup + s.lr_warmup < s.iterations, preset
-        assert (s.decay == "steps") or not s.milestones, preset
-        assert all(0 < milestone < s.iterations for milestone in s.milestones), preset
-        assert list(s.milestones) == sorted(set(s.milestones)), preset
-        assert s.clip is None or s.clip > 0, preset
+    for preset in METHODS[name].presets:
+        method = METHODS[name].resolved(preset, SMALL)
+        images, train = method.images, trained(method)
+        assert 1 <= images.observe <= images.alone < method.iterations, preset
+        assert method.iterations == images.alone + train.iterations, preset
+        assert 2 <= images.batch <= 256, preset
+        assert 2 <= train.batch <= 256, preset
+        assert 1e-6 <= train.lr <= 0.1, preset
+        assert 1e-5 <= images.lr <= 0.1, preset
+        assert 0 <= train.weight_decay < 1e-2, preset
+        assert 0 <= train.momentum < 1, preset
+        assert train.clip is None or train.clip > 0, preset
+        for decay, total in ((images.decay, method.iterations), (train.decay, train.iterations)):
+            if isinstance(decay, Steps):
+                assert all(0 < milestone < total for milestone in decay.at), preset
+                assert list(decay.at) == sorted(set(decay.at)), preset
+            else:
+                assert decay.rise < total, preset
 
 
 @pytest.mark.parametrize(
-    ("preset", "quantizers"),
+    ("preset", "scheme", "norms"),
     [
-        ("quick", ("learned", "clipped", "kept")),
-        ("quick-imagenet", ("ema", "clipped", "matched")),
+        ("quick", {"ranges": "learned", "gradient": "clipped"}, 0),
+        ("quick-imagenet", {"gradient": "clipped"}, 16),
     ],
 )
-def test_quick_runs_take_as_many_images_whatever_the_method(preset, quantizers):
-    chosen = [method.presets[preset] for method in METHODS.values()]
-    assert len({c.schedule.iterations * c.schedule.batch for c in chosen}) == 1
-    assert {(c.ranges, c.gradient, c.norms) for c in chosen} == {quantizers}
+def test_quick_runs_take_as_many_images_whatever_the_method(preset, scheme, norms):
+    methods = [method.resolved(preset, SMALL) for method in METHODS.values()]
+    taken = {
+        m.images.alone * m.images.batch + trained(m).iterations * trained(m).batch for m in methods
+    }
+    assert len(taken) == 1
+    assert all(method.scheme == scheme for method in methods)
+    assert {reestimated(method) for method in methods} == {norms}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_cannot_be_changed_by_accident(name):
     with pytest.raises(FrozenInstanceError):
-        METHODS[name].latent = 1
+        METHODS[name].images = None
+    with pytest.raises(FrozenInstanceError):
+        METHODS[name].images.latent = 1
 
 
 @pytest.mark.parametrize(
@@ -114,37 +137,45 @@ def test_an_unknown_method_names_the_nearest(typed, meant):
 # ------------------------------------------------------------ numbers that papers state
 
 
-def paper_schedule(batch, warmup, student_lr, *milestones):
-    return Schedule(
-        iterations=400 * EPOCH,
+def as_published(terms, student_terms, batch, warmup, student_lr, *milestones):
+    """Images and recovery: 400 epochs, in the first ``warmup`` the generator learns alone."""
+    epochs = tuple(epoch * EPOCH for epoch in milestones)
+    images = Generator(
+        terms,
+        latent=100,
         batch=batch,
-        range_warmup=4 * EPOCH,
-        student_warmup=warmup * EPOCH,
-        student_lr=student_lr,
-        generator_lr=1e-3,
-        decay="steps",
-        milestones=tuple(epoch * EPOCH for epoch in milestones),
-        lr_warmup=0,
-        weight_decay=1e-4,
+        alone=warmup * EPOCH,
+        observe=4 * EPOCH,
+        lr=1e-3,
+        decay=Steps(epochs),
+    )
+    train = Train(
+        student_terms,
+        iterations=(400 - warmup) * EPOCH,
+        batch=batch,
+        lr=student_lr,
+        optimizer="sgd",
+        # Counted from the student's own first iteration, they fall where the generator's do.
+        decay=Steps(tuple(epoch - warmup * EPOCH for epoch in epochs)),
         momentum=0.9,
+        weight_decay=1e-4,
         clip=None,
     )
+    return images, (ReestimateNorms(batches=0), train)
 
 
 def test_gdfq_has_the_papers_numbers():
     for image, schedule in (
-        (SMALL, paper_schedule(200, 4, 1e-4, 100, 200, 300)),
-        (LARGE, paper_schedule(16, 50, 1e-6, 100, 200, 300)),
+        (SMALL, (200, 4, 1e-4, 100, 200, 300)),
+        (LARGE, (16, 50, 1e-6, 100, 200, 300)),
     ):
-        recipe = METHODS["gdfq"].recipe("paper", image)
-        assert recipe.generator_terms == weighted(
-            TeacherCrossEntropy(), 0.1 * BatchNormStatistics()
+        method = METHODS["gdfq"].resolved("paper", image)
+        assert (method.images, method.recovery) == as_published(
+            [TeacherCrossEntropy(), 0.1 * BatchNormStatistics()],
+            [StudentCrossEntropy(), KnowledgeDistillation(temperature=20)],
+            *schedule,
         )
-        assert recipe.student_terms == weighted(
-            StudentCrossEntropy(), KnowledgeDistillation(temperature=20)
-        )
-        assert recipe.schedule == schedule
-        assert (recipe.latent, recipe.ranges, recipe.gradient) == (100, "ema", "straight-through")
+        assert method.scheme == {}  # a moving average of ranges, straight-through
 
 
 @pytest.mark.parametrize(
@@ -160,40 +191,59 @@ def test_gdfq_has_the_papers_numbers():
     ],
 )
 def test_adadfq_has_the_papers_numbers(preset, image, schedule, band, balance, temperature):
-    recipe = METHODS["adadfq"].recipe(preset, image)
-    assert recipe.schedule == paper_schedule(*schedule)
-    assert recipe.generator_terms == weighted(
-        Band(*band), Balance(*balance), 1.0 * BatchNormStatistics()
+    method = METHODS["adadfq"].resolved(preset, image)
+    assert (method.images, method.recovery) == as_published(
+        [Band(*band), Balance(*balance), BatchNormStatistics()],
+        [DifferenceEntropy(temperature)],
+        *schedule,
     )
-    assert recipe.student_terms == weighted(DifferenceEntropy(temperature))
-    assert (recipe.latent, recipe.ranges, recipe.gradient) == (100, "ema", "straight-through")
+    assert method.scheme == {}
 
 
 @pytest.mark.parametrize("name", ["gdfq", "adadfq"])
 def test_a_quick_run_keeps_the_papers_losses(name):
-    quick, paper = (METHODS[name].recipe(preset, SMALL) for preset in ("quick", "paper"))
-    assert quick.generator_terms == paper.generator_terms
-    assert quick.student_terms == paper.student_terms
-    assert (quick.ranges, quick.gradient) == ("learned", "clipped")
+    quick, paper = (METHODS[name].resolved(preset, SMALL) for preset in ("quick", "paper"))
+    assert weighted(quick.images.terms) == weighted(paper.images.terms)
+    assert weighted(trained(quick).terms) == weighted(trained(paper).terms)
+    assert quick.scheme == {"ranges": "learned", "gradient": "clipped"}
 
 
-# ----------------------------------------------------------------------------- recipes
+# ----------------------------------------------------------------------------- presets
 
 
 def test_a_large_image_takes_the_imagenet_preset_where_there_is_one():
     adadfq = METHODS["adadfq"]
-    assert adadfq.recipe("quick", (3, 64, 64)).schedule == adadfq.presets["quick"].schedule
-    large = adadfq.presets["quick-imagenet"].schedule
-    assert adadfq.recipe("quick", (3, 65, 8)).schedule == large
-    assert adadfq.recipe("quick-imagenet", SMALL).schedule == large
-    assert adadfq.recipe("quick-imagenet", LARGE).schedule == large
+    small, large = (adadfq.with_numbers(adadfq.presets[n]) for n in ("quick", "quick-imagenet"))
+    assert small != large
+    assert adadfq.resolved("quick", (3, 64, 64)) == small
+    assert adadfq.resolved("quick", (3, 65, 8)) == large
+    assert adadfq.resolved("quick-imagenet", SMALL) == large
+    assert adadfq.resolved("quick-imagenet", LARGE) == large
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        (Preset(images={"colour": 1}), "Generator has no 'colour'"),
+        (Preset(recovery={"Train": {"speed": 1}}), "Train has no 'speed'"),
+        (Preset(recovery={"Trian": {"lr": 1}}), "gdfq has no recovery 'Trian'"),
+    ],
+)
+def test_numbers_of_parts_that_are_not_there_are_refused(preset, message):
+    with pytest.raises(MethodError, match=message):
+        METHODS["gdfq"].with_numbers(preset)
+
+
+def test_ranges_cannot_follow_images_longer_than_the_generator_learns_alone():
+    with pytest.raises(MethodError, match="ranges follow the images for 101 iterations"):
+        METHODS["gdfq"].with_numbers(Preset(images={"alone": 100, "observe": 101}))
 
 
 @pytest.mark.parametrize("image", [SMALL, LARGE])
 @pytest.mark.parametrize(("typed", "meant"), [("quik", "quick"), ("Paper", "paper"), ("", None)])
 def test_an_unknown_preset_names_the_nearest_and_all(typed, meant, image):
     with pytest.raises(MethodError) as e:
-        METHODS["adadfq"].recipe(typed, image)
+        METHODS["adadfq"].resolved(typed, image)
     assert e.value.what == f"method 'adadfq' has no preset {typed!r}"
     assert e.value.where == "--preset"
     assert all(preset in e.value.remedy for preset in METHODS["adadfq"].presets)
@@ -202,12 +252,22 @@ def test_an_unknown_preset_names_the_nearest_and_all(typed, meant, image):
 
 
 def test_taps_are_what_the_terms_read():
-    assert METHODS["gdfq"].recipe("quick", SMALL).taps == {"statistics", "student"}
-    assert METHODS["ris"].recipe("quick", SMALL).taps == {"statistics", "student", "activation"}
+    gdfq, ris, acq, adadfq = (
+        METHODS[name].resolved("quick", SMALL) for name in ("gdfq", "ris", "acq", "adadfq")
+    )
+    assert kinds(gdfq.teacher_taps) == {BatchNormInputs}
+    assert kinds(ris.teacher_taps) == {BatchNormInputs, LastMap}
+    assert kinds(acq.teacher_taps) == {BatchNormInputs, LastMap}
+    assert gdfq.student_taps == adadfq.student_taps == (Output(),)
+
+
+def kinds(taps):
+    assert len(set(taps)) == len(taps)
+    return {type(tap) for tap in taps}
 
 
 def test_only_some_generators_ask_the_student():
-    asks = {name: m.recipe("quick", SMALL).generator_asks_student for name, m in METHODS.items()}
+    asks = {name: m.resolved("quick", SMALL).images.student_taps for name, m in METHODS.items()}
     assert asks["adadfq"]
     assert asks["agm"]
     assert not asks["gdfq"]
@@ -216,7 +276,7 @@ def test_only_some_generators_ask_the_student():
 
 @pytest.mark.parametrize("name", ["gdfq", "adadfq"])
 def test_targets_are_labels(name):
-    targets = METHODS[name].recipe("quick", SMALL).targets
+    targets = METHODS[name].resolved("quick", SMALL).images.targets
     labels = targets.sample(8, 10, torch.Generator().manual_seed(0))
     assert labels.shape == (8,)
     assert labels.dtype == torch.int64

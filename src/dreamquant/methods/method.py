@@ -177,10 +177,14 @@ class Method:
         return replace(self, images=images, recovery=recovery)
 
     def _with_rest(self, rest: int) -> Method:
-        """What rounding each part has lost or gained of the whole goes to the training."""
+        """What rounding each part has lost or gained of the whole goes to the longest training."""
+        trainings = [part for part in self.recovery if isinstance(part, Train)]
+        if not trainings:
+            return self
+        longest = max(trainings, key=lambda part: part.iterations)
         recovery = tuple(
-            replace(part, iterations=max(part.iterations + rest, 0))
-            if isinstance(part, Train)
+            replace(longest, iterations=max(longest.iterations + rest, 0))
+            if part is longest
             else part
             for part in self.recovery
         )
