@@ -25,6 +25,7 @@ from dreamquant.results.manifest import (
     read_origin,
     read_scheme,
 )
+from dreamquant.terms.contract import weighted
 
 SPEC = InputSpec((3, 8, 6), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 2, ("cat", "dog"), 9)
 FOLDER = Path("folder")
@@ -85,14 +86,18 @@ def test_network():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_are_told_in_plain_values(name):
-    recipe = METHODS[name].recipe("quick", (3, 32, 32))
-    told = as_json(describe.describe_method(METHODS[name], "quick", recipe))
+    method = METHODS[name].resolved("quick", (3, 32, 32))
+    told = as_json(describe.describe_method(method, "quick"))
     assert (told["name"], told["preset"]) == (name, "quick")
     assert told["paper"]["title"]
-    assert told["schedule"] == as_json(asdict(recipe.schedule))
-    assert len(told["generator_terms"]) == len(recipe.generator_terms)
-    terms = told["generator_terms"] + told["student_terms"]
-    assert all(isinstance(term["weight"], float | int) and term["term"] for term in terms)
+    assert told["iterations"] == method.iterations
+    assert told["images"]["part"] == "Generator"
+    assert told["images"]["alone"] == method.images.alone
+    assert [part["part"] for part in told["recovery"]] == ["ReestimateNorms", "Train"]
+    assert told["recovery"][1]["lr"] == method.recovery[1].lr
+    for part, own in ((told["images"], method.images), (told["recovery"][1], method.recovery[1])):
+        names = [(term.weight, term.name) for term in weighted(own.terms)]
+        assert [(term["weight"], term["part"]) for term in part["terms"]] == names
 
 
 PROTOCOL = {
@@ -126,13 +131,6 @@ ENDS = {"placement": "layer-input", "first_last_bits": 8}
         (ENDS | {"weights_range": "full"}, ENDS | {"weights": SYMMETRIC}),
         ({"gradient": "clipped"}, {"gradient": "clipped"}),
         (
-            {"norms": "matched"},
-            {
-                "batch_norm": "float, the teacher's statistics, moved and stretched as rounding "
-                "moved and stretched their channels on synthetic images"
-            },
-        ),
-        (
             {"ranges": "learned"},
             {
                 "weights": "affine, per output channel, learned step size",
@@ -145,10 +143,22 @@ ENDS = {"placement": "layer-input", "first_last_bits": 8}
 )
 def test_protocol(options, changed):
     teacher = network()
-    told = describe.describe_protocol(
-        teacher, Scheme(Bits(4, 4), **options), seed=7, precision="32", accumulate=1
+    told = protocol(teacher, "quick", **options)
+    assert told == PROTOCOL | {"teacher_sha256": teacher.weights_sha256} | changed
+
+
+def protocol(teacher, preset, **options):
+    scheme, method = Scheme(Bits(4, 4), **options), METHODS["gdfq"].resolved(preset, SPEC.shape)
+    told = describe.describe_protocol(teacher, scheme, method, seed=7, precision="32", accumulate=1)
+    return as_json(told)
+
+
+def test_batch_norms_that_are_re_estimated_are_on_record():
+    told = protocol(network(), "quick-imagenet")
+    assert told["batch_norm"] == (
+        "float, the teacher's statistics, moved and stretched as rounding moved and stretched "
+        "their channels on synthetic images"
     )
-    assert as_json(told) == PROTOCOL | {"teacher_sha256": teacher.weights_sha256} | changed
 
 
 def test_machine():
@@ -174,18 +184,12 @@ def test_input_is_read_as_it_was(spec):
     "scheme",
     [
         Scheme(Bits(3, 5)),
-        Scheme(Bits(2, 8), "layer-input", 8, "learned", "clipped", "matched", 0.99),
+        Scheme(Bits(2, 8), "layer-input", 8, "learned", "clipped", 0.99),
         Scheme(Bits(4, 4), overrides=(("b*", Bits(8, 2)), ("a", Bits(2, 8)))),
     ],
 )
 def test_scheme_is_read_as_it_was(scheme):
     assert read_scheme(as_json({"scheme": asdict(scheme)}), FOLDER) == scheme
-
-
-def test_a_result_of_before_batch_norms_were_matched_is_read():
-    scheme = as_json(asdict(Scheme(Bits(3, 5))))
-    del scheme["norms"]
-    assert read_scheme({"scheme": scheme}, FOLDER) == Scheme(Bits(3, 5))
 
 
 def test_origin_and_checksum_are_read():

@@ -17,7 +17,7 @@ from dreamquant.report.read import Record, damage_named
 from dreamquant.report.wording import class_name, command, duration, files, protocol, signed, size
 
 _PAGE = Path(__file__).parent / "page"
-_PLAYERS = {"generator": "generator", "student": "student", "mixed": "student, on mixed images"}
+_PLAYERS = {"generator": "generator", "student": "student", "mixup": "student, on mixed images"}
 
 
 def environment() -> Environment:

@@ -21,7 +21,7 @@ from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.results.files import read_json
 from dreamquant.results.upgrade import SCHEMA, upgraded
-from dreamquant.terms.contract import Weighted
+from dreamquant.terms.contract import Term, Weighted, weighted
 
 MANIFEST = "manifest.json"
 # What a record of other fields, types or values ends in.
@@ -71,14 +71,19 @@ def describe_method(method: Method, preset: str) -> dict[str, Any]:
 
 def describe_part(part: Any) -> Any:
     """A part of a method as plain values: its name, its numbers, and the parts it is made of."""
-    if isinstance(part, Weighted):
-        return {"weight": part.weight, **describe_part(part.term)}
+    if isinstance(part, (Term, Weighted)):
+        (term,) = weighted([part])
+        return {"weight": term.weight, **_numbers(term.term)}
     if is_dataclass(part) and not isinstance(part, type):
-        values = {each.name: describe_part(getattr(part, each.name)) for each in fields(part)}
-        return {"part": type(part).__name__, **values}
+        return _numbers(part)
     if isinstance(part, (list, tuple)):
         return [describe_part(each) for each in part]
     return part
+
+
+def _numbers(part: Any) -> dict[str, Any]:
+    values = {each.name: describe_part(getattr(part, each.name)) for each in fields(part)}
+    return {"part": type(part).__name__, **values}
 
 
 def describe_protocol(

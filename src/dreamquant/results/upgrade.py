@@ -32,6 +32,7 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "request": _request(manifest, scheme, protocol, norms),
         "phases": _phases(schedule, manifest["timings"]["training_seconds"]),
         "ranges_set_at": schedule["student_warmup"],
+        "history": _history(manifest["history"]),
         "diversity": manifest.get("diversity"),
         "prepared": [],
         "configuration": manifest.get("configuration", {}),
@@ -63,6 +64,7 @@ def _method(method: Mapping[str, Any]) -> dict[str, Any]:
         "alone": schedule["student_warmup"],
         "observe": schedule["range_warmup"],
         "lr": schedule.get("generator_lr"),
+        "decay": _decay(schedule, after=0),
     }
     train = {
         "part": "Train",
@@ -71,7 +73,9 @@ def _method(method: Mapping[str, Any]) -> dict[str, Any]:
         "batch": schedule["batch"],
         "lr": schedule["student_lr"],
         "optimizer": schedule.get("student_optimizer", "sgd"),
-        "decay": schedule.get("decay"),
+        "decay": _decay(schedule, after=schedule["student_warmup"]),
+        "momentum": schedule.get("momentum"),
+        "weight_decay": schedule.get("weight_decay"),
         "clip": schedule.get("clip"),
         "views": [method["mixup"]] if method.get("mixup") else [],
     }
@@ -86,6 +90,13 @@ def _method(method: Mapping[str, Any]) -> dict[str, Any]:
         "prepare": [],
         "scheme": {},
     }
+
+
+def _decay(schedule: Mapping[str, Any], *, after: int) -> dict[str, Any]:
+    """Of a rate whose steps are counted from ``after`` iterations."""
+    if schedule.get("decay") == "cosine":
+        return {"part": "Cosine", "rise": schedule["lr_warmup"] if after else 0}
+    return {"part": "Steps", "at": [step - after for step in schedule.get("milestones", [])]}
 
 
 def _term(term: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +143,15 @@ def _request(
         # The method is on record even where it has no name to be asked for by.
         if name == "method" or not (value is None or value is False or value == [])
     }
+
+
+def _history(history: Mapping[str, Any]) -> dict[str, Any]:
+    """Losses on mixed images are named after the view that mixes them."""
+    losses = [
+        {name.replace("mixed/", "mixup/"): value for name, value in entry.items()}
+        for entry in history["losses"]
+    ]
+    return {**history, "losses": losses}
 
 
 def _phases(schedule: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
