@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from dreamquant.cli import main as cli
 from dreamquant.networks import demo
-from dreamquant.training.loop import Training
+from dreamquant.synthesis.generator import Stream
 
 NETWORK = f"{demo.NETWORK}:digits"
 WEIGHTS = ("--weights", str(demo.WEIGHTS))
@@ -100,13 +100,13 @@ def unfinished(tmp_path_factory) -> Path:
     """The folder of a run that was stopped."""
     folder = tmp_path_factory.mktemp("unfinished") / "out"
     with pytest.MonkeyPatch.context() as patched:
-        step = Training._update
+        usual = Stream.update
 
-        def update(training: Training) -> None:
+        def update(images: Stream) -> None:
             os.kill(os.getpid(), signal.SIGINT)
-            step(training)
+            usual(images)
 
-        patched.setattr(Training, "_update", update)
+        patched.setattr(Stream, "update", update)
         stop("quantize", *DIGITS, *SHORT, "--out", str(folder))
     return folder
 
@@ -150,21 +150,25 @@ def listing(folder: Path) -> dict[Path, bytes]:
         ),
         (
             ["--bits", "w1a4"],
-            "error: 1 bits cannot be had\n"
+            "error: 1 bit is not supported\n"
             "  where:  --bits w1a4\n"
             "  remedy: choose 2 to 8 bits for weights and for activations\n",
         ),
         (
             ["--first-last", "9"],
-            "error: 9 bits cannot be had\n  where:  --first-last\n  remedy: choose 2 to 8 bits\n",
+            "error: 9 bits are not supported\n"
+            "  where:  --first-last\n"
+            "  remedy: choose 2 to 8 bits\n",
         ),
         (
             ["--override", "3.*"],
-            "error: '3.*' names no bits\n  where:  --override\n  remedy: write PATTERN=w8a8\n",
+            "error: '3.*' does not name bits\n  where:  --override\n  remedy: write PATTERN=w8a8\n",
         ),
         (
             ["--budget", "soon"],
-            "error: 'soon' is no duration\n  where:  --budget\n  remedy: write 90s, 5min or 1.5h\n",
+            "error: 'soon' is not a duration\n"
+            "  where:  --budget\n"
+            "  remedy: write 90s, 5min or 1.5h\n",
         ),
         (
             ["--budget", "0min"],
@@ -178,15 +182,15 @@ def listing(folder: Path) -> dict[Path, bytes]:
         ),
         (
             ["--iterations", "0"],
-            "error: 0 iterations are none\n  where:  --iterations\n  remedy: give 1 or more\n",
+            "error: 0 iterations are too few\n  where:  --iterations\n  remedy: give 1 or more\n",
         ),
         (
             ["--iterations", "-3"],
-            "error: -3 iterations are none\n  where:  --iterations\n  remedy: give 1 or more\n",
+            "error: -3 iterations are too few\n  where:  --iterations\n  remedy: give 1 or more\n",
         ),
         (
             ["--seed", "-1"],
-            "error: -1 is no seed\n"
+            "error: -1 is not a seed\n"
             "  where:  --seed\n"
             "  remedy: give a number from 0 to 4294967295\n",
         ),
@@ -257,10 +261,10 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
         ),
         (
             ["BAD/networks.py:plain", *INPUT],
-            "error: method 'adadfq' needs batch-norm statistics and BAD/networks.py:plain has "
-            "none\n"
+            "error: the method reads batch-norm statistics, and it has none\n"
             "  where:  --method\n"
-            "  remedy: choose a method that needs none, or a network trained with batch norm\n",
+            "  remedy: choose a method that reads none: `dreamquant methods NAME` says what it "
+            "reads\n",
         ),
         (
             [NETWORK, *WEIGHTS],
@@ -481,7 +485,7 @@ def test_the_demo_replaces_nothing_but_a_demo(refused, tmp_path, finished):
     [
         ([*SHORT, "--seed", "1"], "seed = 0, this run has 1"),
         ([*SHORT, "--method", "gdfq"], "method = 'adadfq', this run has 'gdfq'"),
-        ([*SHORT, "--bits", "w3a4"], "scheme.bits.weight = 4, this run has 3"),
+        ([*SHORT, "--bits", "w3a4"], "bits = 'w4a4', this run has 'w3a4'"),
         (["--device", "cpu", "--iterations", "5"], "iterations = 4, this run has 5"),
         ([*SHORT, *DATA], "data = None, this run has 'DEMO/held_out.npz'"),
     ],

@@ -31,7 +31,7 @@ from dreamquant.networks.checkpoints import load_weights
 from dreamquant.networks.zoo import Found
 from dreamquant.results import result
 from dreamquant.results.result import open_result
-from dreamquant.training.loop import Training
+from dreamquant.synthesis.generator import Stream
 
 NETWORK = f"{demo.NETWORK}:digits"
 INPUT = ("--input", "1x8x8", "--mean", "0.3054", "--std", "0.3758")
@@ -106,14 +106,14 @@ def brief_demo(monkeypatch, data):
 
 def interrupt_at(monkeypatch, iteration: int, number: int = signal.SIGINT) -> None:
     """Send this process a signal in the middle of an iteration."""
-    step = Training._update
+    usual = Stream.update
 
-    def update(training: Training) -> None:
-        if training.iteration == iteration:
+    def update(images: Stream) -> None:
+        if images.done == iteration:
             os.kill(os.getpid(), number)
-        step(training)
+        usual(images)
 
-    monkeypatch.setattr(Training, "_update", update)
+    monkeypatch.setattr(Stream, "update", update)
 
 
 # ---------------------------------------------------------------------------- distill
@@ -244,8 +244,8 @@ def test_what_quantize_prints_fits_the_terminal(saved, capsys, monkeypatch, widt
 
 def test_progress_goes_to_standard_error(run, tmp_path, data):
     written = run("quantize", *DIGITS, *SHORT, *data, "-v", "--out", str(tmp_path / "out"))
-    assert "student learns from iteration 1 of 4\n" in written.err
-    assert "after 3 of 4 iterations\n" in written.err
+    assert "student learns: 3 steps\n" in written.err
+    assert "after 3 iterations\n" in written.err
     assert "iterations\n" not in written.out
     assert written.out.startswith(f"{NETWORK}\nat w3a3 by adadfq, preset quick")
 
@@ -379,7 +379,8 @@ def test_elsewhere_than_on_a_terminal_each_phase_is_one_line(run, tmp_path):
     assert written.err == ""
     written = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "other"))
     assert written.err.splitlines() == [
-        "student learns from iteration 1 of 4",
+        "generator warms up: 1 step",
+        "student learns: 3 steps",
         "measuring",
         "saving",
     ]
@@ -401,7 +402,7 @@ def test_every_method_has_its_page(run, monkeypatch, name, width):
     for add_on in (method, *method.add_ons):
         assert add_on.paper.venue in " ".join(text.split())
     assert all(preset in text for preset in method.presets)
-    assert "Schedule(" not in text
+    assert "Preset(" not in text
     assert "<" not in text
 
 
@@ -413,19 +414,37 @@ def cli_method(name: str):
 
 def test_a_page_reads_like_the_paper(run):
     lines = [line.rstrip() for line in run("methods", "gdfq").out.splitlines()]
-    start = lines.index("The generator minimises")
-    assert lines[start : start + 10] == [
-        "The generator minimises",
+    start = lines.index("Images: Generator")
+    assert lines[start + 2 : start + 9] == [
+        "minimises",
         "    1 × TeacherCrossEntropy",
         "        CE(z_p(x), y)",
         "  + 0.1 × BatchNormStatistics",
         "        1/L Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]",
-        "",
-        "The student minimises",
+        "targets  OneHot(copies=1)",
+        "latent   100",
+    ]
+    start = lines.index("Recovery, part 2: Train")
+    assert lines[start + 3 : start + 8] == [
+        "minimises",
         "    1 × StudentCrossEntropy",
         "        CE(z_q(x), y)",
         "  + 1 × KnowledgeDistillation(temperature=20)",
+        "        T² KL(softmax(z_p/T) || softmax(z_q/T))",
     ]
+
+
+def test_a_page_says_what_is_read_of_both_networks(run):
+    lines = [" ".join(line.split()) for line in run("methods", "acq").out.splitlines()]
+    assert "reads of the teacher BatchNormInputs(per_image=False), LastMap" in lines
+    assert "reads of the student Output" in lines
+
+
+def test_a_page_leaves_out_what_is_absent(run):
+    text = run("methods", "gdfq").out
+    assert "None" not in text
+    assert "\ncondition " not in text
+    assert "\ncondition " in run("methods", "acq").out
 
 
 # ------------------------------------------------------------------------------- demo
@@ -444,7 +463,9 @@ def test_a_stopped_demo_goes_on_by_the_same_command(run, brief_demo, tmp_path, m
         interrupt_at(patched, 2)
         stopped = run("demo", "--out", out, code=130)
     assert stopped.err.endswith(f"go on with: {shlex.join(['dreamquant', 'demo', '--out', out])}\n")
-    assert "student learns from iteration 4 of 4" in run("demo", "--out", out).err
+    went_on = run("demo", "--out", out).err
+    assert "student learns: 3 steps" in went_on
+    assert "generator warms up" not in went_on
 
 
 # --------------------------------------------------------------------------- stopping
@@ -476,7 +497,7 @@ def test_a_run_stopped_within_an_iteration_is_resumed_to_the_same_bytes(
 def test_a_run_stopped_while_measuring_is_resumed_too(run, saved, tmp_path, monkeypatch, data):
     arguments = ("quantize", *DIGITS, *SHORT, *data, "--out", str(tmp_path / "out"))
     with monkeypatch.context() as patched:
-        patched.setattr("dreamquant.jobs.measurements.Measuring.finish", interrupted)
+        patched.setattr("dreamquant.jobs.measurements.Measurements.finish", interrupted)
         assert "the run is saved" in run(*arguments, code=130).err
     run(*arguments, "--resume")
     whole = (saved / "result" / "student.safetensors").read_bytes()
@@ -503,7 +524,7 @@ def test_ctrl_c_in_a_real_process(run, tmp_path, data):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert "from iteration 1 of 12" in process.stderr.readline()
+    assert "generator warms up: 1 step" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     printed, said = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -532,7 +553,7 @@ def test_a_real_network_takes_half_a_gigabyte_beside_torch_and_starts_soon(tmp_p
     few = tmp_path / "few.npz"
     with np.load(real_data / "cifar10" / "test_lossless.npz") as images:
         np.savez(few, images=images["images"][:100], labels=images["labels"][:100])
-    networks = Path(__file__).resolve().parents[1] / "benchmarks" / "networks.py"
+    networks = Path(__file__).resolve().parents[2] / "benchmarks" / "networks.py"
     command = [
         *("quantize", f"{networks}:cifar10_resnet20"),
         *("--weights", str(real_data / "weights" / "cifar10_resnet20.safetensors")),
@@ -555,7 +576,7 @@ def test_a_real_network_takes_half_a_gigabyte_beside_torch_and_starts_soon(tmp_p
         text=True,
         env=environment,
     )
-    assert "after 1 of 4 iterations" in process.stderr.readline()
+    assert "generator warms up: 1 step" in process.stderr.readline()
     spent = psutil.Process(process.pid).cpu_times()
     printed, said = process.communicate(timeout=300)
     assert process.returncode == 0, said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -47,12 +48,13 @@ def method_page(method: Method) -> None:
     for add_on in method.add_ons:
         _print_paper(add_on.summary, add_on.paper)
     joined = method.with_numbers(Preset()).joined()
+    _print_taps(joined)
     if joined.images is None:
         print_text("Images: none\n", "bold")
     else:
-        _print_part("Images come from", joined.images)
+        _print_part("Images:", joined.images)
     for place, part in enumerate(joined.recovery, 1):
-        _print_part(f"Recovery {place}:", part)
+        _print_part(f"Recovery, part {place}:", part)
     _print_symbols(joined)
     _print_presets(method.presets)
 
@@ -69,19 +71,26 @@ def _print_paper(summary: str, paper: Paper) -> None:
     print_text()
 
 
-def _print_part(title: str, part: Any) -> None:
-    print_text(f"{title} {type(part).__name__}", "bold")
-    terms = getattr(part, "terms", ())
-    if terms:
-        print_text("  minimises")
-        _print_terms(terms)
+def _print_taps(method: Method) -> None:
     print_pairs(
         {
-            field.name: call(getattr(part, field.name))
-            for field in fields(part)
-            if field.name != "terms"
+            "reads of the teacher": call(method.teacher_taps or "its output"),
+            "reads of the student": call(method.student_taps or "nothing"),
         }
     )
+    print_text()
+
+
+def _print_part(title: str, part: Any) -> None:
+    print_text(f"{title} {type(part).__name__}", "bold")
+    print_text((inspect.getdoc(type(part)) or "").partition("\n")[0])
+    terms = getattr(part, "terms", ())
+    if terms:
+        print_text("minimises")
+        _print_terms(terms)
+    numbers = {each.name: getattr(part, each.name) for each in fields(part) if each.name != "terms"}
+    # What is absent has nothing to say; a number that is 0 has.
+    print_pairs({name: call(value) for name, value in numbers.items() if value not in (None, ())})
     print_text()
 
 
@@ -107,7 +116,7 @@ def call(part: Any) -> str:
     if isinstance(part, Weighted):
         return f"{part.weight:g} × {call(part.term)}"
     if isinstance(part, (list, tuple)):
-        return ", ".join(call(each) for each in part) or "–"
+        return ", ".join(call(each) for each in part) or "never"
     if not is_dataclass(part):
         return str(part)
     values = {field.name: getattr(part, field.name) for field in fields(part)}
@@ -124,5 +133,12 @@ def _changes(preset: Preset) -> Iterable[str]:
     groups = {"images": preset.images, **preset.recovery, "scheme": preset.scheme}
     for name, numbers in groups.items():
         if numbers:
-            shown = ", ".join(f"{key} {call(value)}" for key, value in numbers.items())
+            shown = ", ".join(f"{key} {_number(value)}" for key, value in numbers.items())
             yield f"{name}: {shown}"
+
+
+def _number(value: Any) -> str:
+    """A changed number; a list of terms reads as their sum."""
+    if isinstance(value, (list, tuple)):
+        return " + ".join(call(each) for each in value)
+    return call(value)

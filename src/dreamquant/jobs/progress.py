@@ -99,7 +99,8 @@ class ProgressDisplay:
 
     def _enter_phase(self, phase: Phase) -> None:
         self.phase = phase.name
-        self.images, self.started = phase.images, time.monotonic()
+        # Images of the step that is just over took their time before.
+        self.images, self.started = 0, time.monotonic()
         self.bar.reset(self.task, total=phase.total, description=phase.name)
         if not self.console.is_terminal:
             self.say(f"{phase.name}: {phase.total} {'step' if phase.total == 1 else 'steps'}")

@@ -161,9 +161,14 @@ class RunRequest:
         return {
             each.name: _plain(getattr(self, each.name))
             for each in fields(self)
-            if each.name in _ALWAYS
-            or (each.name not in _SAYS_NOTHING and getattr(self, each.name) != each.default)
+            if self._says_something(each.name, each.default)
         }
+
+    def _says_something(self, name: str, default: Any) -> bool:
+        value = getattr(self, name)
+        if name in _ALWAYS:
+            return value is not None
+        return name not in _SAYS_NOTHING and value != default
 
     def configuration(self, device: str) -> dict[str, Any]:
         """What a run that goes on has to share with the one that was stopped.

@@ -200,7 +200,7 @@ class BatchNormInputs(Tap[Statistics]):
         raise NetworkError(
             f"the method reads batch-norm statistics, and {lack}",
             where="--method",
-            remedy="choose a method that reads none: `dreamquant methods` says what each one reads",
+            remedy="choose a method that reads none: `dreamquant methods NAME` says what it reads",
         )
 
     @contextmanager
@@ -339,7 +339,7 @@ class Outputs(Tap[tuple[Tensor, ...]]):
                 f"the method reads the outputs of modules named {self.pattern!r}, and the network "
                 "runs none",
                 where="--method",
-                remedy="choose another method: `dreamquant methods` says what each one reads",
+                remedy="choose another method: `dreamquant methods NAME` says what it reads",
             )
 
     @contextmanager
