@@ -15,7 +15,7 @@ def good(record):
     for who, top1 in (("teacher", 99.0), ("ranges_only", 60.0), ("student", 98.5)):
         manifest["accuracy"][who] |= {"top1": top1, "ci95": [top1 - 0.2, top1 + 0.2]}
     manifest["agreement"] = {"percent": 97.0, "on": "9000 images given", "ci95": [96.0, 98.0]}
-    manifest["method"]["schedule"] |= {"iterations": 600, "student_warmup": 120}
+    manifest["method"]["recovery"][-1]["iterations"] = 480
     manifest["diversity"]["label_entropy"] = 0.97
     manifest["coverage"]["float_multiplications"] = 0
     for layer in manifest["coverage"]["layers"]:
@@ -58,7 +58,7 @@ def damage(record, *path_and_value):
             "worse than rounding alone, by 5.0 points",
         ),
         (
-            ("manifest", "method", "schedule", "iterations", 200),
+            ("manifest", "method", "recovery", -1, "iterations", 80),
             "warning",
             "learned for only 80 batches",
         ),

@@ -32,7 +32,10 @@ def test_classes_have_names_that_are_no_figures(record):
 def test_the_protocol_is_in_whole_sentences(record):
     found = wording.protocol(record.manifest)
     assert found["Bits"] == "Weights have 3 bits (8 levels), activations 3 bits (8 levels)."
-    assert found["Learned from"].startswith("12 batches of 16 synthetic images by method adadfq")
+    assert found["How"] == (
+        "Method adadfq, preset quick: generator warms up, 1 step; student learns, 11 steps. Not "
+        "one real image was used. Trained in float32, seed 0."
+    )
     assert found["Measured on"].startswith("60 images given (labelled.npz)")
     assert all(text.endswith(".") for text in found.values())
 
@@ -70,35 +73,23 @@ def named(record):
         "weights": "/some where/w.pt",
         "input_source": "options",
     }
-    manifest["protocol"]["overrides"] = {"layer1.*": "w8a8"}
-    manifest["scheme"] |= {"first_last_bits": 8, "joins": 7, "norms": "matched"}
-    manifest["configuration"]["compiled"] = True
+    manifest["request"] |= {"first_last": 8, "elementwise": 7, "batch_norm": "re-estimated"}
+    manifest["request"] |= {"override": ["layer1.*=w8a8"], "compile": True}
     return manifest
 
 
 def test_the_command_can_be_pasted_into_a_shell(named):
-    *words, last = shlex.split(wording.command(named).replace("\\\n", " "))
+    words = shlex.split(wording.command(named).replace("\\\n", " "))
     assert words[:3] == ["dreamquant", "quantize", "/some where/net.py:build"]
-    assert last == "--compile"
+    words.remove("--compile")
     options = dict(zip(words[3::2], words[4::2], strict=True))
     assert options["--weights"] == "/some where/w.pt"
     assert options["--input"] == "3x8x8"
     assert options["--mean"] == "0.5,0.5,0.5"
     assert options["--override"] == "layer1.*=w8a8"
-    assert (options["--first-last"], options["--joins"]) == ("8", "7")
-    assert options["--norms"] == "matched"
-    assert options["--weights-range"] == "safe"
+    assert (options["--first-last"], options["--elementwise"]) == ("8", "7")
+    assert options["--batch-norm"] == "re-estimated"
     assert (options["--bits"], options["--iterations"]) == ("w3a3", "12")
-
-
-def test_a_result_of_before_batch_norms_were_matched_kept_them(named):
-    del named["scheme"]["norms"]
-    assert "--norms kept" in wording.command(named)
-
-
-def test_a_result_of_before_there_was_a_safe_range_had_the_full_one(named):
-    del named["scheme"]["weights_range"]
-    assert "--weights-range full" in wording.command(named)
 
 
 def test_the_command_has_only_options_that_exist(named, capsys):
@@ -112,8 +103,10 @@ def test_the_command_has_only_options_that_exist(named, capsys):
 
 
 def test_a_distillation_that_inherited_does_so_again(named):
-    named |= {"scheme": None, "teacher": named["network"]}
-    named["request"]["inherit"] = True
+    request = {"command": "distill", "method": "adadfq", "inherit": True, "compile": True}
+    named |= {"scheme": None, "teacher": named["network"], "request": request}
     words = shlex.split(wording.command(named).replace("\\\n", " "))
     assert words[:2] == ["dreamquant", "distill"]
-    assert words[-2:] == ["--inherit", "--compile"]
+    assert "--inherit" in words
+    assert "--compile" in words
+    assert words[words.index("--student") + 1] == "/some where/net.py:build"

@@ -56,7 +56,7 @@ def test_a_report_where_nothing_can_be_written(folder, tmp_path):
 
 def test_the_analysis_changes_nothing_of_the_student(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "dreamquant.jobs.measurements.Measuring.analyse", lambda *_: {"answers": None}
+        "dreamquant.jobs.measurements.Measurements.analyse", lambda *_: {"answers": None}
     )
     quantize(tmp_path / "out", bits="w3a3", data=folder.parent / "labelled.npz")
     for name in ("student.safetensors", "samples.png"):
