@@ -110,10 +110,10 @@ def test_joins_need_quantized_layer_inputs():
     assert str(refused.value) == (
         "what sums, concatenations and poolings read is stored between layers whose inputs are "
         "quantized\n"
-        "  where:  --joins\n"
+        "  where:  --elementwise\n"
         "  remedy: add --placement layer-input"
     )
-    with pytest.raises(SchemeError, match="9 bits cannot be had"):
+    with pytest.raises(SchemeError, match="9 bits are not supported"):
         Scheme(Bits(4, 4), "layer-input", joins=9)
 
 

@@ -211,7 +211,7 @@ def _reasons(data: bytes, description: Description, threads: int) -> tuple[str, 
     elif in_float:
         reasons.append(
             f"{in_float} of {integer + in_float} convolutions run in float: the manifest says why; "
-            "--placement layer-input --joins 8 lets all of them run on integers"
+            "--placement layer-input --elementwise 8 lets all of them run on integers"
         )
     if not _has_integer_dot_products():
         reasons.append("this processor has no integer dot products (VNNI)")

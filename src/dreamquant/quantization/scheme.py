@@ -113,12 +113,12 @@ class Scheme:
                     remedy=f"choose {' or '.join(choices)}",
                 )
         _require_bits(self.first_last_bits, "--first-last")
-        _require_bits(self.joins, "--joins")
+        _require_bits(self.joins, "--elementwise")
         if self.joins is not None and self.placement != "layer-input":
             raise SchemeError(
                 "what sums, concatenations and poolings read is stored between layers whose "
                 "inputs are quantized",
-                where="--joins",
+                where="--elementwise",
                 remedy="add --placement layer-input",
             )
 

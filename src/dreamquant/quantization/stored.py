@@ -254,6 +254,6 @@ class StoredTensors(_Reads):
     def _miscounted(self) -> NetworkError:
         return NetworkError(
             f"a forward pass read another number of tensors than the {len(self.reads)} surveyed",
-            where="--joins",
-            remedy="leave --joins out for networks whose forward pass varies",
+            where="--elementwise",
+            remedy="leave --elementwise out for networks whose forward pass varies",
         )

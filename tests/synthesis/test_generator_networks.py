@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dreamquant.synthesis.generators import (
+from dreamquant.synthesis.generator_networks import (
     ConditionalBatchNorm,
     ImageNetGenerator,
     SmallGenerator,
