@@ -50,8 +50,9 @@ def flag(group: Group, meaning: str, *names: str) -> Parameter:
 Network = Annotated[
     str,
     Parameter(
-        help="torchvision:NAME, timm:NAME, pytorchcv:NAME, or path/to/file.py:FACTORY of your own, "
-        "a function that returns the network."
+        help="torchvision:NAME, timm:NAME, pytorchcv:NAME, path/to/file.onnx, or "
+        "path/to/file.py:FACTORY of your own, a function that returns the network; "
+        "file.py:Net(width=0.5) calls it with literal arguments."
     ),
 ]
 Target = Annotated[
@@ -68,7 +69,12 @@ Student = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    value(_NETWORK, "FILE", "Its weights, safetensors or torch, where not the pretrained ones."),
+    value(
+        _NETWORK,
+        "FILE",
+        "Its weights, safetensors or torch, where not the pretrained ones; FILE#ema for one of "
+        "several state dicts in the file.",
+    ),
 ]
 TeachersWeights = Annotated[
     Path | None,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dreamquant.errors import DreamQuantError, NetworkError, WeightsError
 from dreamquant.networks.checkpoints import Loaded, load_weights
 from dreamquant.networks.copying import own_copy
+from dreamquant.networks.expected import unknown_input, with_options
 from dreamquant.networks.fit import fit
 from dreamquant.networks.forms import plain_form, require_python
 from dreamquant.networks.origins import find, find_again
@@ -23,8 +23,6 @@ from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.taps import entering
 from dreamquant.networks.weights import require_finite, state_sha256
 from dreamquant.networks.zoo import Found, one_line
-
-_OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,9 @@ def load_network(
     """The network of that name.
 
     Args:
-        name: ``torchvision:NAME``, ``timm:NAME``, ``pytorchcv:NAME`` or ``FILE.py:FACTORY``,
-            whose factory is called, with literal arguments where given: ``FILE.py:Net(width=2)``.
+        name: ``torchvision:NAME``, ``timm:NAME``, ``pytorchcv:NAME``, ``FILE.onnx`` or
+            ``FILE.py:FACTORY``, whose factory is called, with literal arguments where given:
+            ``FILE.py:Net(width=2)``.
             What the file defines as INPUT or SIZE, MEAN, STD and CLASSES is taken from there.
         weights: a file to load; ``None`` for a zoo's pretrained weights or the factory's own.
         shape: of one input, such as channels, height, width; ``None`` for what the zoo or the
@@ -82,8 +81,10 @@ def load_network(
             number of classes, or its input is not fully known.
         WeightsError: the weights are unreadable, of another network, or not finite.
     """
-    found, source_sha256 = find(name, pretrained=weights is None, num_classes=num_classes)
-    found = _with_options(found, {"shape": shape, "mean": mean, "std": std})
+    found, source_sha256 = find(
+        name, pretrained=weights is None, num_classes=num_classes, shape=shape
+    )
+    found = with_options(found, {"shape": shape, "mean": mean, "std": std})
     module, notes = plain_form(found.module, name)
     loaded = Loaded((), ())
     if weights is not None:
@@ -91,7 +92,7 @@ def load_network(
         require_finite(module, str(weights))
     notes = (*found.notes, *notes, *loaded.notes, *bake(module))
     if found.shape is None or found.mean is None or found.std is None:
-        raise _unknown_input(found, name)
+        raise unknown_input(found, name)
     with _running(found.shape, name):
         _require_idle(module, loaded.absent, found.shape)
         notes += fit(module, found.shape)
@@ -196,23 +197,8 @@ def build_module(
         NetworkError: the network cannot be found, built or run, or the factory's file is not the
             one the result was made with; then no code of it has run.
     """
-    found = find_again(name, spec.num_classes, source_sha256, pretrained=pretrained)
+    found = find_again(name, spec, source_sha256, pretrained=pretrained)
     return _ready(found.module, name, spec.shape)[0]
-
-
-def _with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> Found:
-    given: dict[str, Any] = {
-        field: tuple(value) for field, value in options.items() if value is not None
-    }
-    if not given:
-        return found
-    names = ", ".join(_OPTIONS[field] for field in given)
-    complete = len(given) == len(options) or not found.source
-    source = "options" if complete else f"{found.source}; {names} from options"
-    # A short side to scale to belongs to the size it was chosen for.
-    same_size = given.get("shape", found.shape) == found.shape
-    resize = found.resize if same_size else None
-    return replace(found, source=source, resize=resize, **given)
 
 
 def _input_spec(module: nn.Module, found: Found, name: str, num_classes: int | None) -> InputSpec:
@@ -229,16 +215,6 @@ def _input_spec(module: nn.Module, found: Found, name: str, num_classes: int | N
         num_classes=measured,
         class_names=found.class_names if len(found.class_names) == measured else (),
         resize=found.resize,
-    )
-
-
-def _unknown_input(found: Found, name: str) -> NetworkError:
-    missing = [option for field, option in _OPTIONS.items() if getattr(found, field) is None]
-    remedy = f"give {', '.join(missing)}: what the network was trained with"
-    return NetworkError(
-        f"nothing tells the input of {name}: {', '.join(missing)} missing",
-        where=name,
-        remedy=f"{remedy} ({found.hint})" if found.hint else remedy,
     )
 
 

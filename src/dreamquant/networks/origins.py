@@ -14,19 +14,28 @@ from torch import nn
 from dreamquant.errors import NetworkError
 from dreamquant.networks.beside import beside
 from dreamquant.networks.forms import exported_program
+from dreamquant.networks.onnx_file import names_onnx_file, network_in, read_onnx
+from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.user_file import UserFile, names_user_file, read_user_file
 from dreamquant.networks.zoo import ZOOS, Found
 
-FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY"))
+FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY", "FILE.onnx"))
 
 
-def find(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Found, str | None]:
+def find(
+    name: str,
+    *,
+    pretrained: bool,
+    num_classes: int | None,
+    shape: tuple[int, ...] | None = None,
+) -> tuple[Found, str | None]:
     """The network of that name as its origin builds it, and the SHA-256 of its file.
 
     Args:
         name: see :func:`dreamquant.networks.load.load_network`.
         pretrained: with the weights of the zoo; a factory's are always its own.
         num_classes: width of the logits, for a zoo's network; a factory knows its own.
+        shape: of one input, for an ONNX file that takes several.
 
     Raises:
         NetworkError: it cannot be found or built.
@@ -40,13 +49,14 @@ def find(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Found
                 remedy="give FILE.py:FACTORY, whose factory returns the zoo's network with it",
             )
         return ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes), None
+    if names_onnx_file(name):
+        file = read_onnx(name)
+        return network_in(file, shape), file.sha256
     factory = _read_factory(name)
     return _found_in(factory), factory.sha256
 
 
-def find_again(
-    name: str, num_classes: int, source_sha256: str | None, *, pretrained: bool
-) -> Found:
+def find_again(name: str, spec: InputSpec, source_sha256: str | None, *, pretrained: bool) -> Found:
     """The same network later.
 
     Raises:
@@ -54,15 +64,16 @@ def find_again(
             code of it has run.
     """
     if name.partition(":")[0] not in ZOOS:
-        _require_same_file(_read_factory(name), source_sha256)
-    return find(name, pretrained=pretrained, num_classes=num_classes)[0]
+        _require_same_file(name, source_sha256)
+    return find(name, pretrained=pretrained, num_classes=spec.num_classes, shape=spec.shape)[0]
 
 
-def _require_same_file(factory: UserFile, source_sha256: str | None) -> None:
-    if factory.sha256 != source_sha256:
+def _require_same_file(name: str, source_sha256: str | None) -> None:
+    file = read_onnx(name) if names_onnx_file(name) else _read_factory(name)
+    if file.sha256 != source_sha256:
         raise NetworkError(
-            f"{factory.path.name} is not the file this network was built from",
-            where=f"{factory.path}, sha256 {factory.sha256}",
+            f"{file.path.name} is not the file this network was built from",
+            where=f"{file.path}, sha256 {file.sha256}",
             remedy=f"restore the file as it was, sha256 {source_sha256 or 'not recorded'}",
         )
 

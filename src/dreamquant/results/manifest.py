@@ -37,9 +37,11 @@ _VERSIONED = ("dreamquant", "torch", "numpy", "safetensors", "accelerate")
 def describe_network(network: Network) -> dict[str, Any]:
     """Which teacher, with what input; files by their whole path, to be found from any folder."""
     file, _, factory = network.name.rpartition(":")
-    in_file = network.source_sha256 is not None
+    in_file, name = network.source_sha256 is not None, network.name
+    if in_file:
+        name = f"{Path(file).resolve()}:{factory}" if file else str(Path(name).resolve())
     return {
-        "name": f"{Path(file).resolve()}:{factory}" if in_file else network.name,
+        "name": name,
         "weights": network.weights and str(Path(network.weights).resolve()),
         "weights_sha256": network.weights_sha256,
         "source_sha256": network.source_sha256,

@@ -18,6 +18,7 @@ from dreamquant.evaluation.metrics import Evaluation, evaluate
 from dreamquant.networks.checkpoints import load_weights
 from dreamquant.networks.endings import as_given
 from dreamquant.networks.load import build_module, ready_copy
+from dreamquant.networks.onnx_file import names_onnx_file
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.weights import state_sha256
 from dreamquant.networks.zoo import one_line
@@ -309,7 +310,7 @@ def _read_student(
 
 def _names_origin(name: str) -> bool:
     """Whether a network can be built by its name; one given in memory has only its class's."""
-    return ":" in name
+    return ":" in name or names_onnx_file(name)
 
 
 def _rebuild(origin: Origin, spec: InputSpec, folder: Path) -> nn.Module:

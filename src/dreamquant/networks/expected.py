@@ -1,0 +1,38 @@
+"""What a network expects of its input, from its origin and from options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dreamquant.errors import NetworkError
+from dreamquant.networks.zoo import Found
+
+_OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
+
+
+def with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> Found:
+    """``found`` with what a user gave of ``shape``, ``mean`` and ``std``."""
+    given: dict[str, Any] = {
+        field: tuple(value) for field, value in options.items() if value is not None
+    }
+    if not given:
+        return found
+    names = ", ".join(_OPTIONS[field] for field in given)
+    complete = len(given) == len(options) or not found.source
+    source = "options" if complete else f"{found.source}; {names} from options"
+    # A short side to scale to belongs to the size it was chosen for.
+    same_size = given.get("shape", found.shape) == found.shape
+    resize = found.resize if same_size else None
+    return replace(found, source=source, resize=resize, **given)
+
+
+def unknown_input(found: Found, name: str) -> NetworkError:
+    """The error about what neither the origin nor a user tells."""
+    missing = [option for field, option in _OPTIONS.items() if getattr(found, field) is None]
+    remedy = f"give {', '.join(missing)}: what the network was trained with"
+    return NetworkError(
+        f"nothing tells the input of {name}: {', '.join(missing)} missing",
+        where=name,
+        remedy=f"{remedy} ({found.hint})" if found.hint else remedy,
+    )

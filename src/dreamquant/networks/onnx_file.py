@@ -1,0 +1,272 @@
+"""A network out of an ONNX file: its layers become PyTorch's, every other node a function.
+
+Converters of other projects were tried; the one that is kept, onnx2torch, stops at version 17 of
+the operators, and PyTorch writes 18 and later. What comes out here is compared with ONNX Runtime
+before anything else sees it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamquant.errors import NetworkError
+from dreamquant.networks.onnx_module import OnnxModule, converted, part
+from dreamquant.networks.zoo import Found, one_line
+
+_LARGEST = 2**28  # values of one tensor: a file can ask for more in a few bytes
+_TOLERANCE = 1e-3  # of the largest output: sums are taken in another order
+_TOLERANCE_HALF = 5e-2  # where they are taken in half precision
+_SHOWN = 5
+_REMEDY = "export it again from its source, or give the network as FILE.py:FACTORY"
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file as read once: what is hashed is what is converted."""
+
+    path: Path
+    data: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes, in hexadecimal."""
+        return sha256(self.data).hexdigest()
+
+
+def names_onnx_file(name: str) -> bool:
+    """Whether ``name`` is that of an ONNX file."""
+    return name.endswith(".onnx")
+
+
+def read_onnx(name: str) -> OnnxFile:
+    """The file of that name, not yet looked into.
+
+    Raises:
+        NetworkError: it cannot be read.
+    """
+    path = Path(name)
+    try:
+        return OnnxFile(path, path.read_bytes())
+    except OSError as error:
+        raise NetworkError(
+            f"the file cannot be read: {error.strerror}", where=name, remedy="check the path"
+        ) from error
+
+
+def network_in(file: OnnxFile, shape: tuple[int, ...] | None = None) -> Found:
+    """The network in the file, for one size of input.
+
+    Args:
+        file: from :func:`read_onnx`.
+        shape: of one input, channels first; needed where the file takes several.
+
+    Raises:
+        NetworkError: the file is damaged, asks for too much memory, holds nodes that are not
+            converted, or the conversion computes something else than ONNX Runtime does.
+    """
+    model = _parsed(file)
+    entry = _only_input(model, file)
+    size = _size(entry, shape, file)
+    if size is None:
+        raise NetworkError(
+            f"{file.path.name} takes inputs of several sizes",
+            where=str(file.path),
+            remedy="give --input, such as 3x224x224",
+        )
+    last = _channels_last(size)
+    model = _folded(model, size, file)
+    module, refused = converted(model, entry.name, channels_last=last)
+    if refused:
+        raise _unsupported(refused, file)
+    own = (size[-1], *size[:-1]) if last else size
+    kind = _kind(entry, file)
+    _require_equal(module, _Inputs(entry.name, own, kind, last), file)
+    result = ", ".join(output.name for output in model.graph.output)
+    pixels = kind == np.uint8
+    return Found(
+        module,
+        source=file.path.name,
+        shape=own,
+        mean=(0.0,) * own[0] if pixels else None,
+        std=(1 / 255,) * own[0] if pixels else None,
+        notes=(
+            f"ONNX input {entry.name!r}{', channels last' * last}, output {result!r}",
+            *_folded_norms(model),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the file takes: a name, a shape with channels first, a type of number, an order."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Any
+    channels_last: bool
+
+    def one(self, image: Tensor) -> dict[str, NDArray[Any]]:
+        """An image (C, ...) as the file takes it."""
+        ordered = image.movedim(0, -1) if self.channels_last else image
+        return {self.name: ordered[None].numpy().astype(self.kind)}
+
+    def draw(self) -> Tensor:
+        """Two random images; whole numbers of a byte where the file takes those."""
+        random = torch.Generator().manual_seed(0)
+        if self.kind == np.uint8:
+            return torch.randint(0, 256, (2, *self.shape), generator=random).float()
+        return torch.randn(2, *self.shape, generator=random)
+
+
+def _parsed(file: OnnxFile) -> Any:
+    onnx = part("onnx")
+    try:
+        model = onnx.load_model_from_string(file.data)
+        outside = [t.name for t in model.graph.initializer if t.data_location == 1]
+        if not outside:
+            onnx.checker.check_model(model)
+            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # protobuf, the checker and inference have no error in common
+        raise _damaged(file, error) from error
+    if outside:
+        raise NetworkError(
+            f"the weights lie outside of the file: {outside[0]}",
+            where=str(file.path),
+            remedy="save it in one piece: onnx.save(onnx.load(FILE), NEW)",
+        )
+    for value in model.graph.value_info:
+        sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
+        if math.prod(max(side, 1) for side in sides) > _LARGEST:
+            raise NetworkError(
+                f"the tensor {value.name} would have {' x '.join(map(str, sides))} values",
+                where=str(file.path),
+                remedy=f"give a network whose tensors have at most {_LARGEST:,} values",
+            )
+    return model
+
+
+def _folded(model: Any, size: tuple[int, ...], file: OnnxFile) -> Any:
+    """The model for one input of that size, without what shapes alone decide."""
+    sides = _only_input(model, file).type.tensor_type.shape.dim
+    for side, value in zip(sides, (1, *size), strict=True):
+        side.dim_value = value
+    del model.graph.value_info[:]
+    optimize = part("onnxscript.optimizer").optimize
+    try:
+        return optimize(model)
+    except Exception as error:  # as above
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: OnnxFile, error: Exception) -> NetworkError:
+    return NetworkError(
+        f"{file.path.name} is damaged, or no ONNX file: {one_line(error)}",
+        where=str(file.path),
+        remedy=_REMEDY,
+    )
+
+
+def _only_input(model: Any, file: OnnxFile) -> Any:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    entries = [entry for entry in model.graph.input if entry.name not in weights]
+    if len(entries) != 1:
+        raise NetworkError(
+            f"the network has {len(entries)} inputs: {', '.join(e.name for e in entries)}",
+            where=str(file.path),
+            remedy="only networks with one input can be quantized",
+        )
+    return entries[0]
+
+
+def _size(entry: Any, shape: tuple[int, ...] | None, file: OnnxFile) -> tuple[int, ...] | None:
+    """The sides of one input, in the file's order; ``None`` where they are free."""
+    batch, *sides = [side.dim_value for side in entry.type.tensor_type.shape.dim] or [0]
+    if batch > 1 or not sides:
+        raise NetworkError(
+            "the file takes no single input",
+            where=str(file.path),
+            remedy="export it with a batch of one, or of any size",
+        )
+    if shape is None:
+        return tuple(sides) if min(sides) > 0 else None
+    last = (*shape[1:], shape[0])
+    for order in (shape, last):
+        fits = all(side in (0, given) for side, given in zip(sides, order, strict=False))
+        if fits and len(order) == len(sides):
+            return order
+    raise NetworkError(
+        f"{file.path.name} takes no input of {'x'.join(map(str, shape))}",
+        where="--input",
+        remedy=f"leave it out: the file says {'x'.join(str(side or 'N') for side in sides)}",
+    )
+
+
+def _channels_last(size: tuple[int, ...]) -> bool:
+    return len(size) == 3 and size[-1] in (1, 3) and size[0] not in (1, 3)
+
+
+def _kind(entry: Any, file: OnnxFile) -> Any:
+    kinds = {1: np.float32, 2: np.uint8, 10: np.float16, 11: np.float64}
+    if (kind := entry.type.tensor_type.elem_type) not in kinds:
+        raise NetworkError(
+            "the file takes whole numbers that are no pixels",
+            where=str(file.path),
+            remedy="give one that takes float or uint8",
+        )
+    return kinds[kind]
+
+
+def _folded_norms(model: Any) -> tuple[str, ...]:
+    kinds = [node.op_type for node in model.graph.node]
+    biased = sum(node.op_type == "Conv" and len(node.input) > 2 for node in model.graph.node)
+    if "BatchNormalization" in kinds or not biased:
+        return ()
+    return (f"no batch norm in the file: folded into its {biased} convolutions, as far as it had",)
+
+
+def _unsupported(refused: list[str], file: OnnxFile) -> NetworkError:
+    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    return NetworkError(
+        f"{len(refused)} nodes are not converted: {'; '.join(refused[:_SHOWN])}{more}",
+        where=str(file.path),
+        remedy=_REMEDY,
+    )
+
+
+def _require_equal(module: OnnxModule, inputs: _Inputs, file: OnnxFile) -> None:
+    """Compare two inputs at once with what ONNX Runtime makes of one after the other."""
+    runtime = part("onnxruntime")
+    images = inputs.draw()
+    try:
+        session = runtime.InferenceSession(file.data, providers=["CPUExecutionProvider"])
+        singles = [session.run(None, inputs.one(image)) for image in images]
+        with torch.no_grad():
+            module.eval().settle(images)
+            found = module(images)
+    except Exception as error:  # either may raise anything
+        raise _not_the_same(file, one_line(error)) from error
+    tolerance = _TOLERANCE_HALF if inputs.kind == np.float16 else _TOLERANCE
+    several = found if isinstance(found, tuple) else (found,)
+    for ours, *theirs in zip(several, *singles, strict=True):
+        wanted = torch.from_numpy(np.concatenate(theirs).astype(np.float32))
+        same_shape = ours.shape == wanted.shape
+        gap = float((ours - wanted).abs().max()) if same_shape else math.inf
+        if not gap <= tolerance * float(wanted.abs().max()) + 1e-6:
+            raise _not_the_same(file, f"its outputs deviate by {gap:.2g}")
+
+
+def _not_the_same(file: OnnxFile, reason: str) -> NetworkError:
+    return NetworkError(
+        f"the network in {file.path.name} is not converted: {reason}",
+        where=str(file.path),
+        remedy=_REMEDY,
+    )
