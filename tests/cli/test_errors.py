@@ -281,8 +281,9 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             "  remedy: give the channels, height and width it was trained with\n",
         ),
         (
-            [NETWORK, *WEIGHTS, "--input", "8x8", "--mean", "0", "--std", "1"],
-            "error: '8x8' is no input shape\n  where:  --input\n  remedy: give CxHxW, as 3x32x32\n",
+            [NETWORK, *WEIGHTS, "--input", "8xx", "--mean", "0", "--std", "1"],
+            "error: '8xx' is no input shape\n  where:  --input\n"
+            "  remedy: give CxHxW, as 3x32x32, or the sides of a feature map, as 98x40\n",
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "1x8x8", "--mean", "0,0", "--std", "1"],

@@ -155,7 +155,7 @@ GOOD = np.zeros((2, 4, 4, 3), np.uint8)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": GOOD}, "no array named images"),
+        ({"pictures": GOOD}, "no array named images or features"),
         ({"images": GOOD.astype(np.float32)}, "float32, not uint8"),
         ({"images": GOOD[..., :1]}, "(2, 4, 4, 1), but the network takes 3 x 4 x 4"),
         ({"images": GOOD[..., 0]}, "(2, 4, 4), but the network takes 3 x 4 x 4"),
@@ -171,6 +171,58 @@ GOOD = np.zeros((2, 4, 4, 3), np.uint8)
 )
 def test_npz_refusals(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     assert message in refusal(save_npz(tmp_path / "a.npz", **arrays))
+
+
+MAP = InputSpec((5, 4), (2.0,), (0.5,), 3)
+KEYWORD = InputSpec((1, 5, 4), (0.0,), (1.0,), 3)
+FEATURES = np.random.default_rng(0).normal(size=(3, 5, 4))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_features_of_any_rank_are_no_pixels(tmp_path: Path, kind: type) -> None:
+    given = FEATURES.astype(kind)
+    path = save_npz(tmp_path / "a.npz", features=given, labels=np.array([0, 1, 2]))
+    images = open_images(path, MAP)
+    (seen,) = images.batches(10)
+    assert seen.dtype == torch.float32
+    np.testing.assert_allclose(seen.numpy(), (given.astype(np.float32) - 2) / 0.5, rtol=1e-6)
+    assert labels(images) == [0, 1, 2]
+    assert [len(batch) for batch in images.batches(2)] == [2, 1]
+    path = save_npz(tmp_path / "b.npz", features=given[:, None])
+    assert next(open_images(path, KEYWORD).batches(3)).shape == (3, 1, 5, 4)
+
+
+@pytest.mark.parametrize("name", ["features", "features_int8"])
+def test_quantized_features_come_with_their_scale(tmp_path: Path, name: str) -> None:
+    codes = np.arange(-10, 10, dtype=np.int8).reshape(1, 5, 4)
+    arrays = {name: codes, "scale": np.float32(0.5), "zero_point": np.int32(3)}
+    (seen,) = open_images(save_npz(tmp_path / "a.npz", **arrays), MAP).batches(1)
+    np.testing.assert_allclose(seen.numpy(), ((codes.astype(float) - 3) * 0.5 - 2) / 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": FEATURES, "images": GOOD}, "holds images and features"),
+        ({"features": FEATURES[:, :4]}, "(3, 4, 4), but the network takes 5 x 4"),
+        ({"features": FEATURES > 0}, "features are bool, not float"),
+        ({"features": np.full((3, 5, 4), np.nan)}, "hold NaN or infinity"),
+        ({"features": np.zeros((3, 5, 4), np.int8)}, "int8 without one scale and one zero_point"),
+        ({"images": GOOD}, "images are pixels, but the network takes 5 x 4"),
+        ({"features": FEATURES[:0]}, "no images"),
+    ],
+)
+def test_features_that_do_not_fit(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as e:
+        open_images(save_npz(tmp_path / "a.npz", **arrays), MAP)
+    assert message in str(e.value)
+
+
+def test_pictures_for_a_network_of_feature_maps(tmp_path: Path) -> None:
+    write(tmp_path / "0" / "x.png", png(1))
+    with pytest.raises(DataError, match="takes 5 x 4") as e:
+        open_images(tmp_path, MAP)
+    assert "features=" in e.value.remedy
 
 
 @pytest.mark.parametrize("keep", [0, 10, 100, 0.5, 0.99])

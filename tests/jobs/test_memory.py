@@ -30,7 +30,16 @@ def test_out_of_memory_says_what_helps(run_out):
         assert option in e.value.remedy
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), DataError("no"), ValueError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shape mismatch"),
+        NotImplementedError("no derivative"),
+        RecursionError("too deep"),
+        DataError("no"),
+        ValueError(),
+    ],
+)
 def test_other_errors_stay_what_they_are(error):
     with pytest.raises(type(error)) as e, sparing_memory(CPU):
         raise error

@@ -90,7 +90,8 @@ Shape = Annotated[
     value(
         _NETWORK,
         "CxHxW",
-        "Channels, height and width of its input, such as 3x32x32, where no zoo knows them.",
+        "Channels, height and width of its input, such as 3x32x32, or the sides of a feature map, "
+        "such as 98x40; where no zoo or file knows them.",
     ),
 ]
 Mean = Annotated[
@@ -192,19 +193,20 @@ else:
     Quantizing, Distilling = _flags(QuantizeRequest), _flags(DistillRequest)
 
 
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """Channels, height and width of ``3x32x32``.
+def parse_shape(text: str) -> tuple[int, ...]:
+    """The sides of one input: ``3x32x32``, or ``98x40`` for what is no picture.
 
     Raises:
         NetworkError: the text is not of that form.
     """
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(_SIDE.fullmatch(part) for part in parts):
+    if not all(_SIDE.fullmatch(part) for part in parts):
         raise NetworkError(
-            f"{text!r} is no input shape", where="--input", remedy="give CxHxW, as 3x32x32"
+            f"{text!r} is no input shape",
+            where="--input",
+            remedy="give CxHxW, as 3x32x32, or the sides of a feature map, as 98x40",
         )
-    channels, height, width = map(int, parts)
-    return channels, height, width
+    return tuple(map(int, parts))
 
 
 def parse_numbers(text: str, option: str) -> tuple[float, ...]:

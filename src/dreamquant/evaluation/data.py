@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamquant.errors import DataError
+from dreamquant.evaluation.arrays import Values, read_npz
 from dreamquant.evaluation.files import (
     Files,
     Pixels,
@@ -20,8 +20,7 @@ from dreamquant.evaluation.files import (
     tar_files,
     with_labels,
 )
-from dreamquant.networks.archives import require_no_bomb
-from dreamquant.networks.pixels import normalise
+from dreamquant.networks.pixels import normalise, standardise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.torchvision_data import TEST_SPLITS, open_test_split
 
@@ -32,7 +31,7 @@ class EvaluationSet:
     """Images in a fixed order, with their labels where these are known.
 
     Args:
-        chunks: given a batch size, yields uint8 (B, H, W, C) in order.
+        chunks: given a batch size, yields pixels or features in order, see :func:`normalised`.
         count: number of images.
         labels: int64 (N,), or ``None``.
         spec: what the network expects; gives mean and std.
@@ -40,7 +39,7 @@ class EvaluationSet:
 
     def __init__(
         self,
-        chunks: Callable[[int], Iterator[Pixels]],
+        chunks: Callable[[int], Iterator[Values]],
         count: int,
         labels: Tensor | None,
         spec: InputSpec,
@@ -68,7 +67,7 @@ class EvaluationSet:
         )
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """Normalised float32 (B, C, H, W), in the order of ``labels``; the last may be smaller.
+        """Normalised float32 (B, ...), in the order of ``labels``; the last may be smaller.
 
         Raises:
             DataError: ``size`` is below 1, or an image file cannot be decoded.
@@ -78,13 +77,21 @@ class EvaluationSet:
             yield normalised(chunk, self._spec)
 
 
-def normalised(pixels: Pixels, spec: InputSpec) -> Tensor:
-    """uint8 (B, H, W, C) as the network takes them: float32 (B, C, H, W)."""
+def normalised(values: Values, spec: InputSpec) -> Tensor:
+    """What the network takes: float32 (B, ...) of its shape.
+
+    Args:
+        values: pixels, uint8 (B, H, W, C), or features of any other type, (B, ...) as the network
+            takes them but for mean and deviation.
+        spec: what the network expects.
+    """
+    if values.dtype != np.uint8:
+        return standardise(torch.from_numpy(values.astype(np.float32)), spec)
     # Contiguous, because a network may flatten its input with `view`.
-    return normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), spec)
+    return normalise(torch.from_numpy(values).permute(0, 3, 1, 2).contiguous(), spec)
 
 
-def _cut(chunks: Iterator[Pixels], count: int) -> Iterator[Pixels]:
+def _cut(chunks: Iterator[Values], count: int) -> Iterator[Values]:
     for chunk in chunks:
         yield chunk[:count]
         count -= len(chunk)
@@ -99,7 +106,8 @@ def open_images(source: str | Path, spec: InputSpec, *, limit: int | None = None
 
     * a folder or an uncompressed ``.tar`` that holds class folders, or images beside a
       ``labels.csv`` (columns ``file,label``), or images only, which are then unlabelled;
-    * an ``.npz`` with ``images``, uint8 (N, H, W, C) or (N, H, W), and maybe integer ``labels``;
+    * an ``.npz`` with ``images``, uint8 (N, H, W, C) or (N, H, W), or with ``features``, see
+      :func:`dreamquant.evaluation.arrays.read_npz`, and maybe integer ``labels``;
     * ``torchvision:NAME``, ``torchvision:NAME:ROOT`` or a plain ``NAME`` such as ``CIFAR10``: the
       test split, found under ROOT, else under ``TORCHVISION_ROOT``, else under ``./data``.
 
@@ -147,89 +155,22 @@ def open_images(source: str | Path, spec: InputSpec, *, limit: int | None = None
 
 
 def _from_npz(path: Path, spec: InputSpec, limit: int | None) -> EvaluationSet:
-    images, labels = _load_npz(path)
-    images = _fitting_array(images, spec, str(path))
-    if labels is not None:
-        _check_label_array(labels, len(images), str(path))
-    taken = images[:limit]
+    values, labels = read_npz(path, spec)
+    _check_not_empty(len(values), str(path))
+    taken = values[:limit]
     known = None if labels is None else _label_tensor(labels.tolist(), spec, str(path))[:limit]
 
-    def chunks(size: int) -> Iterator[Pixels]:
+    def chunks(size: int) -> Iterator[Values]:
         return (taken[start : start + size] for start in range(0, len(taken), size))
 
     return EvaluationSet(chunks, len(taken), known, spec)
-
-
-def _load_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
-    try:
-        require_no_bomb(path)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("images", "labels") if name in archive}
-    # A damaged zip or header ends in a dozen kinds of error, from BadZipFile to MemoryError; and
-    # what NumPy says of one with objects advises to run their code.
-    except Exception as error:
-        raise DataError(
-            "the .npz cannot be read: it is damaged, holds more than numbers, or unpacks to far "
-            "more than its size",
-            where=str(path),
-            remedy="save it anew with numpy.savez(file, images=..., labels=...)",
-        ) from error
-    if "images" not in arrays:
-        raise DataError(
-            "the .npz holds no array named images",
-            where=str(path),
-            remedy="save it with numpy.savez(file, images=..., labels=...)",
-        )
-    return arrays["images"], arrays.get("labels")
-
-
-def _fitting_array(images: NDArray[np.generic], spec: InputSpec, where: str) -> Pixels:
-    """``images`` as (N, H, W, C)."""
-    channels, height, width = spec.shape
-    expected = f"uint8 (N, {height}, {width}, {channels})"
-    if images.dtype != np.uint8:
-        raise DataError(
-            f"images are {images.dtype}, not uint8",
-            where=where,
-            remedy=f"save raw pixels 0..255, {expected}; they are normalised here",
-        )
-    shape = images.shape
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[1:] != (height, width, channels):
-        raise DataError(
-            f"images have shape {shape}, but the network takes {channels} x {height} x {width}",
-            where=where,
-            remedy=f"save them as {expected}; only image files are scaled and converted here",
-        )
-    _check_not_empty(len(images), where)
-    return images.astype(np.uint8, copy=False)
-
-
-def _check_label_array(labels: NDArray[np.generic], count: int, where: str) -> None:
-    if labels.dtype.kind not in "iu":
-        raise DataError(
-            f"labels are {labels.dtype}, not integers", where=where, remedy="save class numbers"
-        )
-    if labels.shape != (count,):
-        raise DataError(
-            f"labels have shape {labels.shape} for {count} images",
-            where=where,
-            remedy="save one label per image",
-        )
 
 
 # ----------------------------------------------------------------------------- files
 
 
 def _from_files(files: Files, spec: InputSpec, limit: int | None, where: Path) -> EvaluationSet:
-    channels = spec.shape[0]
-    if channels not in (1, 3):
-        raise DataError(
-            f"image files have 1 or 3 channels, but the network takes {channels}",
-            where=str(where),
-            remedy="give an .npz",
-        )
+    _check_pictures(spec, str(where), "image files have")
     pictures, labels = with_labels(files, spec, str(where))
     _check_not_empty(len(pictures), str(where))
     known = None if labels is None else _label_tensor(labels, spec, str(where))[:limit]
@@ -238,8 +179,8 @@ def _from_files(files: Files, spec: InputSpec, limit: int | None, where: Path) -
     return EvaluationSet(chunks, len(taken), known, spec)
 
 
-def _stacked(picture: Callable[[int], Pixels], count: int) -> Callable[[int], Iterator[Pixels]]:
-    def chunks(size: int) -> Iterator[Pixels]:
+def _stacked(picture: Callable[[int], Pixels], count: int) -> Callable[[int], Iterator[Values]]:
+    def chunks(size: int) -> Iterator[Values]:
         for start in range(0, count, size):
             yield np.stack([picture(index) for index in range(start, min(start + size, count))])
 
@@ -253,12 +194,7 @@ def _from_torchvision(
     name: str, root: str | None, spec: InputSpec, limit: int | None
 ) -> EvaluationSet:
     where = f"torchvision:{name}"
-    if spec.shape[0] not in (1, 3):
-        raise DataError(
-            f"{name} has images of 1 or 3 channels, but the network takes {spec.shape[0]}",
-            where=where,
-            remedy="give images of the network's kind",
-        )
+    _check_pictures(spec, where, f"{name} has images of")
     split, labels = open_test_split(name, root)
     _check_not_empty(len(labels), where)
     known = _label_tensor(labels, spec, where)[:limit]
@@ -275,6 +211,16 @@ def _from_torchvision(
 def _check_positive(value: int, name: str) -> None:
     if value < 1:
         raise DataError(f"{name} is {value}", where=name, remedy="give a number from 1 up")
+
+
+def _check_pictures(spec: InputSpec, where: str, subject: str) -> None:
+    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
+        takes = " x ".join(map(str, spec.shape)) if len(spec.shape) != 3 else spec.shape[0]
+        raise DataError(
+            f"{subject} 1 or 3 channels, but the network takes {takes}",
+            where=where,
+            remedy="give an .npz: numpy.savez(file, features=..., labels=...)",
+        )
 
 
 def _check_not_empty(count: int, where: str) -> None:

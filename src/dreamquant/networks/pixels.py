@@ -14,6 +14,12 @@ def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
     return pixels.float().div_(255).sub_(mean).div_(std)
 
 
+def standardise(features: Tensor, spec: InputSpec) -> Tensor:
+    """Features (B, ...) that are no pixels as the network takes them, float32."""
+    mean, std = _per_channel(spec)
+    return (features.float() - mean) / std
+
+
 def denormalise(images: Tensor, spec: InputSpec) -> Tensor:
     """Normalised images (B, C, H, W), on the CPU, in units of the brightest pixel: 0 to 1."""
     mean, std = _per_channel(spec)
@@ -21,4 +27,5 @@ def denormalise(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 def _per_channel(spec: InputSpec) -> tuple[Tensor, Tensor]:
-    return torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
+    sides = (-1, *[1] * (len(spec.shape) - 1))
+    return torch.tensor(spec.mean).view(sides), torch.tensor(spec.std).view(sides)
