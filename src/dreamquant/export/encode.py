@@ -20,6 +20,7 @@ from dreamquant.export.nodes import (
     named_node,
     read_by,
     readers_of,
+    regrouped,
     set_bias,
     source_of,
     weight_marker,
@@ -224,8 +225,11 @@ class _Encoder:
                 initializer(self.graph, f"{name}.zero_point", zero_point, codes.dtype),
             ]
             own = f"{name}.{marker.name}.dequantize"
-            node = named_node(_DEQUANTIZE, inputs, own, marker.outputs[0], axis=codes.axis)
+            like = marker.outputs[0] if codes.groups == 1 else inputs[0]
+            node = named_node(_DEQUANTIZE, inputs, own, like, axis=codes.axis)
             self.graph.insert_before(marker, node)
+            if codes.groups > 1:
+                node = regrouped(self.graph, node, codes.groups, codes.codes.shape)
             marker.outputs[0].replace_all_uses_with(node.outputs[0])
             self.graph.remove(marker, safe=True)
 

@@ -51,8 +51,6 @@ def _obstacle(layer: ir.Node | None) -> str:
     marker = weight_marker(layer)
     if marker is None or len(marker.outputs[0].uses()) > 1:
         return f"the weight of {layer.name} is not its own"
-    if layer.op_type == "ConvTranspose" and layer.attributes["group"].as_int() > 1:
-        return f"{layer.name} is transposed, and its groups share the scales of their weights"
     return ""
 
 

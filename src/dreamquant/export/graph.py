@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from dreamquant.export.metadata import IMAGES, LOGITS
 from dreamquant.export.tracing import tracing
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.layers import Student, WeightQuantizer
 
 DOMAIN = "dreamquant"
 ACTIVATION, WEIGHT = "Activation", "Weight"
@@ -66,10 +67,13 @@ class _MarkedStudent(nn.Module):
         for name in student.activation_quantizers():
             parent, _, own = name.rpartition(".")
             setattr(self.student.get_submodule(parent), own, _ActivationMarker(name, self.calls))
-        for name in student.quantized_weights():
-            layer = self.student.network.get_submodule(name)
-            parametrizations = cast(nn.ModuleDict, layer.parametrizations)
-            cast(nn.ModuleList, parametrizations["weight"])[0] = _WeightMarker(name)
+        markers = {
+            self.student.quantized_weights()[name].quantizer: _WeightMarker(name)
+            for name in student.quantized_weights()
+        }
+        for module in list(self.student.network.modules()):
+            if isinstance(module, ParametrizationList) and isinstance(module[0], WeightQuantizer):
+                module[0] = markers[module[0]]
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls.made = 0

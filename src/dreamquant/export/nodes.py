@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,3 +91,38 @@ def weight_marker(layer: ir.Node) -> ir.Node | None:
     if marker is None or (marker.domain, marker.op_type) != (DOMAIN, WEIGHT):
         return None
     return marker
+
+
+def regrouped(graph: ir.Graph, node: ir.Node, groups: int, shape: Sequence[int]) -> ir.Node:
+    """A weight as a transposed convolution with groups has it: (inputs, outputs / groups, ...).
+
+    Args:
+        graph: that gets a reshape, a transpose and a reshape after ``node``.
+        node: that gives the weight with its output channels first.
+        groups: of the convolution.
+        shape: (outputs, inputs / groups, ...).
+    """
+    outputs, inputs, *kernel = shape
+    out = outputs // groups
+    apart = _reshaped(graph, node, "apart", [groups, out, inputs, *kernel])
+    turned = ir.node(
+        "Transpose",
+        [apart.outputs[0]],
+        {"perm": [0, 2, 1, *range(3, 3 + len(kernel))]},
+        name=f"{node.name}.turned",
+    )
+    value = turned.outputs[0]
+    value.name, value.dtype = turned.name, ir.DataType.FLOAT
+    value.shape = ir.Shape([groups, inputs, out, *kernel])
+    graph.insert_after(apart, turned)
+    return _reshaped(graph, turned, "whole", [groups * inputs, out, *kernel])
+
+
+def _reshaped(graph: ir.Graph, node: ir.Node, what: str, shape: list[int]) -> ir.Node:
+    name = f"{node.name}.{what}"
+    sizes = np.array(shape, np.int64)
+    wanted = initializer(graph, f"{name}.shape", sizes, ir.DataType.INT64)
+    reshaped = named_node("Reshape", [node.outputs[0], wanted], name, node.outputs[0])
+    reshaped.outputs[0].shape = ir.Shape(shape)
+    graph.insert_after(node, reshaped)
+    return reshaped

@@ -29,11 +29,13 @@ class Codes:
     """A weight as integers: ``(codes - zero_point) * scale`` along ``axis``.
 
     Attributes:
-        codes: shaped as the weight.
+        codes: shaped as the weight; of a transposed convolution with groups, its output channels
+            first: (channels, inputs / groups, ...).
         zero_point: one per channel, as ``scale``, which is positive.
         scale: see above.
         axis: of the channels.
         dtype: that holds the codes.
+        groups: of a transposed convolution; 1 for other layers.
     """
 
     codes: Integers
@@ -41,6 +43,7 @@ class Codes:
     scale: Floats
     axis: int
     dtype: ir.DataType
+    groups: int = 1
 
     def arrays(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Codes and zero-points in a NumPy type of that many bits."""
@@ -82,7 +85,7 @@ def boxed(weight: QuantizedWeight, factor: Floats | None, input_maximum: int, na
         ExportError: weights of 8 bits have a zero-point, as earlier versions gave them.
     """
     codes, zero_point, scale = _parameters(weight, factor)
-    axis, dimensions = weight.quantizer.axis, codes.ndim
+    axis, dimensions = _axis(weight), codes.ndim
     sign = np.sign(scale).astype(np.int64)
     codes = (codes - _wide(zero_point, axis, dimensions)) * _wide(sign, axis, dimensions)
     reach = np.abs(codes).max(tuple(d for d in range(dimensions) if d != axis))
@@ -99,6 +102,7 @@ def boxed(weight: QuantizedWeight, factor: Floats | None, input_maximum: int, na
         _magnitude(scale, weight) / times,
         axis,
         ir.DataType.INT8,
+        weight.quantizer.groups,
     )
 
 
@@ -111,13 +115,14 @@ def small(weight: QuantizedWeight, factor: Floats | None, dtype: ir.DataType) ->
         dtype: that holds them.
     """
     codes, zero_point, scale = _parameters(weight, factor)
-    axis, dimensions = weight.quantizer.axis, codes.ndim
+    axis, dimensions = _axis(weight), codes.ndim
     # A negative scale turns the grid about -1/2, which maps it onto itself.
     codes = np.where(_wide(scale < 0, axis, dimensions), -1 - codes, codes)
     zero_point = np.where(scale < 0, -1 - zero_point, zero_point)
     nothing = _wide(scale == 0, axis, dimensions)
     codes = np.where(nothing, _wide(zero_point, axis, dimensions), codes)
-    return Codes(codes, zero_point, _magnitude(scale, weight), axis, dtype)
+    magnitude = _magnitude(scale, weight)
+    return Codes(codes, zero_point, magnitude, axis, dtype, weight.quantizer.groups)
 
 
 def _parameters(
@@ -125,11 +130,20 @@ def _parameters(
 ) -> tuple[Integers, Integers, Floats]:
     quantizer = weight.quantizer
     scale = quantizer.scale.numpy().astype(np.float64)
+    codes = quantizer.codes(weight.latent)
+    if quantizer.groups > 1:
+        inputs = len(codes) // quantizer.groups
+        codes = quantizer.by_channel(codes).reshape(-1, inputs, *codes.shape[2:])
     return (
-        quantizer.codes(weight.latent).numpy().astype(np.int64),
+        codes.numpy().astype(np.int64),
         quantizer.zero_point.numpy().astype(np.int64),
         scale if factor is None else scale * factor,
     )
+
+
+def _axis(weight: QuantizedWeight) -> int:
+    """Along which output channels lie in what :func:`_parameters` gives."""
+    return weight.quantizer.axis if weight.quantizer.groups == 1 else 0
 
 
 def _magnitude(scale: Floats, weight: QuantizedWeight) -> Floats:

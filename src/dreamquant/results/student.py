@@ -49,6 +49,7 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
     Raises:
         ResultError: tensors are missing, left over, or of another shape or type.
     """
+    tensors = _per_group(student, tensors)
     _require_fit(tensors, _layout(student), where)
     for name, (latent, quantizer) in student.quantized_weights().items():
         scale, zero_point = (tensors[f"{name}.weight.{part}"] for part in ("scale", "zero_point"))
@@ -62,6 +63,16 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
     floats = {name: tensors[name] for name in student.float_state()}
     # Not strict: the quantizers' own tensors are in place.
     student.network.load_state_dict(floats, strict=False)
+
+
+def _per_group(student: Student, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scales of transposed convolutions for each group, where earlier versions let them share."""
+    given = {}
+    for name, (_, quantizer) in student.quantized_weights().items():
+        for key in (f"{name}.weight.scale", f"{name}.weight.zero_point"):
+            if key in tensors and tensors[key].numel() * quantizer.groups == len(quantizer.scale):
+                given[key] = tensors[key].repeat(quantizer.groups)
+    return tensors | given
 
 
 def _layout(student: Student) -> dict[str, str]:
