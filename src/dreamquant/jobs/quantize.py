@@ -24,8 +24,9 @@ from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.prepare import prepared, structures
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.recovery.norms import reestimating
+from dreamquant.recovery.norms import ReestimateNorms, reestimating
 from dreamquant.results import manifest as describe
+from dreamquant.results.rehearsal import rehearse
 from dreamquant.results.result import CHECKPOINT, Result, remove_result
 from dreamquant.results.upgrade import SCHEMA
 
@@ -70,6 +71,8 @@ def quantize(
     scheme = _scheme(resolved, request)
     floating = prepared(teacher.module, resolved.prepare, _noise(teacher.input))
     student, coverage = quantize_network(floating, scheme, torch.zeros(2, *teacher.input.shape))
+    norms = any(isinstance(p, ReestimateNorms) and p.batches for p in resolved.recovery)
+    rehearse(floating, student, scheme, torch.zeros(2, *teacher.input.shape), reestimate=norms)
     job = Job(
         teacher,
         student,

@@ -1,0 +1,99 @@
+"""The whole way of a run on a student that has learned nothing: what fails, fails in seconds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import DreamQuantError, NetworkError
+from dreamquant.evaluation.sites import answer_with, find_sites
+from dreamquant.networks.zoo import one_line
+from dreamquant.quantization.convert import convert
+from dreamquant.quantization.layers import Student
+from dreamquant.quantization.norms import match_norms
+from dreamquant.quantization.scheme import Scheme
+from dreamquant.results.student import decode, encode
+
+_SEED = 0
+_BATCHES = (2, 3)  # of two sizes, so that none is taken for a constant of the network
+
+
+def rehearse(
+    teacher: nn.Module,
+    student: Student,
+    scheme: Scheme,
+    example: Tensor,
+    *,
+    reestimate: bool = False,
+    then: Callable[[Student], object] | None = None,
+) -> None:
+    """Observe, differentiate, fix, analyse, save and open a copy of a student, on noise.
+
+    Args:
+        teacher: in eval mode; left as it is.
+        student: freshly converted from it; left as it is.
+        scheme: that it was converted under.
+        example: normalised images (B, C, H, W), whose shape, type and device the noise gets.
+        reestimate: whether the method re-estimates batch norms.
+        then: what else the run ends in, such as an export; it gets the student fixed.
+
+    Raises:
+        NetworkError: something on the way fails, with its cause.
+        DreamQuantError: likewise, where the part that fails has words for it.
+    """
+    random = torch.Generator().manual_seed(_SEED)
+    shape = example.shape[1:]
+    noise = [torch.randn((n, *shape), generator=random).to(example) for n in _BATCHES]
+    made = copy.deepcopy(student)
+    with _stage("observing ranges"), torch.no_grad():
+        made.observe(True)
+        for images in noise:
+            made(images)
+        made.observe(False)
+    if reestimate:
+        with _stage("re-estimating batch norms"):
+            match_norms(made, teacher, noise[:1])
+    with _stage("differentiating the student"):
+        made(noise[0].clone().requires_grad_()).float().square().sum().backward()
+        made.zero_grad()
+    made.fix()
+    with _stage("analysing the student"):
+        sites = find_sites(teacher, made, noise[0])
+        answer_with(teacher, made, sites, noise)
+    with _stage("saving and opening the student"):
+        _require_same(made, teacher, scheme, example, noise[1])
+    if then is not None:
+        with _stage("exporting the student"):
+            then(made)
+
+
+@torch.no_grad()
+def _require_same(
+    made: Student, teacher: nn.Module, scheme: Scheme, example: Tensor, images: Tensor
+) -> None:
+    opened = convert(teacher, scheme, torch.zeros_like(example))
+    decode(opened, encode(made), "the student saved before it has learned")
+    if not torch.equal(opened(images), made(images)):
+        raise NetworkError(
+            "the student answers otherwise once it was saved and opened",
+            where=type(teacher).__name__,
+            remedy="keep all that the network computes with in parameters and buffers of its "
+            "state_dict, and let it do the same for equal images",
+        )
+
+
+@contextmanager
+def _stage(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DreamQuantError:
+        raise
+    except Exception as error:  # the network's own code, and any operation of it, may fail
+        raise NetworkError(
+            f"{what} fails, before anything is learned: {type(error).__name__}: {one_line(error)}",
+            where=what,
+        ) from error
