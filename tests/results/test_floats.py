@@ -23,6 +23,7 @@ def coverage(**changes):
         "multiplications": 1000,
         "float_multiplications": 0,
         "float_weights": [],
+        "float_functions": [],
     } | changes
 
 
@@ -39,11 +40,13 @@ def test_all_that_stays_in_float_is_named():
             left_in_float=["LSTM rnn", "matmul of computed tensors", "matmul of computed tensors"],
             float_multiplications=250,
             float_weights=[{"name": "rnn.weight_ih_l0", "count": 50}],
+            float_functions=["layer_norm", "softmax", "layer_norm"],
         )
     )
     assert str(found) == (
         "25.0 % of the multiplications (LSTM rnn; 2 x matmul of computed tensors; a (its input), "
-        "b (its weight)); 20.0 % of the weights (rnn.weight_ih_l0)"
+        "b (its weight)); 20.0 % of the weights (rnn.weight_ih_l0); "
+        "2 x layer_norm, softmax"
     )
     assert found.warning == "25.0 % of the multiplications and 20.0 % of the weights run in float"
 

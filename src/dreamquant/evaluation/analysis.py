@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dreamquant.evaluation.metrics import wilson
 from dreamquant.evaluation.rounding import Tally, activation_tallies, decibels, weight_tallies
-from dreamquant.evaluation.sites import Site, answer_with, find_sites, quantizer_of
+from dreamquant.evaluation.sites import Site, answer_with, find_sites, quantizer_of, twin
 from dreamquant.quantization.layers import Student
 
 SCHEMA = 1
@@ -31,6 +31,7 @@ def analyse(
         batches: images (B, C, H, W) each.
         affordable: how many images may pass through a network, over all sites.
     """
+    teacher = twin(teacher, student)
     sites = find_sites(teacher, student, batches[0][:2])
     weights = weight_tallies(teacher, student)
     inputs = [site for site in sites if site.kind != "weight"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dreamquant.networks.attention import SplitAttention, split_attention
 from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.quantization.stored import layer_input
 
@@ -38,12 +40,19 @@ class Site:
     position: int = 0
 
 
+def twin(teacher: nn.Module, student: Student) -> nn.Module:
+    """The teacher in the parts that the student is made of: itself, or a copy of it."""
+    if any(isinstance(module, SplitAttention) for module in student.network.modules()):
+        return split_attention(copy.deepcopy(teacher))
+    return teacher
+
+
 @torch.no_grad()
 def find_sites(teacher: nn.Module, student: Student, images: Tensor) -> list[Site]:
     """All sites of a student in the order in which a forward pass comes to them.
 
     Args:
-        teacher: the network that the student was made from.
+        teacher: the :func:`twin` of the network that the student was made from.
         student: says which layers, inputs and other activations are quantized.
         images: (B, C, H, W) for that one pass of the teacher.
     """

@@ -209,8 +209,8 @@ class QuantizeRequest(RunRequest):
         "Quantization",
         "WHERE",
         "Which activations are quantized. relu-output: what leaves each ReLU, as the papers do; "
-        "layer-input: what enters each layer, as integer hardware does. By default as the method "
-        "has it.",
+        "layer-input: what enters each layer, as integer hardware does; operands: both factors of "
+        "every matrix product too, as transformers have them. By default as the method has it.",
     )
     first_last: int | None = option(
         None, "Quantization", "N", "Bits of the first and the last layer, where other than --bits."

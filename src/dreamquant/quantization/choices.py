@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Placement = Literal["relu-output", "layer-input"]
+Placement = Literal["relu-output", "layer-input", "operands"]
 Ranges = Literal["ema", "learned"]
 Gradient = Literal["straight-through", "clipped"]
 Norms = Literal["kept", "re-estimated"]

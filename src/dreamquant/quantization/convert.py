@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dreamquant.errors import NetworkError, SchemeError
+from dreamquant.networks.attention import split_attention
 from dreamquant.quantization.coverage import Coverage, observe_coverage
 from dreamquant.quantization.layers import (
     LAYER_TYPES,
@@ -50,6 +51,7 @@ def quantize_network(
 
 def convert(network: nn.Module, scheme: Scheme, example: Tensor) -> Student:
     """The student of :func:`quantize_network`, which see, without a look at what it covers."""
+    network = prepared(network, scheme)
     layers = _executed_layers(network, example)
     _require_quantizable(layers, scheme)
     _require_plain_weights(network, layers)
@@ -63,6 +65,13 @@ def convert(network: nn.Module, scheme: Scheme, example: Tensor) -> Student:
         _quantize_layer(student, name, scheme, placement, bits, shared)
     _share(student, shared)
     return Student(student, sites, partial(_activation_quantizer, scheme=scheme)).eval()
+
+
+def prepared(network: nn.Module, scheme: Scheme) -> nn.Module:
+    """The network whose layers have the names of the student's: itself, or a copy in parts."""
+    if scheme.placement != "operands":
+        return network
+    return split_attention(copy.deepcopy(network))
 
 
 def _executed_layers(network: nn.Module, example: Tensor) -> list[str]:

@@ -77,6 +77,8 @@ class Coverage:
         multiplications: of all products of an image.
         float_multiplications: of those with an operand that is not on a grid.
         float_weights: parameters of two or more dimensions that stay in float.
+        operands: bits of each operand of a matrix product and input of GELU, in the order executed.
+        float_functions: names of the calls of softmax and of norms that are not folded.
     """
 
     layers: tuple[QuantizedLayer, ...]
@@ -89,6 +91,8 @@ class Coverage:
     multiplications: int
     float_multiplications: int
     float_weights: tuple[FloatWeight, ...]
+    operands: tuple[int, ...]
+    float_functions: tuple[str, ...]
 
 
 def observe_coverage(student: Student, example: Tensor) -> Coverage:
@@ -102,6 +106,8 @@ def observe_coverage(student: Student, example: Tensor) -> Coverage:
         SchemeError: rounding activations changes nothing that the network computes.
     """
     network = copy.deepcopy(student)
+    for parameter in network.parameters():
+        parameter.detach_()
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(_NOISE_SEED))
     noise = noise.to(example)
     with torch.no_grad():
@@ -156,6 +162,8 @@ def _coverage(student: Student, products: Products, multiplications: int, images
         multiplications=multiplications,
         float_multiplications=in_float + seen.other_multiplications // images,
         float_weights=_float_weights(student),
+        operands=student.sites.bits.get("operands", ()),
+        float_functions=tuple(seen.functions),
     )
 
 

@@ -15,15 +15,11 @@ from torch.utils._pytree import tree_leaves
 
 from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.quantization.multiplications import counting_multiplications
+from dreamquant.quantization.products import factors
 
+# Beside products, these are what an integer processor computes in float. Batch norms are folded.
+_FLOAT_FUNCTIONS = frozenset({"group_norm", "instance_norm", "layer_norm", "rms_norm", "softmax"})
 _SAMPLED = 256  # values that tell whether a tensor lies on a grid
-# What multiplies two tensors, and where among its arguments they are.
-_OPERANDS = {
-    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), (0, 1)),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (0, 1)),
-    **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "tensordot"), (0, 1)),
-    **dict.fromkeys(("addmm", "baddbmm", "einsum"), (1, 2)),
-}
 
 
 @dataclass
@@ -49,12 +45,14 @@ class Seen:
         layers: of quantized layers by name, in the order first run.
         others: names of products that are no layer's, and have an operand that is on no grid.
         other_multiplications: theirs.
+        functions: names of normalisations and the like that were called.
         arguments: identities of all that any call read.
     """
 
     layers: dict[str, Product] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     other_multiplications: int = 0
+    functions: list[str] = field(default_factory=list)
     arguments: set[int] = field(default_factory=set)
 
 
@@ -121,16 +119,20 @@ class Products(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``; if it multiplies, note what."""
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _FLOAT_FUNCTIONS:
+            self.seen.functions.append(name)
         before = self.count()
         result = func(*args, **kwargs)
         self.seen.arguments.update(map(id, tree_leaves((args, kwargs))))
         if multiplications := self.count() - before:
             self.attributed += multiplications
-            self._note(getattr(func, "__name__", str(func)), args, kwargs, multiplications)
+            self._note(func, factors(func, args, kwargs), multiplications)
         return result
 
-    def _note(self, name: str, args: Any, kwargs: Any, multiplications: int) -> None:
-        operands = _operands(name, args, kwargs)
+    def _note(
+        self, func: Any, operands: tuple[Tensor, Tensor] | None, multiplications: int
+    ) -> None:
         within, module = self.within[-1] if self.within else ("", self.student.network)
         if within in self.layers and operands is not None:
             product = self.seen.layers[within]
@@ -139,7 +141,7 @@ class Products(TorchFunctionMode):
             product.weight_on_grid &= self._is_weight(operands[1])
         elif operands is None or not all(self._is_weight(x) or self._on_grid(x) for x in operands):
             own = within and any(True for _ in module.parameters(recurse=False))
-            what = f"{kind_of(module)} {within}" if own else f"{name} of computed tensors"
+            what = f"{kind_of(module)} {within}" if own else f"{func.__name__} of computed tensors"
             self.seen.others.append(what)
             self.seen.other_multiplications += multiplications
 
@@ -164,15 +166,3 @@ def kind_of(module: nn.Module) -> str:
     """The class of a module, without the one that parametrization puts in its place."""
     own = type(module)
     return own.__bases__[0].__name__ if is_parametrized(module) else own.__name__
-
-
-def _operands(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
-    """The two factors of a product; ``None`` of a call that is another."""
-    if name not in _OPERANDS:
-        return None
-    flat = [*tree_leaves(args), *tree_leaves(kwargs)]
-    first, second = _OPERANDS[name]
-    factors = flat[first : second + 1]
-    if len(factors) != 2 or not all(isinstance(x, Tensor) for x in factors):
-        return None
-    return factors[0], factors[1]

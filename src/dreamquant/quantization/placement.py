@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dreamquant.errors import SchemeError
 from dreamquant.networks.taps import is_relu
-from dreamquant.quantization import stored
+from dreamquant.quantization import operands, stored
 from dreamquant.quantization.outputs import (
     ActivationOutputs,
     Recognise,
@@ -68,7 +68,9 @@ def placement_of(scheme: Scheme) -> Placement:
         recognise = is_relu if scheme.activations == "relu" else is_activation
         written = scheme.activations != "relu"
         return AtActivationOutputs(scheme.bits.activation, recognise, written)
-    return AtLayerInputs(scheme.joins)
+    if scheme.placement == "layer-input":
+        return AtLayerInputs(scheme.joins)
+    return AtOperands(scheme.bits.activation, AtLayerInputs(scheme.joins))
 
 
 class Nowhere(Sites):
@@ -163,3 +165,46 @@ class StoredSites(Sites):
     def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
         """See :meth:`Sites.quantizing`."""
         return stored.StoredTensors(quantizers["stored"], self.survey)
+
+
+@dataclass(frozen=True)
+class AtOperands:
+    """Quantizes both operands of every matrix product, and inputs of GELU.
+
+    Attributes:
+        activation_bits: of the quantizers.
+        others: where layers and, if asked for, element-wise and concat inputs are quantized.
+    """
+
+    activation_bits: int
+    others: AtLayerInputs
+    layer_inputs: bool = True
+
+    def survey(self, network: nn.Module, example: Tensor, layers: Sequence[str]) -> Sites:
+        """See :meth:`Placement.survey`."""
+        calls = operands.survey(network, layers, example)
+        return OperandSites(
+            calls, self.activation_bits, self.others.survey(network, example, layers)
+        )
+
+
+class OperandSites(Sites):
+    """Operands of matrix products, beside other sites.
+
+    Args:
+        calls: how many operands are quantized at each call that may have some.
+        bits: of each.
+        others: see above.
+    """
+
+    def __init__(self, calls: tuple[int, ...], bits: int, others: Sites) -> None:
+        self.calls, self.others = calls, others
+        self.bits = {**others.bits, "operands": (bits,) * sum(calls)}
+        self.whole_biases = others.whole_biases
+
+    def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
+        """See :meth:`Sites.quantizing`."""
+        stack = ExitStack()
+        stack.enter_context(self.others.quantizing(quantizers))
+        stack.enter_context(operands.OperandsMode(quantizers["operands"], self.calls))
+        return stack

@@ -59,7 +59,9 @@ class Scheme:
         bits: of every layer not named below.
         placement: ``relu-output`` quantizes what leaves each activation function, a ReLU in the
             GDFQ family of papers (the image and sums before a ReLU stay float); ``layer-input``
-            quantizes what enters each convolution and linear layer, as integer hardware does.
+            quantizes what enters each convolution and linear layer, as integer hardware does;
+            ``operands`` also quantizes both operands of every other matrix product, as in
+            attention, what softmax gives it, and inputs of GELU.
         first_last_bits: bits of weights and activations of the first and the last layer executed;
             ``None`` gives them ``bits``. With ``relu-output`` it concerns their weights alone.
         ranges: with ``ema``, activations keep the moving average of their batches' ranges, and
@@ -72,8 +74,8 @@ class Scheme:
         joins: bits of tensors that sums, concatenations, poolings or several layers read; such a
             tensor is quantized once, and its readers see that. Biases then become whole numbers
             of integer kernels too, so that nothing but the logits need be computed in float.
-            ``None`` leaves both in float. It takes placement ``layer-input``. The image, which
-            is stored as well, has at least these bits where the first layer reads it.
+            ``None`` leaves both in float. It takes placement ``layer-input`` or ``operands``. The
+            image, which is stored as well, has at least these bits where the first layer reads it.
         weights_range: ``safe`` keeps weights of 7 and 8 bits, where they meet activations of so
             many bits that kernels for x86 processors without VNNI would saturate, within the range
             in which none does, see :func:`dreamquant.quantization.affine.safe_reach`; ``full``
@@ -114,7 +116,7 @@ class Scheme:
                 )
         _require_bits(self.first_last_bits, "--first-last")
         _require_bits(self.joins, "--elementwise")
-        if self.joins is not None and self.placement != "layer-input":
+        if self.joins is not None and self.placement == "relu-output":
             raise SchemeError(
                 "what sums, concatenations and poolings read is stored between layers whose "
                 "inputs are quantized",

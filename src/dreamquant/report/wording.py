@@ -15,6 +15,8 @@ _PLACEMENTS = {
     "stay in float, so integer-only hardware would do a little worse.",
     "layer-input": "Activations are rounded where they enter every layer, the input image "
     "included, as integer hardware does.",
+    "operands": "Activations are rounded where they enter every layer and every matrix product, "
+    "softmax's results and inputs of GELU included.",
 }
 _SITES = {
     "input": "input of {}",

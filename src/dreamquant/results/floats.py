@@ -21,19 +21,21 @@ class InFloat:
         weights: percent of the numbers in parameters of two or more dimensions.
         products: which products, in words; empty where all are on integers.
         parameters: which parameters, likewise.
+        functions: softmax and norms, which no placement rounds, with their number; likewise.
     """
 
     multiplications: float
     weights: float
     products: str
     parameters: str
+    functions: str
 
     def __str__(self) -> str:
         parts = [
             f"{self.multiplications:.1f} % of the multiplications{_of(self.products)}",
             f"{self.weights:.1f} % of the weights{_of(self.parameters)}",
         ]
-        return "; ".join(parts)
+        return "; ".join([*parts, *([self.functions] if self.functions else [])])
 
     @property
     def warning(self) -> str:
@@ -56,10 +58,7 @@ def in_float(coverage: Mapping[str, Any]) -> InFloat | None:
         for layer in layers
         if not (layer["input_on_grid"] and layer["weight_on_grid"])
     ]
-    others = [
-        f"{count} x {name}" if count > 1 else name
-        for name, count in Counter(coverage["left_in_float"]).items()
-    ]
+    others = _counted(coverage["left_in_float"])
     weights = [entry["count"] for entry in coverage["float_weights"]]
     stored = sum(weights) + sum(layer["weights"] for layer in layers)
     return InFloat(
@@ -67,7 +66,13 @@ def in_float(coverage: Mapping[str, Any]) -> InFloat | None:
         _percent(sum(weights), stored),
         "; ".join([*others, *([_named(unrounded)] if unrounded else [])]),
         _named([entry["name"] for entry in coverage["float_weights"]]),
+        ", ".join(_counted(coverage["float_functions"])),
     )
+
+
+def _counted(names: Sequence[str]) -> list[str]:
+    counts = Counter(names).items()
+    return [f"{count} x {name}" if count > 1 else name for name, count in counts]
 
 
 def _of(what: str) -> str:

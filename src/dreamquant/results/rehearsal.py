@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import DreamQuantError, NetworkError
-from dreamquant.evaluation.sites import answer_with, find_sites
+from dreamquant.evaluation.sites import answer_with, find_sites, twin
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import convert
 from dreamquant.quantization.layers import Student
@@ -62,8 +62,8 @@ def rehearse(
         made.zero_grad()
     made.fix()
     with _stage("analysing the student"):
-        sites = find_sites(teacher, made, noise[0])
-        answer_with(teacher, made, sites, noise)
+        parts = twin(teacher, made)
+        answer_with(parts, made, find_sites(parts, made, noise[0]), noise)
     with _stage("saving and opening the student"):
         _require_same(made, teacher, scheme, example, noise[1])
     if then is not None:

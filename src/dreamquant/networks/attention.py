@@ -1,0 +1,118 @@
+"""``nn.MultiheadAttention`` as linear layers and one product, so that each of them can be seen."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamquant.errors import NetworkError
+
+
+class SplitAttention(nn.Module):
+    """What ``nn.MultiheadAttention`` computes in eval mode, in layers of their own.
+
+    Its projections are ``in_proj``, of queries, keys and values at once, or ``q_proj``, ``k_proj``
+    and ``v_proj`` where these are of several widths; and ``out_proj``.
+
+    Args:
+        original: whose parameters it takes over.
+
+    Raises:
+        NetworkError: the original adds a key of its own (``add_bias_kv``, ``add_zero_attn``).
+    """
+
+    in_proj_bias = None  # so that nn.TransformerEncoderLayer calls this module
+
+    def __init__(self, original: nn.MultiheadAttention) -> None:
+        super().__init__()
+        if original.bias_k is not None or original.add_zero_attn:
+            raise NetworkError(
+                "nn.MultiheadAttention with add_bias_kv or add_zero_attn cannot be split into its "
+                "products",
+                where="--placement operands",
+                remedy="use --placement layer-input, which leaves it in float and says so",
+            )
+        self.heads, self.batch_first = original.num_heads, original.batch_first
+        bias = original.in_proj_bias
+        if original.in_proj_weight is not None:
+            self.in_proj: nn.Linear | None = _linear(original.in_proj_weight, bias)
+        else:
+            self.in_proj = None
+            biases = (None,) * 3 if bias is None else bias.chunk(3)
+            names = ("q_proj", "k_proj", "v_proj")
+            for name, part in zip(names, biases, strict=True):
+                self.add_module(name, _linear(getattr(original, f"{name}_weight"), part))
+        self.out_proj = _linear(original.out_proj.weight, original.out_proj.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :class:`torch.nn.MultiheadAttention`, but for the weights, which are ``None``."""
+        batched = query.dim() == 3
+        inputs = [x if batched else x.unsqueeze(0) for x in (query, key, value)]
+        if batched and not self.batch_first:
+            inputs = [x.transpose(0, 1) for x in inputs]
+        q, k, v = (self._by_head(x) for x in self._projected(inputs, same=query is key is value))
+        mask = self._mask(attn_mask, key_padding_mask, q)
+        x = F.scaled_dot_product_attention(q, k, v, mask)
+        x = self.out_proj(x.transpose(1, 2).flatten(2))
+        if not batched:
+            return x.squeeze(0), None
+        return (x if self.batch_first else x.transpose(0, 1)), None
+
+    def _projected(self, inputs: list[Tensor], *, same: bool) -> list[Tensor]:
+        if self.in_proj is None:
+            names = ("q_proj", "k_proj", "v_proj")
+            return [self.get_submodule(n)(x) for n, x in zip(names, inputs, strict=True)]
+        if same:
+            return list(self.in_proj(inputs[0]).chunk(3, -1))
+        return [self.in_proj(x).chunk(3, -1)[i] for i, x in enumerate(inputs)]
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call,no-any-return]
+
+    def _mask(self, mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
+        """What is added to scores (B, heads, L, S); where a given mask is True, nobody looks."""
+        added = [_added(mask, q)] if mask is not None else []
+        if mask is not None and mask.dim() == 3:
+            added = [added[0].view(-1, self.heads, *mask.shape[1:])]
+        if padding is not None:
+            added.append(_added(padding, q)[..., None, None, :].view(len(q), 1, 1, -1))
+        return sum(added[1:], start=added[0]) if added else None
+
+
+def split_attention(network: nn.Module) -> nn.Module:
+    """Replace each ``nn.MultiheadAttention`` within ``network``, in place, by its parts."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.MultiheadAttention):
+                setattr(module, name, SplitAttention(child).train(child.training))
+    return network
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+    layer.weight = _parameter(weight)
+    if bias is not None:
+        layer.bias = _parameter(bias)
+    return layer
+
+
+def _parameter(x: Tensor) -> nn.Parameter:
+    return x if isinstance(x, nn.Parameter) else nn.Parameter(x.detach().clone())
+
+
+def _added(mask: Tensor, q: Tensor) -> Tensor:
+    if mask.dtype != torch.bool:
+        return mask.to(q.dtype)
+    return torch.zeros_like(mask, dtype=q.dtype).masked_fill(mask, float("-inf"))

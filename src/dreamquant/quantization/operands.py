@@ -1,0 +1,175 @@
+"""Both operands of every matrix product that is no layer's own, and inputs of GELU, quantized."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dreamquant.errors import NetworkError
+from dreamquant.quantization.products import factors, replaced
+
+_ATTENTION = 4  # queries, keys, values, and what softmax makes of the first two
+
+
+def attention(
+    quantizers: Sequence[Callable[[Tensor], Tensor]],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Scaled dot-product attention in parts, each operand of its two products quantized.
+
+    Args:
+        quantizers: of queries, keys, values and probabilities.
+        query: (..., L, E).
+        key: (..., S, E).
+        value: (..., S, V).
+        attn_mask: where to look (bool), or what to add to the scores; broadcast to (..., L, S).
+        dropout_p: of the probabilities.
+        is_causal: look back only.
+        scale: of the scores; ``1 / sqrt(E)`` where ``None``.
+        enable_gqa: several heads of queries share one of keys.
+
+    Returns:
+        (..., L, V).
+    """
+    if enable_gqa:
+        heads = query.size(-3) // key.size(-3)
+        key, value = (x.repeat_interleave(heads, -3) for x in (key, value))
+    scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
+    scores = quantizers[0](query) @ quantizers[1](key).transpose(-2, -1) * scale
+    if is_causal:
+        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(~ones.tril(), -math.inf)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    probabilities = F.dropout(scores.softmax(-1), dropout_p)
+    return quantizers[3](probabilities) @ quantizers[2](value)
+
+
+class _Operands(TorchFunctionMode):
+    """Recognises calls that have operands to quantize."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "scaled_dot_product_attention":
+            return attention(self.next(_ATTENTION), *args, **kwargs)
+        if name == "gelu":
+            return func(self.next(1)[0](args[0]), *args[1:], **kwargs)
+        pair = factors(func, args, kwargs)
+        if pair is None:
+            return func(*args, **kwargs)
+        # One that is multiplied by itself is quantized once.
+        distinct = list({id(x): x for x in pair}.values())
+        quantizers = self.product(len(distinct))
+        changed = {id(x): q(x) for x, q in zip(distinct, quantizers, strict=False)}
+        args, kwargs = replaced(args, kwargs, changed)
+        return func(*args, **kwargs)
+
+    def next(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The quantizers of a call that always has so many."""
+        raise NotImplementedError
+
+    def product(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The quantizers of a product; none where a layer quantizes its own."""
+        raise NotImplementedError
+
+
+class _Survey(_Operands):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        self.within = 0
+
+    def next(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
+        self.calls.append(count)
+        return [nn.Identity()] * count
+
+    def product(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
+        return self.next(0 if self.within else count)
+
+    @contextmanager
+    def entering(self, layers: Sequence[nn.Module]) -> Iterator[None]:
+        """Know when a layer runs, whose product is its own."""
+
+        def enter(change: int) -> None:
+            self.within += change
+
+        handles = [layer.register_forward_pre_hook(lambda *_: enter(1)) for layer in layers]
+        handles += [layer.register_forward_hook(lambda *_: enter(-1)) for layer in layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@torch.no_grad()
+def survey(network: nn.Module, layers: Sequence[str], example: Tensor) -> tuple[int, ...]:
+    """How many operands are quantized at each call of a forward pass that may have some.
+
+    Args:
+        network: in eval mode.
+        layers: names of those that quantize their own input and weight.
+        example: normalised inputs (B, ...).
+    """
+    mode = _Survey()
+    with mode.entering([network.get_submodule(name) for name in layers]), mode:
+        network(example)
+    return tuple(mode.calls)
+
+
+class OperandsMode(_Operands):
+    """Quantizes operands with the next quantizers in the order executed.
+
+    Args:
+        quantizers: as many as ``calls`` has in all.
+        calls: see :func:`survey`.
+
+    Raises:
+        NetworkError: the forward pass runs other products than the one that was surveyed.
+    """
+
+    def __init__(self, quantizers: nn.ModuleList, calls: Sequence[int]) -> None:
+        super().__init__()
+        self.quantizers, self.calls = quantizers, calls
+        self.call = self.used = 0
+
+    def next(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The next quantizers."""
+        if self.call == len(self.calls) or self.calls[self.call] not in (0, count):
+            raise self._miscounted()
+        count = self.calls[self.call]
+        self.call += 1
+        self.used += count
+        return [self.quantizers[i] for i in range(self.used - count, self.used)]
+
+    product = next
+
+    def __exit__(self, *exception: Any) -> None:
+        """Check that every quantizer was used."""
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        if exception[0] is None and self.call != len(self.calls):
+            raise self._miscounted()
+
+    def _miscounted(self) -> NetworkError:
+        return NetworkError(
+            f"a forward pass ran other products than the {len(self.calls)} surveyed",
+            where="placement operands",
+            remedy="use --placement layer-input for networks whose forward pass varies",
+        )

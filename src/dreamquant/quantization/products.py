@@ -1,0 +1,36 @@
+"""Products of two tensors, however they are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+# By name, since PyTorch passes the same operation to modes as several functions; and where among
+# its arguments the two factors are.
+_FACTORS = {
+    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), (0, 1)),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (0, 1)),
+    **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "tensordot"), (0, 1)),
+    **dict.fromkeys(("addmm", "baddbmm", "einsum"), (1, 2)),
+}
+
+
+def factors(function: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
+    """The two factors of a torch call that is a product; ``None`` of any other call."""
+    name = getattr(function, "__name__", "")
+    if name not in _FACTORS:
+        return None
+    flat = [*tree_leaves(args), *tree_leaves(kwargs)]
+    first, second = _FACTORS[name]
+    found = flat[first : second + 1]
+    if len(found) != 2 or not all(isinstance(x, Tensor) for x in found):
+        return None
+    return found[0], found[1]
+
+
+def replaced(args: Any, kwargs: Any, changed: dict[int, Tensor]) -> tuple[Any, Any]:
+    """Arguments of a call with other tensors in the place of those whose ``id`` is a key."""
+    new: tuple[Any, Any] = tree_map(lambda x: changed.get(id(x), x), (args, kwargs))
+    return new
