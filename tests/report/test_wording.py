@@ -47,7 +47,7 @@ def test_exceptions_from_the_bits_are_named(record):
     found = wording.protocol(record.manifest)
     assert "Element-wise and concat inputs have 7 bits, the image 8;" in found["Bits"]
     assert "first and the last layer have 8 bits. Layers 3 have w2a2." in found["Bits"]
-    assert " % of the multiplications (2 x matmul of computed tensors; " in found["Where"]
+    assert " % of the multiplications (2 x matmul of computed tensors, " in found["Where"]
 
 
 def test_a_module_in_memory_is_quantized_again_by_a_python_call(record):

@@ -44,7 +44,7 @@ def test_all_that_stays_in_float_is_named():
         )
     )
     assert str(found) == (
-        "25.0 % of the multiplications (LSTM rnn; 2 x matmul of computed tensors; a (its input), "
+        "25.0 % of the multiplications (LSTM rnn, 2 x matmul of computed tensors, a (its input), "
         "b (its weight)); 20.0 % of the weights (rnn.weight_ih_l0); "
         "2 x layer_norm, softmax"
     )

@@ -140,7 +140,7 @@ class Products(TorchFunctionMode):
             product.input_on_grid &= self._on_grid(operands[0])
             product.weight_on_grid &= self._is_weight(operands[1])
         elif operands is None or not all(self._is_weight(x) or self._on_grid(x) for x in operands):
-            own = within and any(True for _ in module.parameters(recurse=False))
+            own = operands is None and any(True for _ in module.parameters(recurse=False))
             what = f"{kind_of(module)} {within}" if own else f"{func.__name__} of computed tensors"
             self.seen.others.append(what)
             self.seen.other_multiplications += multiplications

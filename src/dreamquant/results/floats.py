@@ -64,7 +64,7 @@ def in_float(coverage: Mapping[str, Any]) -> InFloat | None:
     return InFloat(
         _percent(coverage["float_multiplications"], coverage["multiplications"]),
         _percent(sum(weights), stored),
-        "; ".join([*others, *([_named(unrounded)] if unrounded else [])]),
+        _named([*others, *unrounded]),
         _named([entry["name"] for entry in coverage["float_weights"]]),
         ", ".join(_counted(coverage["float_functions"])),
     )
