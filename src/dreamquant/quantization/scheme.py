@@ -140,7 +140,8 @@ class Scheme:
         """How far weights may lie from their zero-point, in a layer of these bits."""
         if self.weights_range == "full":
             return KERNEL_REACH
-        meets = bits.activation if self.placement == "layer-input" else self.bits.activation
+        own = self.placement != "relu-output"
+        meets = bits.activation if own else self.bits.activation
         return safe_reach(unsigned_grid(meets).qmax)
 
     def narrowed_bits(self) -> tuple[int, ...]:
