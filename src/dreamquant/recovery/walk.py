@@ -104,7 +104,7 @@ def _meetings(
         given = advance_all(teachers)
         if given is None or given[0] != place:
             raise RuntimeError(f"the teacher does not come to {name} when the student does")
-        slope = _slope(student.network, branches[name])
+        slope = slope_of(student.network, branches[name])
         wanted = [_wanted(p, q, slope) for p, q in zip(given[1], seen, strict=True)]
         yield LayerMet(name, [q.tensor for q in seen], wanted)
 
@@ -119,7 +119,8 @@ def _wanted(teacher: _Seen, student: _Seen, slope: Tensor | None) -> Tensor:
     return teacher.tensor + missing
 
 
-def _slope(network: nn.Module, branch: Branch) -> Tensor | None:
+def slope_of(network: nn.Module, branch: Branch) -> Tensor | None:
+    """What the batch norm after a layer multiplies each channel by; `None` without one."""
     if branch.norm is None:
         return None
     norm = cast(nn.BatchNorm2d, network.get_submodule(branch.norm))

@@ -1,0 +1,275 @@
+"""The work on one unit: what it reads and should give, and what is learned of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.quantization.layers import Student
+from dreamquant.recovery.branches import Branch
+from dreamquant.recovery.layerwise import add_bias
+from dreamquant.recovery.soft import SoftRange, SoftWeight, mixed
+from dreamquant.recovery.units import Unit, quantizers_of
+from dreamquant.recovery.walk import slope_of
+from dreamquant.training.losses import Losses
+
+# AdaRound's and BRECQ's: the penalty starts after a fifth, its exponent falls from 20 to 2.
+_FREE, _EXPONENTS = 0.2, (20.0, 2.0)
+
+
+class Schedule(NamedTuple):
+    """How a unit learns.
+
+    Attributes:
+        rates: of bits, weight scales, activation scales and biases.
+        drop: see :class:`Reconstruct`.
+        decide: likewise.
+        batch: images of a step.
+    """
+
+    rates: tuple[float, float, float, float]
+    drop: float
+    decide: float
+    batch: int
+
+
+class _Reached(Exception):  # noqa: N818 - it ends a forward pass, nothing is wrong
+    pass
+
+
+class Reconstruction:
+    """What is learned of one unit, on images that are kept as its inputs and outputs.
+
+    Args:
+        student: changed by :meth:`settle` alone.
+        teacher: its modules named as the student's.
+        unit: to work on; everything before it is done.
+        branches: of the layers.
+        pool: normalised images in batches.
+        schedule: how it learns.
+        random: draws batches and what is left unquantized.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: nn.Module,
+        unit: Unit,
+        branches: Mapping[str, Branch],
+        pool: Sequence[Tensor],
+        schedule: Schedule,
+        random: torch.Generator,
+    ) -> None:
+        self.student, self.unit, self.branches = student.eval(), unit, branches
+        self.schedule, self.random = schedule, random
+        student.observe(False)
+        self.module = student.network.get_submodule(unit.name)
+        original = teacher.get_submodule(unit.name)
+        self.inputs = torch.cat([_read(student, self.module, x) for x in pool])
+        self.exact, self.wanted = _read_and_given(teacher, original, pool)
+        self.importance = _importance(student.network, unit, branches)
+        quantizers = quantizers_of(student, unit, pool[0][:2])
+        self.context = quantizers.context
+        self.ranges = {q: SoftRange(q) for q in quantizers.all}
+        weights = student.quantized_weights()
+        self.weights = {
+            name: SoftWeight(weights[name], cast(Tensor, teacher.get_submodule(name).weight))
+            for name in unit.layers
+            if name in weights
+        }
+        self.biases = {name: self._bias(name) for name in unit.layers}
+        self.before = self._error()
+        self.optimizer = torch.optim.Adam(
+            [{"params": group, "lr": 0.0} for group in self._groups()]
+        )
+
+    def _bias(self, name: str) -> Tensor:
+        layer = self.student.network.get_submodule(name)
+        channels = getattr(layer, "out_channels", None) or layer.out_features
+        return torch.zeros(cast(int, channels), device=self.inputs.device).requires_grad_()
+
+    def _groups(self) -> list[list[Tensor]]:
+        return [
+            [weight.bits for weight in self.weights.values()],
+            [weight.growth for weight in self.weights.values()],
+            # An optimizer takes no empty group; a unit may have no activation of its own.
+            [each.growth for each in self.ranges.values()] or [torch.zeros(1).requires_grad_()],
+            list(self.biases.values()),
+        ]
+
+    def step(self, progress: float) -> Losses:
+        """One update.
+
+        Args:
+            progress: fraction of the steps that is done.
+        """
+        falling = (1 + math.cos(math.pi * progress)) / 2
+        for group, rate, cosine in zip(
+            self.optimizer.param_groups, self.schedule.rates, (False, True, True, True), strict=True
+        ):
+            group["lr"] = rate * falling if cosine else rate
+        rows = torch.randint(
+            len(self.inputs),
+            (min(self.schedule.batch, len(self.inputs)),),
+            generator=self.random,
+            device=self.inputs.device,
+        )
+        x = mixed(self.inputs[rows], self.exact[rows], self.schedule.drop, self.random)
+        with self._soft(self.schedule.drop):
+            error = self._distance(self._run(x), self.wanted[rows])
+        penalty = self._penalty(progress)
+        self.optimizer.zero_grad()
+        learned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        found = torch.autograd.grad(error + penalty, learned, allow_unused=True)
+        for parameter, gradient in zip(learned, found, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        return {"reconstruction": error.detach(), "undecided": penalty.detach()}
+
+    def _penalty(self, progress: float) -> Tensor:
+        if progress < _FREE or not self.schedule.decide:
+            return self.inputs.new_zeros(())
+        high, low = _EXPONENTS
+        exponent = high + (low - high) * (progress - _FREE) / (1 - _FREE)
+        total = torch.stack([weight.penalty(exponent) for weight in self.weights.values()]).sum()
+        return self.schedule.decide * total
+
+    def _run(self, x: Tensor) -> Tensor:
+        with self.context():
+            return self.module(x)  # type: ignore[no-any-return]
+
+    def _distance(self, y: Tensor, wanted: Tensor) -> Tensor:
+        gap = (y - wanted).square()
+        channels = gap.dim() - 1 if gap.dim() == 3 else 1  # tokens have theirs last
+        over = [axis for axis in range(gap.dim()) if axis != channels]
+        return (gap.mean(over) * self.importance).sum()
+
+    @contextmanager
+    def _soft(self, drop: float) -> Iterator[None]:
+        """Let the unit run with what is learned in place of what the student has."""
+        network = self.student.network
+        with ExitStack() as stack:
+            for weight in self.weights.values():
+                # Computed here: within the unit's context a clamp would count as an activation.
+                hook = _giving(weight.soft())
+                stack.enter_context(_removed(weight.weight.quantizer.register_forward_hook(hook)))
+            for quantizer, each in self.ranges.items():
+                drops = _dropping(each, drop, self.random)
+                stack.enter_context(_removed(quantizer.register_forward_hook(drops)))
+            for name, bias in self.biases.items():
+                layer = network.get_submodule(name)
+                stack.enter_context(_removed(layer.register_forward_hook(_adding(bias))))
+            yield
+
+    @torch.no_grad()
+    def _error(self) -> float:
+        """Of the student's unit as it is, over all images."""
+        batches = (torch.split(x, self.schedule.batch) for x in (self.inputs, self.wanted))
+        parts = [
+            # Activations in place must not write into what is kept.
+            self._distance(self._run(x.clone()), wanted) * len(x)
+            for x, wanted in zip(*batches, strict=True)
+        ]
+        return float(torch.stack(parts).sum()) / len(self.inputs)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Decide, and write it into the student; where that gained nothing, leave it as it was."""
+        kept = {name: tensor.clone() for name, tensor in self.student.state_dict().items()}
+        for weight in self.weights.values():
+            weight.settle()
+        for each in self.ranges.values():
+            each.settle()
+        for name, bias in self.biases.items():
+            add_bias(self.student.network, name, self.branches[name], bias)
+        if not self._error() < self.before:
+            self.student.load_state_dict(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is learned so far, and where random numbers stand."""
+        groups = [[p.detach().clone() for p in group] for group in self._groups()]
+        return {
+            "learned": groups,
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.get_state(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        for own, saved in zip(self._groups(), state["learned"], strict=True):
+            for parameter, value in zip(own, saved, strict=True):
+                parameter.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.random.set_state(state["random"])
+
+
+@contextmanager
+def _removed(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _giving(value: Tensor) -> Callable[..., Tensor]:
+    return lambda *_: value
+
+
+def _dropping(each: SoftRange, drop: float, random: torch.Generator) -> Callable[..., Tensor]:
+    return lambda _, inputs, y: each.quantized(inputs[0], drop, random)
+
+
+def _adding(bias: Tensor) -> Callable[..., Tensor]:
+    def add(layer: nn.Module, _: Any, y: Tensor) -> Tensor:
+        if isinstance(layer, nn.Linear):
+            return y + bias
+        return y + bias.view(-1, *[1] * (y.dim() - 2))
+
+    return add
+
+
+@torch.no_grad()
+def _read(network: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
+    """What a module reads when ``network`` sees images."""
+    seen: list[Tensor] = []
+
+    def stop(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.append(inputs[0].clone())
+        raise _Reached
+
+    # Before a layer quantizes what it reads: that is part of the unit.
+    with _removed(module.register_forward_pre_hook(stop, prepend=True)), suppress(_Reached):
+        network(images)
+    return seen[0]
+
+
+@torch.no_grad()
+def _read_and_given(
+    network: nn.Module, module: nn.Module, pool: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What a module reads and gives when ``network`` sees the images of a pool."""
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+
+    def stop(_: nn.Module, given: Any, y: Tensor) -> None:
+        outputs.append(y.clone())
+        raise _Reached
+
+    before = module.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+    with _removed(before), _removed(module.register_forward_hook(stop)):
+        for images in pool:
+            with suppress(_Reached):
+                network(images)
+    return torch.cat(inputs), torch.cat(outputs)
+
+
+def _importance(network: nn.Module, unit: Unit, branches: Mapping[str, Branch]) -> Tensor:
+    """Of each output channel: what the batch norm after a single layer makes of its error."""
+    slope = slope_of(network, branches[unit.name]) if unit.name in branches else None
+    return torch.ones(()) if slope is None else slope.square()

@@ -1,0 +1,97 @@
+"""Rounding and scales that gradients reach: AdaRound's soft bits, learned steps, QDrop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreamquant.quantization.affine import fake_quantize
+from dreamquant.quantization.layers import ActivationQuantizer, QuantizedWeight
+
+# h(v) = clip(1.2 sigmoid(v) - 0.1, 0, 1) reaches both ends at finite v (AdaRound, eq. 23).
+_STRETCH, _SHIFT = 1.2, -0.1
+# How far from a weight's present code, in steps, its soft one may start toward the teacher's.
+_LEAN = 0.4
+
+
+class SoftWeight:
+    """A weight between two neighbouring levels each, with a learned scale.
+
+    ``w = scale exp(growth) clamp(base + h(bits))``. The base stays as it is while the scale learns
+    (GENIE, CVPR 2023, section 3.2). It starts from the student's present codes, leaning toward the
+    teacher's weight: after nearest rounding that is AdaRound's start, after another rounding its
+    codes are the ones to improve.
+
+    Attributes:
+        bits: before ``h``, learned.
+        growth: logarithm of each scale's stretch, learned.
+    """
+
+    def __init__(self, weight: QuantizedWeight, original: Tensor) -> None:
+        self.weight = weight
+        latent, quantizer = weight
+        scale, zero_point = quantizer.parameters_of(latent.detach())
+        self.scale, self.zero_point = scale.clone(), zero_point.to(scale.dtype)
+        self.low = quantizer.grid.qmin - self.zero_point
+        self.high = quantizer.grid.qmax - self.zero_point
+        codes = torch.clamp((latent.detach() / scale).round(), self.low, self.high)
+        exact = codes + (original / scale - codes).clamp(-_LEAN, _LEAN)
+        self.base = exact.floor()
+        start = ((exact - self.base - _SHIFT) / _STRETCH).clamp(1e-3, 1 - 1e-3)
+        self.bits = start.logit().requires_grad_()
+        self.growth = torch.zeros_like(self.scale).requires_grad_()
+
+    def rounding(self) -> Tensor:
+        """``h(bits)`` in [0, 1], shaped like the weight."""
+        return torch.clamp(_STRETCH * torch.sigmoid(self.bits) + _SHIFT, 0, 1)
+
+    def soft(self) -> Tensor:
+        """The weight while it is learned."""
+        return self._on(self.base + self.rounding())
+
+    def penalty(self, exponent: float | Tensor) -> Tensor:
+        """``sum(1 - |2 h - 1| ** exponent)``: zero when all bits are decided (AdaRound, eq. 24)."""
+        return (1 - (2 * self.rounding() - 1).abs().pow(exponent)).sum()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Write the decided weight into the student, and hold its scale."""
+        latent, quantizer = self.weight
+        latent.copy_(self._on(self.base + (self.bits >= 0)))
+        scale = self.scale * self.growth.exp()
+        quantizer.hold(scale.flatten(), self.zero_point.flatten())
+
+    def _on(self, codes: Tensor) -> Tensor:
+        return torch.clamp(codes, self.low, self.high) * (self.scale * self.growth.exp())
+
+
+class SoftRange:
+    """An activation quantizer whose scale is learned, and which is left out at random.
+
+    Attributes:
+        growth: logarithm of the scale's stretch, learned.
+    """
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        self.quantizer = quantizer
+        self.scale, self.zero_point = quantizer.scale.detach().clone(), quantizer.zero_point.clone()
+        self.growth = torch.zeros_like(self.scale).requires_grad_()
+
+    def quantized(self, x: Tensor, drop: float, random: torch.Generator) -> Tensor:
+        """``x`` on the grid, but for a random fraction of its elements (QDrop, ICLR 2022)."""
+        scale = self.scale * self.growth.exp()
+        grid = self.quantizer.grid
+        rounded = fake_quantize(x, scale, self.zero_point, grid, clipped_gradient=True)
+        return mixed(rounded, x, drop, random)
+
+    def settle(self) -> None:
+        """Put the learned scale in force."""
+        self.quantizer.place((self.scale * self.growth.exp()).detach(), self.zero_point)
+
+
+def mixed(rounded: Tensor, exact: Tensor, drop: float, random: torch.Generator) -> Tensor:
+    """Each element of ``rounded``, or with probability ``drop`` that of ``exact``."""
+    if not drop:
+        return rounded
+    draws = torch.rand(rounded.shape, generator=random, device=rounded.device)
+    return torch.where(draws < drop, exact, rounded)

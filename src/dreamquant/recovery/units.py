@@ -1,0 +1,190 @@
+"""Units of reconstruction: blocks that end in a sum, and layers that belong to none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dreamquant.errors import MethodError, SchemeError
+from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.outputs import ActivationOutputs
+from dreamquant.quantization.placement import ActivationSites, Nowhere
+from dreamquant.recovery.branches import operands
+
+
+class Unit(NamedTuple):
+    """A part of a network that is reconstructed as a whole.
+
+    Attributes:
+        name: of the module.
+        layers: names of quantized layers inside, in the order executed.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+
+
+class _Calls:
+    """Which modules run, inside which others, and which of them sum."""
+
+    def __init__(self) -> None:
+        self.open: list[str] = []
+        self.order: list[str] = []
+        self.summing: set[str] = set()
+        self.single: dict[str, bool] = {}  # one tensor in, one out
+
+    def enter(self, name: str, _: nn.Module, inputs: Any, keywords: Any) -> None:
+        self.open.append(name)
+        self.order.append(name)
+        self.single[name] = len(inputs) == 1 and isinstance(inputs[0], Tensor) and not keywords
+
+    def leave(self, name: str, _: nn.Module, inputs: Any, result: Any) -> None:
+        self.open.pop()
+        self.single[name] = self.single[name] and isinstance(result, Tensor)
+
+
+class _SumsInside(TorchFunctionMode):
+    def __init__(self, calls: _Calls) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if operands(func, args, kwargs or {}) is not None and self.calls.open:
+            self.calls.summing.add(self.calls.open[-1])
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def find_units(
+    network: nn.Module, layers: Sequence[str], example: Tensor, chosen: Sequence[str] = ()
+) -> list[Unit]:
+    """What to reconstruct, in the order executed.
+
+    A block is a module that takes one tensor, gives one, and sums two of them itself, as residual
+    and transformer blocks do; modules of the same class without a sum, as inverted residuals with a
+    stride, are blocks too. Layers outside are units of their own.
+
+    Args:
+        network: in eval mode.
+        layers: names of quantized layers.
+        example: normalised images (B, C, H, W).
+        chosen: patterns of module names in place of the blocks that are found.
+
+    Raises:
+        MethodError: a pattern matches no module that could be a unit.
+    """
+    calls = _Calls()
+    handles: list[Any] = []
+    for name, module in network.named_modules():
+        if name:
+            enter = lambda *a, name=name: calls.enter(name, *a)  # noqa: E731
+            leave = lambda *a, name=name: calls.leave(name, *a)  # noqa: E731
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave))
+    try:
+        with _SumsInside(calls):
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    blocks = _chosen(calls, chosen) if chosen else _summing(network, calls)
+    return _units(calls, layers, blocks)
+
+
+def _eligible(calls: _Calls) -> list[str]:
+    runs = Counter(calls.order)
+    return [name for name, single in calls.single.items() if single and runs[name] == 1]
+
+
+def _summing(network: nn.Module, calls: _Calls) -> list[str]:
+    kinds = {type(network.get_submodule(name)) for name in calls.summing} - {nn.Sequential}
+    return [name for name in _eligible(calls) if type(network.get_submodule(name)) in kinds]
+
+
+def _chosen(calls: _Calls, patterns: Sequence[str]) -> list[str]:
+    found = []
+    for pattern in patterns:
+        matching = [name for name in _eligible(calls) if fnmatchcase(name, pattern)]
+        if not matching:
+            raise MethodError(
+                f"no module named {pattern!r} can be reconstructed as a whole",
+                where="units",
+                remedy="name modules that run once and take and give one tensor, as "
+                + ", ".join(_eligible(calls)[:4]),
+            )
+        found.extend(matching)
+    return found
+
+
+def _units(calls: _Calls, layers: Sequence[str], blocks: Sequence[str]) -> list[Unit]:
+    runs = Counter(calls.order)
+    inside: dict[str, list[str]] = {}
+    for layer in sorted(layers, key=calls.order.index):
+        # The outermost block: what sums inside another block belongs to that one.
+        around = [block for block in blocks if layer.startswith(f"{block}.") or layer == block]
+        if around or runs[layer] == 1:
+            inside.setdefault(min(around, key=len, default=layer), []).append(layer)
+    return [Unit(name, tuple(own)) for name, own in inside.items()]
+
+
+class Quantizers(NamedTuple):
+    """Activation quantizers that run inside a unit.
+
+    Attributes:
+        all: in the order executed.
+        context: in which the student's unit runs them, on its own.
+    """
+
+    all: list[ActivationQuantizer]
+    context: Callable[[], AbstractContextManager[Any]]
+
+
+@torch.no_grad()
+def quantizers_of(student: Student, unit: Unit, example: Tensor) -> Quantizers:
+    """The quantizers of a unit, found by one forward pass of the student.
+
+    Raises:
+        SchemeError: activations are stored between units, whose reads cannot be told apart.
+    """
+    sites = student.sites
+    if not isinstance(sites, (ActivationSites, Nowhere)):
+        raise SchemeError(
+            "blocks cannot be reconstructed where element-wise and concat inputs are quantized",
+            where="--joins",
+            remedy="leave --joins out",
+        )
+    module = student.network.get_submodule(unit.name)
+    open_, seen = [False], []
+    handles = [
+        module.register_forward_pre_hook(lambda *_: open_.__setitem__(0, True), prepend=True),
+        module.register_forward_hook(lambda *_: open_.__setitem__(0, False)),
+    ]
+    for quantizer in student.activation_quantizers().values():
+        handles.append(
+            quantizer.register_forward_hook(lambda q, *_: seen.append(q) if open_[0] else None)
+        )
+    try:
+        student(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if isinstance(sites, Nowhere):
+        return Quantizers(seen, nullcontext)
+    outputs = list(student.groups()["relu_outputs"])
+    own = [index for index, quantizer in enumerate(outputs) if quantizer in seen]
+    written = [sites.written[index] for index in own]
+
+    def context() -> AbstractContextManager[Any]:
+        modules = nn.ModuleList(outputs[index] for index in own)
+        return ActivationOutputs(modules, written, sites.recognise)
+
+    return Quantizers(seen, context)
