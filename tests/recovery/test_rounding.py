@@ -10,6 +10,7 @@ from dreamquant.quantization.affine import Grid, signed_grid
 from dreamquant.recovery.gram import moments_of
 from dreamquant.recovery.levels import Levels, search_levels
 from dreamquant.recovery.rounding import (
+    DAMPS,
     damped,
     descend,
     gptq,
@@ -17,6 +18,7 @@ from dreamquant.recovery.rounding import (
     output_error,
     refit_scale,
     round_rows,
+    validated_damp,
 )
 
 FINE = Grid(-(2**40), 2**40)
@@ -67,6 +69,24 @@ def test_strong_damping_keeps_the_weights():
     rows = layer.weight.detach().unsqueeze(0)
     target = least_squares_target(moments, rows, damped(moments.gram, 1e8))
     assert torch.allclose(target.float(), rows, atol=1e-5)
+
+
+def test_validation_damps_where_images_say_little():
+    torch.manual_seed(0)
+    layer = nn.Linear(20, 8)
+    rows = layer.weight.detach().unsqueeze(0)
+    better = rows[0] + 0.5 * torch.randn(8, 20)  # what the outputs really follow
+
+    def chosen(count, noise):
+        halves = []
+        for _ in range(2):
+            x = torch.randn(count, 20)
+            wanted = x @ better.T + noise * torch.randn(count, 8)
+            halves.append(moments_of(layer, [(x, wanted)]))
+        return validated_damp((halves[0], halves[1]), rows)
+
+    assert chosen(2000, noise=0.1) == DAMPS[0]
+    assert chosen(30, noise=8.0) == DAMPS[-1]
 
 
 def test_gptq_is_least_squares_when_nothing_is_rounded():

@@ -27,8 +27,8 @@ class RoundByLeastSquares(Recovery):
     Attributes:
         count: images.
         batch: of them in one forward pass.
-        damp: ridge toward the teacher's weights, as a fraction of the mean squared input: the fewer
-            and the less natural the images, the more.
+        damp: ridge toward the teacher's weights, as a fraction of the mean squared input; 0 lets
+            each layer have the one that does best on images it was not found on.
         sweeps: of coordinate descent.
         positions: output positions that are read of each layer, over all images.
         power: of the error that activation ranges minimise; they are set along the way.
@@ -36,7 +36,7 @@ class RoundByLeastSquares(Recovery):
 
     count: int = 256
     batch: int = 64
-    damp: float = 0.2
+    damp: float = 0.0
     sweeps: int = 3
     positions: int = 16384
     power: float = 2.0

@@ -42,6 +42,10 @@ class Moments(NamedTuple):
         cross = self.cross - self.inputs.unsqueeze(2) * self.wanted.unsqueeze(1)
         return Moments(torch.zeros_like(self.inputs), torch.zeros_like(self.wanted), gram, cross)
 
+    def with_as_many(self, other: Moments) -> Moments:
+        """Means over the positions of both, which are as many."""
+        return Moments(*((mine + its) / 2 for mine, its in zip(self, other, strict=True)))
+
     def bias(self, rows: Tensor) -> Tensor:
         """The best bias (G, O) to weights ``rows`` (G, O, K)."""
         return self.wanted - (rows.double() @ self.inputs.unsqueeze(2)).squeeze(2)

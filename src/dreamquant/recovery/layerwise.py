@@ -11,7 +11,12 @@ from dreamquant.quantization.layers import QuantizedWeight, Student
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.gram import Moments, Sums
 from dreamquant.recovery.levels import Levels, search_levels
-from dreamquant.recovery.rounding import damped, least_squares_target, round_rows
+from dreamquant.recovery.rounding import (
+    damped,
+    least_squares_target,
+    round_rows,
+    validated_damp,
+)
 from dreamquant.recovery.unfold import Layer, weight_from_rows, weight_rows
 from dreamquant.recovery.walk import LayerMet
 
@@ -20,7 +25,8 @@ class Solver(NamedTuple):
     """How a layer's weights follow from what it reads and what is wanted of it.
 
     Attributes:
-        damp: ridge toward the weights there were, as a fraction of the mean squared input.
+        damp: ridge toward the weights there were, as a fraction of the mean squared input; 0 lets
+            one half of the images choose by the other.
         sweeps: of coordinate descent.
         positions: output positions read, over all images.
     """
@@ -33,18 +39,24 @@ class Solver(NamedTuple):
     def solve(self, met: LayerMet, student: Student, teacher: nn.Module, branch: Branch) -> None:
         """Give the student's layer the weights and the bias that serve best."""
         layer = cast(Layer, teacher.get_submodule(met.name))
-        moments = moments_at(met, layer, self.positions)
+        halves = halves_at(met, layer, self.positions)
+        moments = halves[0].with_as_many(halves[1])
         mended = student.network.get_submodule(met.name)
         free = mended.bias is not None or branch.norm is not None
         inner = moments.centred() if free else moments
         rows = weight_rows(layer.weight, layer)
-        gram = damped(inner.gram, self.damp)
+        gram = damped(inner.gram, self.damp or self._validated(halves, rows, free))
         target = least_squares_target(inner, rows, gram).float()
         weight = student.quantized_weights()[met.name]
         rounded, levels = self._round(target, gram.float(), weight)
         put_weight(weight, layer, rounded, levels)
         if free:
             put_bias(student.network, met.name, branch, moments.bias(rounded).flatten())
+
+    @staticmethod
+    def _validated(halves: tuple[Moments, Moments], rows: Tensor, free: bool) -> float:
+        first, second = (half.centred() if free else half for half in halves)
+        return validated_damp((first, second), rows)
 
     def _round(
         self, target: Tensor, gram: Tensor, weight: QuantizedWeight
@@ -74,17 +86,26 @@ def correct_bias(
         return
     layer = cast(Layer, teacher.get_submodule(met.name))
     rows = weight_rows(cast(Tensor, mended.weight), layer)
-    bias = moments_at(met, layer, positions).bias(rows).flatten()
+    first, second = halves_at(met, layer, positions)
+    bias = first.with_as_many(second).bias(rows).flatten()
     put_bias(student.network, met.name, branch, bias)
 
 
-def moments_at(met: LayerMet, layer: Layer, positions: int) -> Moments:
-    """Moments of what the student's layer reads and should give, at some positions of a batch."""
-    random = torch.Generator().manual_seed(0)
-    sums = Sums(layer, -(-positions // len(met.inputs)), random)
+def halves_at(met: LayerMet, layer: Layer, positions: int) -> tuple[Moments, Moments]:
+    """Moments of what the student's layer reads and should give, over two halves of the images.
+
+    Args:
+        met: the layer, with all images.
+        layer: the teacher's.
+        positions: that are read over all images.
+    """
+    each = -(-positions // (2 * len(met.inputs)))
+    first, second = (Sums(layer, each, torch.Generator().manual_seed(seed)) for seed in range(2))
     for x, wanted in zip(met.inputs, met.wanted, strict=True):
-        sums.add(x, wanted)
-    return sums.moments()
+        middle = (len(x) + 1) // 2
+        first.add(x[:middle], wanted[:middle])
+        second.add(x[len(x) // 2 :], wanted[len(x) // 2 :])
+    return first.moments(), second.moments()
 
 
 def put_bias(network: nn.Module, name: str, branch: Branch, bias: Tensor) -> None:

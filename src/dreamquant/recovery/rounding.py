@@ -16,6 +16,8 @@ from dreamquant.recovery.levels import Levels
 
 # Columns between two matrix products; within them, updates go column by column.
 _BLOCK = 64
+# What validation chooses from.
+DAMPS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 # Least damping, as a fraction of the mean squared input over all groups: groups may be dead.
 _LEAST_DAMP = 1e-6
 
@@ -51,6 +53,30 @@ def least_squares_target(moments: Moments, rows: Tensor, gram: Tensor) -> Tensor
     missing = moments.cross - moments.gram @ rows.transpose(1, 2)
     factor = torch.linalg.cholesky(gram)
     return rows + torch.cholesky_solve(missing, factor).transpose(1, 2)
+
+
+def validated_damp(halves: tuple[Moments, Moments], rows: Tensor) -> float:
+    """The damping whose target, found on one half of the images, does best on the other half.
+
+    Args:
+        halves: moments of two halves of the images; centred where a bias is free.
+        rows: (G, O, K), of the full-precision layer.
+
+    Returns:
+        One of ``DAMPS``.
+    """
+    errors = [_held_out_error(halves, rows, damp) for damp in DAMPS]
+    return DAMPS[int(torch.stack(errors).argmin())]
+
+
+def _held_out_error(halves: tuple[Moments, Moments], rows: Tensor, damp: float) -> Tensor:
+    """Squared output error on each half of what the other one gives, but for a constant."""
+    total = rows.new_zeros((), dtype=torch.float64)
+    for seen, held in (halves, halves[::-1]):
+        target = least_squares_target(seen, rows, damped(seen.gram, damp))
+        turned = target.transpose(1, 2)
+        total += ((held.gram @ turned - 2 * held.cross) * turned).sum()
+    return total
 
 
 def output_error(rows: Tensor, target: Tensor, gram: Tensor) -> Tensor:
