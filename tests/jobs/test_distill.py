@@ -13,7 +13,7 @@ import dreamquant
 from dreamquant.errors import NetworkError, ResultError, SchemeError
 from dreamquant.networks import demo
 from dreamquant.networks.load import inheriting, untrained
-from dreamquant.training.loop import Training
+from dreamquant.synthesis.generator import Stream
 
 STUDENT_FILE = """
 from torch import nn
@@ -103,21 +103,22 @@ def test_the_manifest_names_both_networks(short):
     assert manifest["teacher"]["name"].endswith("network.py:digits")
     assert manifest["protocol"]["teacher_sha256"] == demo.teacher().weights_sha256
     assert manifest["protocol"]["bits"] == "float32"
-    assert manifest["method"]["schedule"]["iterations"] == 6
+    assert manifest["method"]["iterations"] == 6
 
 
 def test_batch_norms_learn_statistics_and_dropout_stays_off(file, monkeypatch):
-    modes = []
-    step = Training.step
+    modes, make = [], Stream.make
 
-    def watched(self):
-        network = self.student.network
+    def watched(self, asked):
+        network = self.bench.student.network
         modes.append([m.training for m in network if isinstance(m, nn.BatchNorm2d | nn.Dropout)])
-        return step(self)
+        return make(self, asked)
 
-    monkeypatch.setattr(Training, "step", watched)
+    monkeypatch.setattr(Stream, "make", watched)
     model = distill(file).model
-    assert modes == [[True, True, False]] * 6
+    # Six batches to learn from, and those that are measured on when the student is whole.
+    assert modes[:6] == [[True, True, False]] * 6
+    assert modes[6:] == [[False, False, False]] * len(modes[6:])
     assert not model.network[1].running_mean.equal(torch.zeros(12))
 
 
@@ -154,16 +155,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 ):
     whole = (short if bits is None else quantized)[1]
     out, taken = tmp_path / "out", []
-    invent = Training.invent
+    make = Stream.make
 
-    def invent_and_interrupt(self, asked):
+    def make_and_interrupt(self, asked):
         taken.append(asked)
         if len(taken) == steps:
             signal.raise_signal(signal.SIGINT)
-        return invent(self, asked)
+        return make(self, asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "invent", invent_and_interrupt)
+        patch.setattr(Stream, "make", make_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             distill(file, data=demo.HELD_OUT, out=out, bits=bits)
     assert not (out / "manifest.json").exists()
@@ -193,7 +194,7 @@ def test_a_student_of_other_classes_is_refused(file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_bits_that_cannot_be_had_are_told_before_training(file, tmp_path):
+def test_bits_that_are_not_supported_are_told_before_training(file, tmp_path):
     with pytest.raises(SchemeError, match="9 bits"):
         distill(file, bits="w9a4", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
