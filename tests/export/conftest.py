@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dreamquant.export.job import export_result
+from dreamquant.methods import METHODS
 from dreamquant.networks.load import load_network
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
@@ -75,7 +76,9 @@ def make_result(folder, code):
         "network": describe_network(network),
         "method": {"name": "adadfq"},
         "scheme": asdict(scheme),
-        "protocol": describe_protocol(network, scheme, seed=0, precision="32", accumulate=1),
+        "protocol": describe_protocol(
+            network, scheme, METHODS["adadfq"], seed=0, precision="32", accumulate=1
+        ),
         "coverage": asdict(coverage),
     }
     Result(student, json.loads(json.dumps(manifest))).save(folder / "out")
