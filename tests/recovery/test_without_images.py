@@ -110,3 +110,17 @@ def test_analytic_biases_restore_means_of_normal_inputs(make_bench, do):
     before = surplus()
     do(CorrectBias(), bench, None)
     assert surplus().abs().max() < 0.2 * before.abs().max()
+
+
+@pytest.mark.parametrize("bits", ["w4a4", "w8a8"])
+def test_the_image_keeps_the_range_of_pixels_which_noise_does_not_cover(
+    make_network, make_bench, do, bits
+):
+    bench = make_bench(make_network(), bits, placement="layer-input")
+    do(RangesFromNoise(count=32, batch=16), bench, None)
+    black, white = (torch.full((1, 3, 8, 8), (pixel - 0.5) / 0.25) for pixel in (0.0, 1.0))
+    quantizer = bench.student.network.stem.input_quantizer
+    for image in (black, white):
+        assert (quantizer(image) - image).abs().max() <= quantizer.scale / 2
+    inner = bench.student.network.block.conv1.input_quantizer
+    assert inner(black[:, :1]).abs().max() == 0  # what a ReLU gives has no negative values

@@ -85,7 +85,7 @@ def branches_of(bench: Bench) -> dict[str, Branch]:
     """What follows each quantized layer of the student."""
     student = bench.student
     branches = find_branches(bench.prepared, list(student.quantized_weights()), bench.example())
-    if student.survey is None:
+    if student.sites.whole_biases is None:
         return branches
     # Sums read stored tensors, which are quantized after the layer: its turn cannot wait for them.
     return {name: branch._replace(summed=False) for name, branch in branches.items()}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.affine import affine_parameters
 from dreamquant.quantization.layers import ActivationQuantizer, QuantizedWeight
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.squant import Sums, squant
 from dreamquant.recovery.stepwise import Walked
 from dreamquant.recovery.walk import LayerMet, RangeMet
+from dreamquant.synthesis.procedural import pixel_moments
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
@@ -73,7 +76,8 @@ class RangesFromNoise(Recovery):
 
     As in SQuant's released code: noise is uniform in [0, 1), given to the network as if it were
     normalised. Of a tensor without negative values the deviation is that of the positive ones. At
-    few bits a range ends at the largest value that was seen.
+    few bits a range ends at the largest value that was seen. What the network itself reads keeps
+    the range of pixels, which is known; noise does not cover it.
 
     Attributes:
         deviations: at up to 4, up to 6 and more bits.
@@ -90,13 +94,19 @@ class RangesFromNoise(Recovery):
 
         def place(met: RangeMet | LayerMet) -> None:
             assert isinstance(met, RangeMet)
-            self._place(met.quantizer, met.values)
+            if is_pixels and met.values[0].equal(noise()[0]):
+                place_at(met.quantizer, *ends_of_pixels(bench.input))
+            else:
+                self._place(met.quantizer, met.values)
 
+        @cache
         def noise() -> list[Tensor]:
             random = torch.Generator(bench.device).manual_seed(bench.seed)
             shape = (self.count, *bench.input.shape)
             drawn = torch.rand(shape, generator=random, device=bench.device)
             return list(torch.split(drawn, self.batch))
+
+        is_pixels = len(bench.input.shape) == 3
 
         yield Walked("setting activation ranges from noise", bench, noise, {}, place)
 
@@ -110,8 +120,18 @@ class RangesFromNoise(Recovery):
         reach = factor * spread
         if quantizer.bits <= _CAPPED:
             reach = torch.minimum(reach, seen.abs().max())
-        low = -reach if signed else torch.zeros_like(reach)
-        quantizer.place(*affine_parameters(low, reach, quantizer.grid))
+        place_at(quantizer, -reach if signed else torch.zeros_like(reach), reach)
+
+
+def place_at(quantizer: ActivationQuantizer, low: Tensor, high: Tensor) -> None:
+    """Let a quantizer cover a range, two scalars."""
+    quantizer.place(*affine_parameters(low, high, quantizer.grid))
+
+
+def ends_of_pixels(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """The least and the largest value that a network's input can have, two scalars."""
+    _, _, low, high = pixel_moments(spec)
+    return low.min(), high.max()
 
 
 def _deviation_of_positive(values: Tensor) -> Tensor:
