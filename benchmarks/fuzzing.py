@@ -27,12 +27,12 @@ from dreamquant.evaluation.data import open_images
 from dreamquant.export.runtime import open_onnx
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs.checkpoint import STATE
-from dreamquant.text import parse_duration
 from dreamquant.networks.checkpoints import load_weights
 from dreamquant.quantization.scheme import Bits
 from dreamquant.report.write import write_report
 from dreamquant.results.manifest import MANIFEST
 from dreamquant.results.result import STUDENT
+from dreamquant.text import parse_duration
 from malice import CANARY, altered, damaged, pickles, reheaded
 from malicious_images import arrays, tars
 

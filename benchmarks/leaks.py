@@ -12,12 +12,12 @@ from unittest.mock import patch
 
 import psutil
 import torch
+from dreamquant.training.loop import Training, Watcher
 
 import tiny
 from dreamquant import Method
 from dreamquant.jobs import job as pipeline
 from dreamquant.methods import METHODS
-from dreamquant.training.loop import Training, Watcher
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 

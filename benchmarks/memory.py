@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
+from dreamquant.training.loop import Training
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
-from dreamquant.training.loop import Training
 from dreamquant.training.step import Step
 
 Bytes = dict[int, int]  # of each storage, by its address

@@ -16,14 +16,14 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from dreamquant.synthesis.generators import UpsampledConv2d
+from dreamquant.training.loop import Training
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dreamquant.networks.probe import batch_norms
 from dreamquant.quantization.layers import ActivationQuantizer, Student, WeightQuantizer
-from dreamquant.synthesis.generators import UpsampledConv2d
 from dreamquant.terms.contract import Statistics, Weighted
-from dreamquant.training.loop import Training
 
 
 class PlainWeight(nn.Module):

@@ -23,6 +23,7 @@ from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import torch
+from dreamquant.training.loop import Losses, Training
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,7 +37,6 @@ from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.files import read_json, write_json
 from dreamquant.results.manifest import describe_machine
 from dreamquant.training.devices import accelerator_for, has_bfloat16
-from dreamquant.training.loop import Losses, Training
 from dreamquant.training.step import Batch, Request, Step, Teacher
 from networks import cifar10_resnet20
 from pages import RESULTS, write_page

@@ -7,8 +7,8 @@ import torch
 
 import dreamquant
 from dreamquant.networks import demo
-from dreamquant.networks.demo.network import digits
 from dreamquant.networks.checkpoints import load_weights
+from dreamquant.networks.demo.network import digits
 
 
 def main(iterations: int = 60) -> None:

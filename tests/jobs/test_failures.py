@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import DataError, NetworkError
-from dreamquant.networks.user_file import read_user_file
 from dreamquant.jobs.failures import naming_lines
+from dreamquant.networks.user_file import read_user_file
 
 EXAMPLE = torch.zeros(2, 3)
 
