@@ -92,11 +92,7 @@ class _Analytic(Phase):
 def expected_inputs(network: nn.Module, link: Link) -> Tensor:
     """Mean of each channel (F,) that enters the second layer, by the batch norm before it."""
     assert link.norm is not None
-    norm = network.get_submodule(link.norm)
-    if isinstance(norm, FoldedNorm):
-        mean, deviation = norm.mean, norm.deviation
-    else:
-        mean, deviation = _affine(cast(_BatchNorm, norm))
+    mean, deviation = known_of(network.get_submodule(link.norm))
     low = 0.0 if link.relu else -math.inf
     high: float | Tensor = math.inf
     if link.clip is not None:
@@ -104,7 +100,11 @@ def expected_inputs(network: nn.Module, link: Link) -> Tensor:
     return clipped_normal(mean, deviation, low, high)[0].to(mean.dtype)
 
 
-def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def known_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (F,) of what leaves a batch norm, or came from it before it was folded."""
+    if isinstance(norm, FoldedNorm):
+        return norm.mean, norm.deviation
+    assert isinstance(norm, _BatchNorm)
     if norm.affine:
         return norm.bias, norm.weight.abs()
     mean = cast(Tensor, norm.running_mean)

@@ -34,7 +34,7 @@ class Reads(TorchFunctionMode):
     Attributes:
         times: how often each tensor is read, by id.
         sums: ids of both operands of each sum.
-        reader: the operation that read a tensor last, by id: its name, the tensor, the result.
+        reader: the operation that read a tensor last, by id: itself, the tensor, the result.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Reads(TorchFunctionMode):
         self.times: Counter[int] = Counter()
         self.overwritten: set[int] = set()
         self.sums: list[tuple[int, int]] = []
-        self.reader: dict[int, tuple[str, Tensor, Any]] = {}
+        self.reader: dict[int, tuple[Callable[..., Any], Tensor, Any]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -57,8 +57,7 @@ class Reads(TorchFunctionMode):
         if any(isinstance(each, Tensor) for each in _flat([result])):
             self.kept.append((read, result))
             self.times.update({id(x) for x in read} - self.overwritten)
-            name = getattr(func, "__name__", "")
-            self.reader.update({id(x): (name, x, result) for x in read})
+            self.reader.update({id(x): (func, x, result) for x in read})
         if read and result is read[0]:
             self.overwritten.add(id(result))  # what reads it from now on reads something else
         return result

@@ -154,6 +154,12 @@ def _follow(first: str, here: int, trail: _Trail) -> Link | None:
 
 def _passed(here: int, reads: Reads) -> tuple[str, int] | None:
     """The operation that read a tensor and keeps its channels and their scales, if it is one."""
-    name, x, y = reads.reader[here]
+    func, x, y = reads.reader[here]
+    keeps = keeps_channels(func, x, y) and y is not x
+    return (func.__name__, id(y)) if keeps else None
+
+
+def keeps_channels(func: Callable[..., Any], x: Tensor, y: Any) -> bool:
+    """Whether ``y = func(x)`` has the channels of ``x``, scaled as they are."""
     alike = isinstance(y, Tensor) and y.dim() > 1 and y.shape[1] == x.shape[1]
-    return (name, id(y)) if alike and name in _SCALED and y is not x else None
+    return alike and getattr(func, "__name__", "") in _SCALED
