@@ -199,3 +199,23 @@ def test_no_warning_of_a_hidden_kind() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quantize(settled(plain()))
+
+
+@pytest.mark.parametrize("target", ["pt2", "int8box"])
+def test_exported_files_keep_the_softmax(target: Any, tmp_path: Path) -> None:
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from dreamquant.export.job import export_result
+    from dreamquant.export.runtime import open_onnx
+
+    result = quantize(settled(plain(nn.Softmax(1))), out=tmp_path / "out")
+    (file,) = export_result(result, [target], to=tmp_path / "out")
+    x = torch.randn(3, *SHAPE)
+    wanted = result.model(x).softmax(1)
+    if target == "pt2":
+        assert torch.allclose(torch.export.load(file.path).module()(x), wanted, atol=1e-5)
+    else:
+        import onnx
+
+        assert "Softmax" in {node.op_type for node in onnx.load(file.path).graph.node}
+        assert torch.allclose(open_onnx(file.path)(x).softmax(1), wanted, atol=0.02)
