@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from dreamquant.evaluation.metrics import Evaluation
-from dreamquant.results.floats import in_float
+from dreamquant.results.floats import in_float, remedy
 from dreamquant.results.manifest import storage_of
 from dreamquant.results.result import REPORT, Result
 
@@ -84,9 +84,7 @@ def result_table(result: Result, out: Path) -> None:
     print_text(f"at {protocol['bits']} by {method['name']}, preset {method['preset']}\n", "bold")
     left = in_float(manifest["coverage"]) if quantized else None
     if left and left.warning:
-        print_text(
-            f"warning: {left.warning}; --placement layer-input rounds all inputs of layers\n"
-        )
+        print_text(f"warning: {left.warning}; {remedy(protocol['placement'])}\n", "yellow")
     _print_accuracies(manifest["accuracy"], _QUANTIZED if quantized else _DISTILLED)
     agreement = manifest["agreement"]
     print_text(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from dreamquant.report.headline import Headline, change
 from dreamquant.report.read import Record
 from dreamquant.report.wording import class_name, site_name
-from dreamquant.results.floats import in_float
+from dreamquant.results.floats import in_float, remedy
 
 _LOW_AGREEMENT = 80.0  # percent
 _LARGE_LOSS = 5.0  # points
@@ -56,8 +56,7 @@ def _float(record: Record) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{left.warning}: {left}.",
-            "--placement layer-input rounds what every convolution and linear layer reads; other "
-            "products run on integers once they are written as such layers.",
+            f"{remedy(record.manifest['protocol']['placement'])}.",
         )
 
 
@@ -144,7 +143,7 @@ def _sensitivity(sites: list[dict[str, Any]]) -> Iterator[Finding]:
             f"Rounding nothing but the {site_name(worst)} changes {_changed(worst):.0f} % of the "
             f"original's answers on synthetic images{_others(found)}.",
             "Give activations more bits."
-            if worst["kind"] == "relu"
+            if worst["kind"] not in ("weight", "input")
             else f"Give it more bits: --override '{worst['layer']}=w8a8'.",
         )
 

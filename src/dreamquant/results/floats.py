@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# What a placement leaves in float, another may round.
+_REMEDIES = {
+    "relu-output": "--placement layer-input rounds what every convolution and linear layer reads",
+    "layer-input": "--placement operands also rounds operands of other matrix products",
+    "operands": "other products run on integers once they are written as layers or matrix products",
+}
 _FEW_PERCENT = 5.0
 _SHOWN = 4  # names
 
@@ -73,6 +79,11 @@ def in_float(coverage: Mapping[str, Any]) -> InFloat | None:
 def _counted(names: Sequence[str]) -> list[str]:
     counts = Counter(names).items()
     return [f"{count} x {name}" if count > 1 else name for name, count in counts]
+
+
+def remedy(placement: str) -> str:
+    """What may bring more of a network on integers than a placement does."""
+    return _REMEDIES[placement]
 
 
 def _of(what: str) -> str:

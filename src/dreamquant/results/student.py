@@ -5,8 +5,10 @@ Keys, for a layer ``L`` of the user's module:
 - ``L.weight.codes``: uint8 bit stream of ``code + 2**(bits - 1)``, dense, little-endian;
 - ``L.weight.scale``, ``L.weight.zero_point``: float32 and int8, one per output channel;
 - ``L.input.scale``, ``L.input.zero_point``: float32 and uint8 scalars (placement layer-input);
-- ``relu_outputs.N.scale``, ``.zero_point``: likewise, for the N-th ReLU (placement relu-output);
-- ``stored.N.scale``, ``.zero_point``: likewise, for the N-th stored tensor (joins);
+- ``relu_outputs.N.scale``, ``.zero_point``: likewise, for the N-th activation function (placement
+  relu-output);
+- ``stored.N.scale``, ``.zero_point``: likewise, for the N-th element-wise or concat input (joins);
+- ``operands.N.scale``, ``.zero_point``: likewise, for the N-th operand (placement operands);
 - every other tensor under its own name in the module.
 """
 
