@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dreamquant.errors import ExportError
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
@@ -113,3 +114,24 @@ def test_results_of_before_groups_had_scales_of_their_own_still_open():
     decode(again, tensors, "here")
     quantizer = again.quantized_weights()["3"].quantizer
     assert quantizer.scale[:6].equal(quantizer.scale[6:])
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 4)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, activation="gelu")
+
+    def forward(self, x):
+        return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+def test_a_transformer_exports_where_what_softmax_gives_is_on_a_linear_grid():
+    onnx_file = importlib.import_module("dreamquant.export.onnx_file").onnx_file
+    scheme = Scheme(Bits(8, 8), "operands", softmax="log2")
+    _, student = student_of(Transformer, scheme)
+    with pytest.raises(ExportError, match="powers of two") as refused:
+        onnx_file(student, MANIFEST, SPEC, "int8box", layout=None, two_bit=False)
+    assert refused.value.remedy == "quantize with the linear grid for softmax"
+    _, student = student_of(Transformer, Scheme(Bits(8, 8), "operands"))
+    assert onnx_file(student, MANIFEST, SPEC, "int8box", layout=None, two_bit=False).data

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dreamquant.errors import NetworkError
+from dreamquant.errors import NetworkError, SchemeError
 from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.logarithmic import LogQuantizer
 from dreamquant.quantization.operands import attention
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.rehearsal import rehearse
@@ -93,6 +94,31 @@ def test_no_product_is_left_in_float(network, operands, scheme):
     assert (student(x) - wanted).norm() < 0.05 * wanted.norm()
     assert not torch.equal(student(x), wanted)
     rehearse(teacher, student, scheme, tokens())
+
+
+@pytest.mark.parametrize("learned", ["ema", "learned"])
+@pytest.mark.parametrize("network", [Written, Batched, Summed, Fused, Module])
+def test_what_softmax_gives_may_lie_on_powers_of_two(network, learned):
+    scheme = Scheme(Bits(8, 8), "operands", softmax="log2", ranges=learned)
+    teacher, student, found = of(network, scheme)
+    assert (found.left_in_float, found.float_multiplications) == ((), 0)
+    powers = [q for q in student.operands if isinstance(q, LogQuantizer)]
+    assert len(powers) == 1
+    student.observe(True)
+    student(tokens())
+    student.observe(False)
+    seen = []
+    powers[0].register_forward_hook(lambda *a: seen.append(a[2] / a[0].scale))
+    student(tokens())
+    assert torch.equal(seen[0].log2(), seen[0].log2().round())
+    assert 0 < seen[0].min() < seen[0].max() <= 1
+    rehearse(teacher, student, scheme, tokens())
+
+
+def test_powers_of_two_are_refused_where_no_softmax_is_rounded():
+    with pytest.raises(SchemeError, match="placement operands alone") as refused:
+        Scheme(Bits(8, 8), "layer-input", softmax="log2")
+    assert refused.value.remedy == "use --placement operands"
 
 
 def test_norms_that_stay_in_float_are_counted():

@@ -49,7 +49,7 @@ def test_bits_out_of_range(text, bad):
 @pytest.mark.parametrize(
     ("field", "choices"),
     [
-        ("placement", "relu-output or layer-input"),
+        ("placement", "relu-output or layer-input or operands"),
         ("ranges", "ema or learned"),
         ("gradient", "straight-through or clipped"),
         ("weights_range", "safe or full"),

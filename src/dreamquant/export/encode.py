@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from dreamquant.errors import ExportError
 from dreamquant.export.fold import FACTOR
 from dreamquant.export.graph import ACTIVATION, CALL, DOMAIN, QUANTIZER, WEIGHT, attribute
 from dreamquant.export.nodes import (
@@ -28,6 +29,7 @@ from dreamquant.export.nodes import (
 from dreamquant.export.saturation import PASSED_ON
 from dreamquant.export.weights import Codes, boxed, least_type, small
 from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.logarithmic import LogQuantizer
 
 Target = Literal["int8box", "int4"]
 
@@ -298,6 +300,12 @@ def _quantize(readers: Sequence[ir.Node]) -> bool:
 
 def _effective(marker: ir.Node, quantizer: ActivationQuantizer) -> _Quantizer:
     """A marker's quantizer, having changed places with the padding and the ReLU before it."""
+    if isinstance(quantizer, LogQuantizer):
+        raise ExportError(
+            "ONNX has no quantizer on powers of two",
+            where=attribute(marker, QUANTIZER),
+            remedy="quantize with the linear grid for softmax",
+        )
     value = read_by(marker)
     low, high = quantizer.grid
     padding = value.producer() if _only_quantized(value) else None

@@ -127,6 +127,7 @@ def _scheme(method: Method, request: QuantizeRequest) -> Scheme:
         overrides=request.overrides,
         joins=request.elementwise,
         weights_range=request.weights_range,
+        softmax=request.softmax,
     )
 
 

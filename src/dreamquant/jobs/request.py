@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dreamquant.errors import DreamQuantError, SchemeError, TrainingError
-from dreamquant.quantization.choices import Gradient, Norms, Placement, Ranges, WeightsRange
+from dreamquant.quantization.choices import (
+    Gradient,
+    Norms,
+    Placement,
+    Ranges,
+    Softmax,
+    WeightsRange,
+)
 from dreamquant.text import parse_duration
 
 # This module serves `dreamquant --help` too, which must not wait for torch.
@@ -229,6 +236,12 @@ class QuantizeRequest(RunRequest):
         "--placement layer-input: all but the logits can then run on integers. Without it these "
         "stay in float.",
         old="joins",
+    )
+    softmax: Softmax = option(
+        "linear",
+        "Quantization",
+        "GRID",
+        "Grid of what softmax gives, with --placement operands: linear, or log2 for powers of two.",
     )
     weights_range: WeightsRange = option(
         "safe",

@@ -21,6 +21,7 @@ from dreamquant.quantization.layers import (
     WeightQuantizer,
     channel_layout,
 )
+from dreamquant.quantization.logarithmic import LogQuantizer
 from dreamquant.quantization.placement import Placement, placement_of
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.quantization.stored import layer_input
@@ -147,7 +148,7 @@ def _quantize_layer(
         )
     parametrize.register_parametrization(layer, "weight", quantizer)
     if placement.layer_inputs:
-        layer.add_module("input_quantizer", _activation_quantizer(bits.activation, scheme))
+        layer.add_module("input_quantizer", _activation_quantizer(bits.activation, scheme=scheme))
         layer.register_forward_pre_hook(_quantize_input, with_kwargs=True)
 
 
@@ -170,8 +171,11 @@ def _quantize_input(
     return inputs, keywords | {"input": quantizer(layer_input(keywords["input"]))}
 
 
-def _activation_quantizer(bits: int, scheme: Scheme) -> ActivationQuantizer:
-    return ActivationQuantizer(
+def _activation_quantizer(
+    bits: int, logarithmic: bool = False, *, scheme: Scheme
+) -> ActivationQuantizer:
+    kind = LogQuantizer if logarithmic else ActivationQuantizer
+    return kind(
         bits,
         learned=scheme.ranges == "learned",
         clipped_gradient=scheme.clips_gradient,

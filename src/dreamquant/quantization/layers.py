@@ -251,7 +251,7 @@ class Student(nn.Module):
     Args:
         network: the module, its layers' weights and inputs quantized.
         sites: where activations are quantized beside inputs of layers.
-        make: makes a quantizer of so many bits.
+        make: makes a quantizer of so many bits, on powers of two or on an affine grid.
 
     Attributes:
         network: see above.
@@ -262,14 +262,16 @@ class Student(nn.Module):
         self,
         network: nn.Module,
         sites: Sites | None = None,
-        make: Callable[[int], ActivationQuantizer] | None = None,
+        make: Callable[[int, bool], ActivationQuantizer] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.sites = Nowhere() if sites is None else sites
         for group, bits in self.sites.bits.items():
             assert make is not None  # else there would be no bits
-            self.add_module(group, nn.ModuleList(map(make, bits)))
+            powers = self.sites.logarithmic if group == "operands" else frozenset()
+            made = [make(each, i in powers) for i, each in enumerate(bits)]
+            self.add_module(group, nn.ModuleList(made))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of normalised images (B, C, H, W)."""

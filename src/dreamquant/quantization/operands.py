@@ -76,7 +76,7 @@ class _Operands(TorchFunctionMode):
             return func(*args, **kwargs)
         # One that is multiplied by itself is quantized once.
         distinct = list({id(x): x for x in pair}.values())
-        quantizers = self.product(len(distinct))
+        quantizers = self.product(distinct)
         changed = {id(x): q(x) for x, q in zip(distinct, quantizers, strict=False)}
         args, kwargs = replaced(args, kwargs, changed)
         return func(*args, **kwargs)
@@ -85,7 +85,7 @@ class _Operands(TorchFunctionMode):
         """The quantizers of a call that always has so many."""
         raise NotImplementedError
 
-    def product(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
+    def product(self, operands: list[Tensor]) -> Sequence[Callable[[Tensor], Tensor]]:
         """The quantizers of a product; none where a layer quantizes its own."""
         raise NotImplementedError
 
@@ -93,15 +93,25 @@ class _Operands(TorchFunctionMode):
 class _Survey(_Operands):
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[int] = []
+        self.calls: list[tuple[bool, ...]] = []
         self.within = 0
+        self.probabilities: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if getattr(func, "__name__", "") == "softmax":
+            self.probabilities.append(result)
+        return result
 
     def next(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
-        self.calls.append(count)
+        self.calls.append((*[False] * (count - 1), count == _ATTENTION))
         return [nn.Identity()] * count
 
-    def product(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
-        return self.next(0 if self.within else count)
+    def product(self, operands: list[Tensor]) -> Sequence[Callable[[Tensor], Tensor]]:
+        known = {id(x) for x in self.probabilities}
+        own = [] if self.within else operands
+        self.calls.append(tuple(id(x) in known for x in own))
+        return [nn.Identity()] * len(own)
 
     @contextmanager
     def entering(self, layers: Sequence[nn.Module]) -> Iterator[None]:
@@ -120,13 +130,18 @@ class _Survey(_Operands):
 
 
 @torch.no_grad()
-def survey(network: nn.Module, layers: Sequence[str], example: Tensor) -> tuple[int, ...]:
-    """How many operands are quantized at each call of a forward pass that may have some.
+def survey(
+    network: nn.Module, layers: Sequence[str], example: Tensor
+) -> tuple[tuple[bool, ...], ...]:
+    """Which operands are quantized at each call of a forward pass that may have some.
 
     Args:
         network: in eval mode.
         layers: names of those that quantize their own input and weight.
         example: normalised inputs (B, ...).
+
+    Returns:
+        For each call, and each operand to quantize there, whether it is what softmax gave.
     """
     mode = _Survey()
     with mode.entering([network.get_submodule(name) for name in layers]), mode:
@@ -145,21 +160,23 @@ class OperandsMode(_Operands):
         NetworkError: the forward pass runs other products than the one that was surveyed.
     """
 
-    def __init__(self, quantizers: nn.ModuleList, calls: Sequence[int]) -> None:
+    def __init__(self, quantizers: nn.ModuleList, calls: Sequence[Sequence[bool]]) -> None:
         super().__init__()
         self.quantizers, self.calls = quantizers, calls
         self.call = self.used = 0
 
     def next(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
         """The next quantizers."""
-        if self.call == len(self.calls) or self.calls[self.call] not in (0, count):
+        if self.call == len(self.calls) or len(self.calls[self.call]) not in (0, count):
             raise self._miscounted()
-        count = self.calls[self.call]
+        count = len(self.calls[self.call])
         self.call += 1
         self.used += count
         return [self.quantizers[i] for i in range(self.used - count, self.used)]
 
-    product = next
+    def product(self, operands: list[Tensor]) -> Sequence[Callable[[Tensor], Tensor]]:
+        """Likewise, or none."""
+        return self.next(len(operands))
 
     def __exit__(self, *exception: Any) -> None:
         """Check that every quantizer was used."""

@@ -32,10 +32,12 @@ class Sites(ABC):
             student keeps it in.
         whole_biases: batch norms, each with the one layer whose result it reads, where biases are
             to be whole numbers of integer kernels; ``None`` leaves biases in float.
+        logarithmic: positions among the operands whose grid is one of powers of two.
     """
 
     bits: Mapping[str, tuple[int, ...]]
     whole_biases: Mapping[str, str] | None = None
+    logarithmic: frozenset[int] = frozenset()
 
     @abstractmethod
     def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:
@@ -70,7 +72,8 @@ def placement_of(scheme: Scheme) -> Placement:
         return AtActivationOutputs(scheme.bits.activation, recognise, written)
     if scheme.placement == "layer-input":
         return AtLayerInputs(scheme.joins)
-    return AtOperands(scheme.bits.activation, AtLayerInputs(scheme.joins))
+    others = AtLayerInputs(scheme.joins)
+    return AtOperands(scheme.bits.activation, others, scheme.softmax == "log2")
 
 
 class Nowhere(Sites):
@@ -174,32 +177,40 @@ class AtOperands:
     Attributes:
         activation_bits: of the quantizers.
         others: where layers and, if asked for, element-wise and concat inputs are quantized.
+        logarithmic: whether what softmax gives is put on powers of two.
     """
 
     activation_bits: int
     others: AtLayerInputs
+    logarithmic: bool
     layer_inputs: bool = True
 
     def survey(self, network: nn.Module, example: Tensor, layers: Sequence[str]) -> Sites:
         """See :meth:`Placement.survey`."""
         calls = operands.survey(network, layers, example)
-        return OperandSites(
-            calls, self.activation_bits, self.others.survey(network, example, layers)
-        )
+        others = self.others.survey(network, example, layers)
+        return OperandSites(calls, self.activation_bits, others, self.logarithmic)
 
 
 class OperandSites(Sites):
     """Operands of matrix products, beside other sites.
 
     Args:
-        calls: how many operands are quantized at each call that may have some.
+        calls: for each call that may have some, and each operand to quantize there, whether it is
+            what softmax gave.
         bits: of each.
         others: see above.
+        logarithmic: whether what softmax gives is put on powers of two.
     """
 
-    def __init__(self, calls: tuple[int, ...], bits: int, others: Sites) -> None:
+    def __init__(
+        self, calls: tuple[tuple[bool, ...], ...], bits: int, others: Sites, logarithmic: bool
+    ) -> None:
         self.calls, self.others = calls, others
-        self.bits = {**others.bits, "operands": (bits,) * sum(calls)}
+        probabilities = [operand for call in calls for operand in call]
+        self.bits = {**others.bits, "operands": (bits,) * len(probabilities)}
+        if logarithmic:
+            self.logarithmic = frozenset(i for i, given in enumerate(probabilities) if given)
         self.whole_biases = others.whole_biases
 
     def quantizing(self, quantizers: Quantizers) -> AbstractContextManager[Any]:

@@ -9,7 +9,14 @@ from typing import get_args
 
 from dreamquant.errors import SchemeError
 from dreamquant.quantization.affine import KERNEL_REACH, safe_reach, unsigned_grid, weight_grid
-from dreamquant.quantization.choices import Activations, Gradient, Placement, Ranges, WeightsRange
+from dreamquant.quantization.choices import (
+    Activations,
+    Gradient,
+    Placement,
+    Ranges,
+    Softmax,
+    WeightsRange,
+)
 
 _NOTATION = re.compile(r"w([0-9]{1,9})a([0-9]{1,9})", re.IGNORECASE)
 _LEAST, _MOST = 2, 8
@@ -84,6 +91,8 @@ class Scheme:
         activations: which functions ``relu-output`` quantizes the results of: ``all``, or those
             that are a ``relu``, unless one in place is a statement of its own, as in results of
             before the others were found.
+        softmax: grid of what softmax gives, with placement ``operands``: ``linear`` as all others,
+            or ``log2``, powers of two (Lin et al., FQ-ViT, IJCAI 2022).
 
     Weights are per output channel; activations are static and per tensor. Biases and batch norm
     stay in float32.
@@ -99,6 +108,7 @@ class Scheme:
     joins: int | None = None
     weights_range: WeightsRange = "safe"
     activations: Activations = "all"
+    softmax: Softmax = "linear"
 
     def __post_init__(self) -> None:
         for option, value, choices in (
@@ -107,6 +117,7 @@ class Scheme:
             ("--gradient", self.gradient, get_args(Gradient)),
             ("--weights-range", self.weights_range, get_args(WeightsRange)),
             ("activations", self.activations, get_args(Activations)),
+            ("softmax", self.softmax, get_args(Softmax)),
         ):
             if value not in choices:
                 raise SchemeError(
@@ -116,6 +127,12 @@ class Scheme:
                 )
         _require_bits(self.first_last_bits, "--first-last")
         _require_bits(self.joins, "--elementwise")
+        if self.softmax == "log2" and self.placement != "operands":
+            raise SchemeError(
+                "what softmax gives is rounded by placement operands alone",
+                where="--softmax",
+                remedy="use --placement operands",
+            )
         if self.joins is not None and self.placement == "relu-output":
             raise SchemeError(
                 "what sums, concatenations and poolings read is stored between layers whose "

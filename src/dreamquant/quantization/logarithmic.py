@@ -1,0 +1,38 @@
+"""Powers of two for what softmax gives: most of it is small, and all of it lies in [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreamquant.quantization.affine import SMALLEST_SCALE
+from dreamquant.quantization.layers import ActivationQuantizer
+
+
+class LogQuantizer(ActivationQuantizer):
+    """Values in ``[0, scale]`` on ``scale * 2**-code`` (Lin et al., FQ-ViT, IJCAI 2022, log2).
+
+    Nothing becomes zero: the smallest value is ``scale * 2**-(2**bits - 1)``. Arguments and
+    attributes are those of :class:`ActivationQuantizer`; the gradient to the values is straight
+    through, and to a learned scale that of the product above.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``, of values from 0, on the grid, same shape."""
+        if self.observing:
+            self.observe(x)
+        rounded = self.scale * torch.exp2(-self.codes(x).to(x.dtype))
+        return rounded + (x - x.detach())
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of ``x``, int32."""
+        exponents = -torch.log2((x / self.scale).clamp(min=SMALLEST_SCALE))
+        return exponents.round().clamp(self.grid.qmin, self.grid.qmax).to(torch.int32)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Let the range follow one batch; the scale is its upper end."""
+        self.range.update(x)
+        _, high = self.range.read()
+        self.place(high.clamp(min=SMALLEST_SCALE), torch.zeros_like(self.zero_point))
