@@ -14,6 +14,7 @@ from dreamquant.methods.agm import agm
 from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.method import AddOn, Method
 from dreamquant.methods.minutes import minutes
+from dreamquant.methods.nagel import nagel
 from dreamquant.methods.ris import ris
 from dreamquant.methods.squant import squant
 from dreamquant.methods.zeroq import zeroq
@@ -28,6 +29,7 @@ METHODS: dict[str, Method] = {
     "acq": acq,
     "zeroq": zeroq,
     "squant": squant,
+    "nagel": nagel,
     "minutes": minutes,
     # Published as add-ons; on their own they stand on the base that both name first.
     "ris": replace(gdfq + ris, name="ris"),
