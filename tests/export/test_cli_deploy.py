@@ -299,7 +299,8 @@ def test_a_file_of_another_tool(refused, own, data, tmp_path):
     assert refused("evaluate", tmp_path / "other.onnx", data) == (
         "error: nothing tells the input of this network\n"
         "  where:  TMP/other.onnx\n"
-        "  remedy: give a file that `dreamquant export` wrote\n"
+        "  remedy: give a file that `dreamquant export` wrote; `dreamquant evaluate` takes "
+        "others with --mean and --std\n"
     )
 
 

@@ -250,3 +250,21 @@ def test_a_real_detector_whose_batch_norms_are_folded(real_data: Path) -> None:
     found = network_in(read_onnx(str(path)))
     assert found.shape == (3, 352, 352)
     assert found.module(torch.zeros(2, 3, 352, 352)).shape == (2, 85, 22, 22)
+
+
+def test_evaluate_takes_a_file_of_others_with_its_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dreamquant.cli import main
+
+    torch.manual_seed(0)
+    net = NETWORKS["plain"]()
+    name = write(tmp_path / "m.onnx", exported(net, 17))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    np.savez(tmp_path / "a.npz", images=pixels, labels=net(x).argmax(1).numpy())
+    given = ("--mean", "0,0,0", "--std", "1,1,1", "--json")
+    with pytest.raises(SystemExit) as e:
+        main(["evaluate", name, str(tmp_path / "a.npz"), *given])
+    assert not e.value.code
+    assert '"top1": 100.0' in capsys.readouterr().out

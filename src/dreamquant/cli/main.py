@@ -102,10 +102,10 @@ def evaluate(
     from dreamquant.jobs.progress import counting
 
     data = options.one_of(images, data)
-    if target.endswith(".onnx"):
-        _refuse(expected)
+    foreign = target.endswith(".onnx") and expected != _ANYTHING
+    if target.endswith(".onnx") and not foreign:
         model, spec, teacher = *deploy.exported_network(Path(target)), None
-    elif ":" in target and not Path(target).is_dir():
+    elif foreign or (":" in target and not Path(target).is_dir()):
         net = _named_network(target, weights, expected)
         model, spec, teacher = net.module, net.input, None
     else:

@@ -69,7 +69,8 @@ def read(properties: Mapping[str, str], where: str) -> Description:
         raise ExportError(
             "nothing tells the input of this network",
             where=where,
-            remedy="give a file that `dreamquant export` wrote",
+            remedy="give a file that `dreamquant export` wrote; `dreamquant evaluate` "
+            "takes others with --mean and --std",
         )
     try:
         fields: dict[str, Any] = {
