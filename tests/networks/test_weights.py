@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -62,7 +63,14 @@ def test_state_dicts_in_dictionaries_are_found_by_their_place(tmp_path: Path, wr
 
 
 def test_arguments_of_a_training_script_are_data(tmp_path: Path) -> None:
-    content = {"state_dict": tiny().state_dict(), "args": argparse.Namespace(lr=0.1)}
+    content = {
+        "state_dict": tiny().state_dict(),
+        "args": argparse.Namespace(lr=0.1),
+        "best": np.float64(0.9),
+        "seen": np.int64(3),
+        "mean": torch.ones(3),
+        "epoch": 7,
+    }
     torch.save(content, tmp_path / "w.pt")
     assert read_groups(tmp_path / "w.pt").keys() == {"state_dict"}
 

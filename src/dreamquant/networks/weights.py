@@ -9,9 +9,11 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,6 +21,14 @@ from torch import Tensor, nn
 from dreamquant.errors import WeightsError
 from dreamquant.networks.archives import require_no_bomb
 
+# What training scripts keep beside weights, and what holds nothing but values: arguments, and
+# numbers of NumPy, whose pickles of both names are in use.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")},
+    *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 _COUNTER = "num_batches_tracked"
 _SHOWN = 10
 _DEEPEST = 1  # dots in the place of a state dict: {"ema": {"model": {...}}} is found
@@ -42,7 +52,14 @@ def read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
             "there is no such weights file", where=str(path), remedy="check the path"
         )
     content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    groups = dict(_groups(content, path, ""))
+    found = list(_groups(content, ""))
+    groups = {group.place: group.tensors for group in found if not group.others}
+    if found and not groups:
+        raise WeightsError(
+            f"the file holds entries that are no tensors: {some(found[0].others)}",
+            where=str(path),
+            remedy=_SAVE_REMEDY,
+        )
     if not groups:
         raise WeightsError(
             f"the file holds no state dict but {_kind(content)}",
@@ -113,7 +130,7 @@ def _read_torch(path: Path) -> object:
     _require_no_other_form(path)
     try:
         require_no_bomb(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message advises weights_only=False, which would run the file's code.
@@ -165,31 +182,29 @@ def _unreadable(path: Path, reason: str) -> WeightsError:
     )
 
 
-def _groups(content: object, path: Path, place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+class _Group(NamedTuple):
+    """A dictionary with tensors: where it is, what else it holds, nested dictionaries apart."""
+
+    place: str
+    tensors: dict[str, Tensor]
+    others: list[str]
+
+
+def _groups(content: object, place: str) -> Iterator[_Group]:
     if not isinstance(content, Mapping):
         return
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
-        _require_tensors(content, path)
-        yield place, tensors
+        others = [
+            str(name)
+            for name, value in content.items()
+            if not isinstance(value, Tensor | Mapping) and not str(name).endswith("_extra_state")
+        ]
+        yield _Group(place, tensors, others)
     if place.count(".") >= _DEEPEST:
         return
     for name, value in content.items():
-        yield from _groups(value, path, f"{place}.{name}" if place else str(name))
-
-
-def _require_tensors(content: Mapping[Any, object], path: Path) -> None:
-    others = [
-        str(name)
-        for name, value in content.items()
-        if not isinstance(value, Tensor | Mapping) and not str(name).endswith("_extra_state")
-    ]
-    if others:
-        raise WeightsError(
-            f"the file holds entries that are no tensors: {some(others)}",
-            where=str(path),
-            remedy=_SAVE_REMEDY,
-        )
+        yield from _groups(value, f"{place}.{name}" if place else str(name))
 
 
 def _kind(content: object) -> str:
