@@ -227,3 +227,12 @@ def test_a_student_without_quantizers_is_its_network():
     network = nn.Linear(3, 2)
     x = random(4, 3)
     assert torch.equal(Student(network)(x), network(x))
+
+
+def test_ranges_that_are_held_are_held_by_who_loads_the_state():
+    weight = torch.tensor([[-1.0, 0.5], [0.2, 3.0]])
+    held, fresh = (WeightQuantizer(4, 2, 0) for _ in range(2))
+    held.hold(torch.tensor([0.3, 0.4]), torch.tensor([0, 1]))
+    fresh.load_state_dict(held.state_dict())
+    assert torch.equal(fresh(weight), held(weight))
+    assert not fresh.follows
