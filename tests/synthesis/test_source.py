@@ -1,0 +1,56 @@
+"""The contract of images, on the generator's: what is asked for, made, and parted for processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dreamquant.terms.attention import CENTRE
+from tiny_runs import CLASSES, IMAGE, short_method, tiny_run
+
+
+@pytest.mark.parametrize("size", [2, 4, 7])
+def test_images_come_in_the_number_and_with_the_targets_asked_for(size):
+    images = tiny_run(short_method()).images
+    random = torch.Generator().manual_seed(0)
+    asked = images.ask(size, random)
+    drawn = images.make(asked)
+    assert drawn.images.shape == (size, *IMAGE)
+    assert drawn.targets is asked.targets
+    assert 0 <= asked.targets.min() <= asked.targets.max() < CLASSES
+    again = images.ask(size, random, asked.targets)
+    assert again.targets is asked.targets
+    assert not images.make(again).images.equal(drawn.images)
+
+
+def test_images_are_drawn_from_the_random_generator_that_is_given():
+    images = tiny_run(short_method()).images
+    own = images.bench.rng.asked
+    before = own.get_state()
+    first, second = (images.batch(4, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert own.get_state().equal(before)
+    assert first.latent.equal(second.latent)
+    assert not images.batch(4).latent.equal(first.latent)
+    assert not own.get_state().equal(before)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_make_up_the_batch_and_keep_pairs_together(parts):
+    method = short_method("acq", batch=8)
+    whole, parted = (tiny_run(method, micro_batches=n).images for n in (1, parts))
+    (batch,) = whole.parts(8)
+    found = list(parted.parts(8))
+    assert [len(part.images) for part in found] == [8 // parts] * parts
+    for name in ("targets", "latent"):
+        assert torch.cat([getattr(part, name) for part in found]).equal(getattr(batch, name))
+    for part in found:
+        centres = part.conditions[CENTRE]
+        assert centres[0::2].equal(centres[1::2])
+        assert part.targets[0::2].equal(part.targets[1::2])
+
+
+@pytest.mark.parametrize(
+    ("method", "asks"), [("gdfq", False), ("adadfq", True), ("gdfq+agm", True)], ids=str
+)
+def test_whether_the_student_is_asked_follows_from_the_terms_taps(method, asks):
+    assert tiny_run(short_method(method)).images.asks_student == asks
