@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_APART = 2**32  # added to a seed, which is smaller
+# PyTorch's generator on the CPU takes the lowest 32 bits of a seed, so these must differ in them.
+_SEEDS, _APART = 2**32, 0x9E3779B9
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Rng:
         """All three from one seed."""
         return cls(
             torch.Generator(device).manual_seed(seed),
-            torch.Generator(device).manual_seed(seed + _APART),
-            torch.Generator().manual_seed(seed),
+            torch.Generator(device).manual_seed((seed + _APART) % _SEEDS),
+            torch.Generator().manual_seed((seed + 2 * _APART) % _SEEDS),
         )
 
     def state_dict(self) -> dict[str, Tensor]:
