@@ -29,6 +29,8 @@ from dreamquant.terms.distillation import DifferenceEntropy
 from dreamquant.terms.statistics import BatchNormStatistics
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
+from dreamquant.training.losses import Losses
+from dreamquant.training.phase import Phase
 
 PAPER = Paper("An Example", "nowhere, 2026", "Nobody", confirmed="nothing", ours="all of it")
 
@@ -117,6 +119,10 @@ class _Pool(Images):
         with torch.no_grad():
             self.labels = bench.teacher(self.images).argmax(1)
 
+    def phases(self) -> Iterator[Phase]:
+        """The student's activation ranges are taken from the pool."""
+        yield _Ranges(self)
+
     def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
         """Rows of the pool."""
         rows = torch.randint(len(self.images), (size,), generator=random, device=random.device)
@@ -125,6 +131,23 @@ class _Pool(Images):
     def make(self, request: Request) -> Batch:
         """The images of these rows."""
         return Batch(self.images[request.latent], request.targets, request.latent)
+
+
+class _Ranges(Phase):
+    name = "activation ranges are set"
+    total = 1
+
+    def __init__(self, pool: _Pool) -> None:
+        super().__init__()
+        self.pool, self.images = pool, len(pool.images)
+
+    def step(self) -> Losses:
+        student = self.pool.bench.student
+        student.observe(True)
+        with torch.no_grad():
+            student(self.pool.images)
+        student.observe(False)
+        return {}
 
 
 mine = Method(

@@ -30,7 +30,15 @@ def test_an_own_method_runs_and_is_on_record_with_its_parts(name, tmp_path):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     own = {"mine": "NoiseImages", "generated": "Generator"}
     assert manifest["method"]["images"]["part"] == own[name]
-    assert sum(phase["iterations"] for phase in manifest["phases"]) == 6
+    lengths = {phase["name"]: phase["iterations"] for phase in manifest["phases"]}
+    assert (
+        lengths
+        == {
+            "mine": {"activation ranges are set": 1, "student learns": 6},
+            "generated": {"generator warms up": 1, "student learns": 5},
+        }[name]
+    )
+    assert manifest["ranges_set_at"] == 1
     assert (tmp_path / "out" / "report.html").exists()
 
 

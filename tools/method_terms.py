@@ -1,0 +1,77 @@
+"""Writes what methods minimise into their pages, from the code: python tools/method_terms.py.
+
+A block between two marks is replaced; ``tests/test_documentation.py`` fails where one is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dreamquant.cli.method_pages import call
+from dreamquant.methods import ADD_ONS, METHODS
+from dreamquant.methods.method import AddOn, Method, Preset
+from dreamquant.recovery.train import Train
+from dreamquant.terms.contract import Terms, weighted
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+BEGIN, END = "<!-- begin: written by tools/method_terms.py -->", "<!-- end -->"
+HEAD = ("| method | its images minimise | its student minimises | targets |", "|---|---|---|---|")
+
+
+def block(names: list[str]) -> str:
+    """The table of these methods and add-ons, with its marks."""
+    return "\n".join([BEGIN, "", *HEAD, *(_row(name) for name in names), "", END])
+
+
+def replaced(page: str, names: list[str]) -> str:
+    """The page with its block written anew.
+
+    Raises:
+        ValueError: it has no block.
+    """
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return before + block(names) + after
+
+
+def pages() -> Iterator[tuple[Path, list[str]]]:
+    """Each page, and the methods in its block."""
+    yield DOCS / "methods.md", list(METHODS)
+    for name in METHODS:
+        yield DOCS / "methods" / f"{name}.md", [name]
+
+
+def _row(name: str) -> str:
+    cells = _cells(ADD_ONS.get(name, METHODS[name]))
+    shown = f"+{name}" if name in ADD_ONS else name
+    return f"| {' | '.join((shown, *cells))} |"
+
+
+def _cells(method: Method | AddOn) -> tuple[str, str, str]:
+    """Terms of the images, of the student, and what is asked of images."""
+    if isinstance(method, AddOn):
+        views = " and ".join(f"the same on {call(view)}" for view in method.views)
+        student = _sum(method.student_terms) if method.student_terms else views
+        targets = "" if method.targets is None else call(method.targets)
+        return _sum(method.generator_terms), student or "–", targets or "–"
+    joined = method.with_numbers(Preset()).joined()
+    train = next(part for part in joined.recovery if isinstance(part, Train))
+    images = joined.images
+    asked = [getattr(images, name, None) for name in ("targets", "condition")]
+    told = ", ".join(call(one) for one in asked if one is not None)
+    return _sum(() if images is None else images.terms), _sum(train.terms), told or "–"
+
+
+def _sum(terms: Terms) -> str:
+    return " + ".join(f"{term.weight:g} × {call(term.term)}" for term in weighted(terms)) or "–"
+
+
+def main() -> None:
+    """Write all blocks."""
+    for path, names in pages():
+        path.write_text(replaced(path.read_text(), names))
+
+
+if __name__ == "__main__":
+    main()
