@@ -39,6 +39,7 @@ from dreamquant.results import manifest as describe
 from dreamquant.results.files import read_json, write_json
 from dreamquant.results.result import Result
 from pages import RESULTS, write_page
+from presets import on_batches
 
 PATH = RESULTS / "deploy.json"
 # At 8 bits the small file would be the fast one again.
@@ -87,10 +88,9 @@ SUBJECTS = {
 
 def recipe(subject: Subject, bits: str) -> Method:
     """AdaDFQ on a subject's batches; at 8 bits with smaller steps, since little is to be mended."""
-    schedule = replace(subject.preset.schedule, batch=subject.batch)
-    if bits == "w8a8":
-        schedule = replace(schedule, student_lr=schedule.student_lr / 10)
-    return replace(adadfq, presets={"quick": replace(subject.preset, schedule=schedule)})
+    rate = subject.preset.recovery["Train"]["lr"]
+    lr = rate / 10 if bits == "w8a8" else rate
+    return replace(adadfq, presets={"quick": on_batches(subject.preset, subject.batch, lr=lr)})
 
 
 def measure(name: str, bits: str, folder: Path) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def measure(name: str, bits: str, folder: Path) -> dict[str, Any]:
             bits,
             recipe(subject, bits),
             placement="layer-input",
-            joins=8,
+            elementwise=8,
             iterations=iterations,
             device="cpu",
             out=folder,

@@ -16,6 +16,7 @@ from dreamquant import distill, open_result
 from dreamquant.results.files import write_json
 from grid import DATA, ROOT, cifar
 from pages import RESULTS, listed, write_page
+from presets import length
 
 PATH = RESULTS / "distillation-cifar10.json"
 TITLE = "ResNet-56 to ResNet-20, CIFAR-10, no data"
@@ -51,7 +52,7 @@ def _record(folder: Path) -> dict[str, Any]:
     names = ("parameters", "accuracy", "agreement", "timings", "protocol", "versions", "hardware")
     kept = {name: before[name] for name in names}
     quantized = {name: after[name] for name in names[1:5]}
-    schedule = before["method"]["schedule"]
+    schedule = length(before["method"])
     return {"title": TITLE, "method": "adadfq", "schedule": schedule, **kept, "w8a8": quantized}
 
 

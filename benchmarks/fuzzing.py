@@ -169,7 +169,7 @@ _COMMANDS = (
 def arguments(folder: Path) -> st.SearchStrategy[list[str]]:
     """Command lines; none of them has a network that can be run for long."""
     names = ["--out", "--weights", "--input", "--mean", "--std", "--classes", "--bits", "--seed"]
-    names += ["--placement", "--first-last", "--override", "--joins", "--ranges", "--method"]
+    names += ["--placement", "--first-last", "--override", "--elementwise", "--ranges", "--method"]
     names += ["--preset", "--budget", "--iterations", "--device", "--precision", "--data"]
     names += ["--limit", "--resume", "--json", "--target", "--to", "--top", "--runs", "--student"]
     odd = [

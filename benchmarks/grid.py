@@ -14,9 +14,9 @@ from typing import Any
 from filelock import FileLock
 
 from dreamquant import Method, Network, load_network, open_result, quantize
-from dreamquant.quantization.scheme import Norms
 from dreamquant.results.files import read_json, write_json
 from pages import RESULTS, cpu_seconds, listed, write_page
+from presets import length
 
 ROOT = Path(__file__).resolve().parents[1]
 _PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
@@ -35,7 +35,7 @@ class Point:
     precision: str = "32"
     preset: str = "quick"
     compiled: bool = False
-    norms: Norms | None = None
+    norms: str | None = None
 
 
 class Grid:
@@ -146,8 +146,8 @@ def measure(
         preset=point.preset,
         iterations=point.iterations,
         precision=point.precision,
-        compiled=point.compiled,
-        norms=point.norms,
+        compile=point.compiled,
+        batch_norm=point.norms,
         seed=point.seed,
         data=images,
         out=folder,
@@ -175,7 +175,7 @@ def measure(
         "seconds": timings["seconds"],
         # Of a run that was stopped, at least what it trained in all.
         "cpu_seconds": max(cpu_seconds() - before, trained),
-        "schedule": manifest["method"]["schedule"],
+        "schedule": length(manifest["method"]),
         "protocol": manifest["protocol"],
         "versions": manifest["versions"],
         "hardware": manifest["hardware"],

@@ -18,6 +18,8 @@ import tiny
 from dreamquant import Method
 from dreamquant.jobs import job as pipeline
 from dreamquant.methods import METHODS
+from dreamquant.training.phase import Run, Watcher
+from presets import on_batches
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 
@@ -66,17 +68,19 @@ def watch(out: Path, iterations: int, every: int, *beside: Watcher) -> Levels:
     """
     levels = Levels()
 
-    def read(training: Training, losses: dict[str, float] | None) -> None:
-        if training.iteration % every:
+    def read(run: Run, losses: dict[str, float] | None) -> None:
+        if run.done % every:
             return
         gc.collect()
         process = psutil.Process()
-        levels.iterations.append(training.iteration)
+        levels.iterations.append(run.done)
         levels.resident.append(process.memory_info().rss)
         levels.tensors.append(sum(type(one) in _TENSORS for one in gc.get_objects()))
         levels.files.append(process.num_fds())
 
-    with patch.object(pipeline, "run", _watched(pipeline.run, (*beside, read))):
+    with patch.object(
+        pipeline, "run_to_the_end", _watched(pipeline.run_to_the_end, (*beside, read))
+    ):
         tiny.job(out, iterations, _of_few_images())
     return levels
 
@@ -84,10 +88,8 @@ def watch(out: Path, iterations: int, every: int, *beside: Watcher) -> Levels:
 def _of_few_images() -> Method:
     """AdaDFQ on batches of four, since what leaks does not depend on their size."""
     method = METHODS["adadfq"]
-    quick = method.presets["quick"]
-    preset = replace(quick, schedule=replace(quick.schedule, batch=4))
-    return replace(method, presets={"quick": preset})
+    return replace(method, presets={"quick": on_batches(method.presets["quick"], 4)})
 
 
 def _watched(run: Callable[..., None], more: tuple[Watcher, ...]) -> Callable[..., None]:
-    return lambda training, watchers: run(training, [*watchers, *more])
+    return lambda begun, watchers: run(begun, [*watchers, *more])

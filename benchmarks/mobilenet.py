@@ -19,10 +19,11 @@ from typing import Any
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.quick import QUICK_IMAGENET
 from grid import DATA, Grid, Point, imagenet, protocol_lines, spread
+from presets import on_batches
 
 TITLE = "MobileNetV1 0.75, ImageNet, no data, 40 batches of 8 images"
 BITS, NORMS = ("w8a8", "w6a6", "w4a4"), ("kept", "matched")
-_FEW = replace(QUICK_IMAGENET, schedule=replace(QUICK_IMAGENET.schedule, batch=8))
+_FEW = on_batches(QUICK_IMAGENET, 8)
 METHOD = replace(adadfq, presets={"quick": _FEW})
 
 

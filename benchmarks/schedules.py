@@ -50,8 +50,9 @@ def main() -> None:
 
 def lengths(quick: int, times: int) -> dict[str, int]:
     """Iterations of both presets, the published one over ``times`` as many images."""
-    recipes = {preset: METHODS["adadfq"].recipe(preset, (3, 32, 32)) for preset in LABELS}
-    share = recipes["quick"].schedule.batch / recipes["paper"].schedule.batch
+    methods = {preset: METHODS["adadfq"].resolved(preset, (3, 32, 32)) for preset in LABELS}
+    quick_batch, paper_batch = (methods[preset].images.batch for preset in ("quick", "paper"))
+    share = quick_batch / paper_batch
     return {"quick": quick, "paper": round(times * quick * share)}
 
 
