@@ -25,8 +25,8 @@ def test_nothing_grows(tmp_path):
 def test_a_leak_is_noticed(tmp_path):
     kept = []
 
-    def leak(training, losses):
-        images = training.invent(training.ask(1)).images
+    def leak(run, losses):
+        images = run.bench.images.batch(1).images
         kept.append((images, (tmp_path / "file").open("w"), b"x" * 100_000))
 
     levels = leaks.watch(tmp_path / "out", 24, 4, leak)
