@@ -103,7 +103,7 @@ def test_micro_batches_are_parts_of_one_batch(pool):
     pool.bench.accumulate = 4
     parts = [batch.latent.tolist() for batch in pool.parts(8)]
     assert [len(part) for part in parts] == [2, 2, 2, 2]
-    assert sum(parts, []) == whole
+    assert [row for part in parts for row in part] == whole
 
 
 def test_nothing_of_a_pool_learns(pool):

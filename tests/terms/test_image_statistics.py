@@ -20,7 +20,7 @@ def moments(plane):
 def test_image_statistics_are_the_equation():
     network, images = small_network(), images_of(3)
     entering = {}
-    for name, module in network.named_modules():
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.register_forward_pre_hook(lambda m, i: entering.__setitem__(m, i[0]))
     network(images)
