@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import psutil
 import torch
-from dreamquant.training.loop import Watcher
 
 import tiny
 from dreamquant import Method

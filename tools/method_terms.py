@@ -11,12 +11,15 @@ from pathlib import Path
 from dreamquant.cli.method_pages import call
 from dreamquant.methods import ADD_ONS, METHODS
 from dreamquant.methods.method import AddOn, Method, Preset
+from dreamquant.recovery.norms import ReestimateNorms
+from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
+from dreamquant.synthesis.source import Source
 from dreamquant.terms.contract import Terms, weighted
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- begin: written by tools/method_terms.py -->", "<!-- end -->"
-HEAD = ("| method | its images minimise | its student minimises | targets |", "|---|---|---|---|")
+HEAD = ("| method | images, and what they minimise | recovery | targets |", "|---|---|---|---|")
 
 
 def block(names: list[str]) -> str:
@@ -49,18 +52,32 @@ def _row(name: str) -> str:
 
 
 def _cells(method: Method | AddOn) -> tuple[str, str, str]:
-    """Terms of the images, of the student, and what is asked of images."""
+    """Images, recovery, and what is asked of images."""
     if isinstance(method, AddOn):
         views = " and ".join(f"the same on {call(view)}" for view in method.views)
         student = _sum(method.student_terms) if method.student_terms else views
         targets = "" if method.targets is None else call(method.targets)
         return _sum(method.generator_terms), student or "–", targets or "–"
     joined = method.with_numbers(Preset()).joined()
-    train = next(part for part in joined.recovery if isinstance(part, Train))
     images = joined.images
     asked = [getattr(images, name, None) for name in ("targets", "condition")]
     told = ", ".join(call(one) for one in asked if one is not None)
-    return _sum(() if images is None else images.terms), _sum(train.terms), told or "–"
+    parts = ", then ".join(_recovery(part) for part in joined.recovery if _acts(part))
+    return _images(images), parts, told or "–"
+
+
+def _images(images: Source | None) -> str:
+    if images is None:
+        return "none"
+    return f"{type(images).__name__}: {_sum(images.terms)}"
+
+
+def _acts(part: Recovery) -> bool:
+    return not (isinstance(part, ReestimateNorms) and part.batches == 0)
+
+
+def _recovery(part: Recovery) -> str:
+    return f"Train: {_sum(part.terms)}" if isinstance(part, Train) else call(part)
 
 
 def _sum(terms: Terms) -> str:
