@@ -27,6 +27,7 @@ from dreamquant.evaluation.data import open_images
 from dreamquant.export.runtime import open_onnx
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs.checkpoint import STATE
+from dreamquant.jobs.request import QuantizeRequest
 from dreamquant.networks.checkpoints import load_weights
 from dreamquant.quantization.scheme import Bits
 from dreamquant.report.write import write_report
@@ -139,7 +140,7 @@ def _read_notation(text: str) -> None:
         options.parse_shape,
         lambda text: options.parse_numbers(text, "--mean"),
         parse_duration,
-        lambda text: Bits.parse(options.parse_override(text)[1]),
+        lambda text: QuantizeRequest(override=(text,)).overrides,
     )
     refused = [error for read in readers if (error := _refusal(read, text))]
     if refused:
