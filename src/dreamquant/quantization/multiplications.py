@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 Shape = tuple[int, ...]
 
@@ -31,8 +32,8 @@ def _trilinear(first: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return 2 * prod(first[:-1]) * prod(weight)
 
 
-def _others() -> dict[Any, Callable[..., int]]:
-    """Operations that PyTorch's counter does not know, each with its additions, as it counts."""
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """PyTorch's formulas, which count additions too, and those of operations that it lacks."""
     known: dict[Any, Callable[..., int]] = {
         torch.ops.aten.mkldnn_rnn_layer: _recurrent,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -40,7 +41,26 @@ def _others() -> dict[Any, Callable[..., int]]:
     }
     if hasattr(torch.ops.torchvision, "deform_conv2d"):
         known[torch.ops.torchvision.deform_conv2d] = _deformed
-    return known
+    of_shapes = cast(Callable[..., Callable[..., int]], shape_wrapper)
+    return flop_registry | {operation: of_shapes(each) for operation, each in known.items()}
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    # Not PyTorch's own mode: that imports its compiler to take operations apart, for seconds.
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.formulas, self.count = _formulas(), 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the compiler is imported to be told to leave this alone
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = self.formulas.get(func._overloadpacket)
+        if formula is not None:
+            self.count += formula(*args, **(kwargs or {}), out_val=result) // 2
+        return result
 
 
 @contextmanager
@@ -50,5 +70,5 @@ def counting_multiplications() -> Iterator[Callable[[], int]]:
     Within scripted modules, recurrent layers and attention they count too. Element-wise products
     do not, nor do operations of extensions that PyTorch knows nothing of.
     """
-    with FlopCounterMode(display=False, custom_mapping=_others()) as counter:
-        yield lambda: counter.get_total_flops() // 2
+    with _Counter() as counter:
+        yield lambda: counter.count
