@@ -18,7 +18,7 @@ from torch import Tensor
 from dreamquant.networks.spec import InputSpec
 
 # Pixels of photographs in [0, 1]: mean and deviation over ImageNet and CIFAR alike.
-_PIXEL_MEAN, _PIXEL_DEVIATION = 0.46, 0.27
+_PIXEL_MEAN, _PIXEL_DEVIATION = 0.46, 0.24
 # Parameters are drawn for this many images at a time, which bounds the memory.
 CHUNK = 8
 
@@ -118,11 +118,12 @@ def uniform(low: float, high: float, shape: tuple[int, ...], random: torch.Gener
 def colours(images: int, many: int, channels: int, random: torch.Generator) -> Tensor:
     """Colours (images, many, channels) around a base colour of each image.
 
-    Natural colours vary together: four fifths of the deviation is brightness, the rest is hue.
+    Natural colours vary together, so brightness deviates more than hue; each image has a contrast.
     """
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random, device=random.device)
 
-    base = drawn(images, 1, 1) + 0.5 * drawn(images, 1, channels)
-    return 0.7 * base + drawn(images, many, 1) + 0.4 * drawn(images, many, channels)
+    base = drawn(images, 1, 1) + 0.4 * drawn(images, 1, channels)
+    contrast = (0.6 * drawn(images, 1, 1)).exp()
+    return 0.5 * base + contrast * (drawn(images, many, 1) + 0.4 * drawn(images, many, channels))
