@@ -6,12 +6,18 @@ from dreamquant.errors import TrainingError
 from dreamquant.jobs import budget
 from dreamquant.jobs.bench import begin, throwaway
 from dreamquant.jobs.budget import fit
+from dreamquant.recovery.calibrate import Calibrate
+from dreamquant.synthesis.pixels import Pixels
+from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.training.phase import Phase, Run
+from stored_runs import bench_of, method_of
 from tiny_runs import short_method, tiny_run, training_of
 
 
 class Timed(Phase):
     """Steps that take a known time by a fake clock."""
+
+    stretches = True
 
     def __init__(self, total, clock, seconds, compiling):
         super().__init__()
@@ -25,10 +31,16 @@ class Timed(Phase):
 
 
 @pytest.fixture
-def timed(monkeypatch):
+def clock(monkeypatch):
+    """Seconds so far, one number in a list."""
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def timed(clock):
     """``timed(warmup, learning)``: a builder of runs with that many s/iteration."""
-    clock = [0.0]
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: clock[0])
 
     def builder(warmup, learning, compiling=0.0):
         def build(method):
@@ -60,6 +72,30 @@ def test_the_method_is_cut_to_the_time_there_is(warmup, learning, seconds, itera
 def test_what_compiling_takes_is_left_out_and_comes_again(timed):
     # In each of the two phases, when it is timed and when it is run.
     assert fit(METHOD, 58 + 4 * 7.0, timed(1.0, 1.0, 7.0)).iterations == 50
+
+
+class Fixed(Timed):
+    stretches = False
+
+
+def test_phases_whose_length_the_network_gives_come_off_the_budget(timed, clock):
+    def build(method):
+        learning = timed(1.0, 1.0)(method)._phases
+        return Run(None, iter((*learning, Fixed(30, clock, 0.5, 0.0))))
+
+    # 8 s and 2 s to time them, 15 s for the phase of fixed length.
+    assert fit(METHOD, 10 + 15 + 50, build).iterations == 50
+    with pytest.raises(TrainingError, match=r"cannot be shortened 15 s"):
+        fit(METHOD, 26, build)
+
+
+def test_a_pool_that_is_timed_has_images_for_what_comes_after_it():
+    source = Pixels([TeacherCrossEntropy()], size=6, batch=4, steps=9)
+    method = method_of(source, Calibrate(count=8, batch=4))
+    bench = bench_of(method)
+    fitted = fit(method, 20.0, lambda method: begin(throwaway(bench), method)[0])
+    assert fitted.images.steps > 9
+    assert not bench.student.ranges_set()
 
 
 @pytest.mark.parametrize("seconds", [9.9, 0.0, -10.0])

@@ -10,7 +10,7 @@ import torch
 from dreamquant import distributed
 from dreamquant.errors import TrainingError
 from dreamquant.methods.method import Method
-from dreamquant.training.phase import Run
+from dreamquant.training.phase import Phase, Run
 
 _PROBES = 3
 _LEAST = 2  # iterations
@@ -35,7 +35,8 @@ def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Metho
     iterations = int(method.iterations * left / needed) if needed else 0
     if method.iterations and iterations < _LEAST:
         raise TrainingError(
-            f"{seconds:.0f} s are too few: one iteration takes {slowest:.1f} s",
+            f"{seconds:.0f} s are too few: one iteration takes {slowest:.1f} s"
+            + (f", and what cannot be shortened {overhead:.0f} s" if overhead >= 1 else ""),
             where="--budget",
             remedy="give more time",
         )
@@ -43,21 +44,24 @@ def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Metho
 
 
 def _measured(run: Run) -> tuple[float, float, float]:
-    """Seconds of all phases whose length can be chosen, seconds beyond that, the slowest step."""
+    """Seconds of all phases that can be stretched, seconds beyond that, the slowest such step."""
     needed = overhead = slowest = 0.0
     while run.skip_to_end_of_phase():
-        assert run.phase is not None
-        usual, once = _seconds_per_step(run)
-        needed, overhead = needed + usual * run.phase.total, overhead + once
-        slowest = max(slowest, usual)
+        phase = run.phase
+        assert phase is not None
+        usual, once = _seconds_per_step(phase)
+        phase.leave()
+        overhead += once
+        if phase.stretches:
+            needed, slowest = needed + usual * phase.total, max(slowest, usual)
+        else:
+            overhead += usual * phase.total
     return needed, overhead, slowest
 
 
-def _seconds_per_step(run: Run) -> tuple[float, float]:
+def _seconds_per_step(phase: Phase) -> tuple[float, float]:
     """What a step takes, and what the first takes beyond that."""
     times = []
-    phase = run.phase
-    assert phase is not None
     for _ in range(min(1 + _PROBES, phase.total)):
         start = time.perf_counter()
         phase.step()

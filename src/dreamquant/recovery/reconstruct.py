@@ -75,6 +75,8 @@ class Reconstruct(Recovery):
 
 
 class _UnitPhase(Phase):
+    stretches = True
+
     def __init__(
         self,
         recovery: Reconstruct,

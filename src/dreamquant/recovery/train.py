@@ -153,6 +153,7 @@ class StudentLearns(Phase):
 
     name = "student learns"
     learns = True
+    stretches = True
 
     def __init__(self, recovery: Train, bench: Bench, images: Images) -> None:
         super().__init__()

@@ -194,6 +194,7 @@ class GeneratorWarmUp(Phase):
     """The generator learns alone; the student's ranges follow its images at first."""
 
     name = "generator warms up"
+    stretches = True
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()

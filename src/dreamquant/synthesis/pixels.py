@@ -105,6 +105,8 @@ class Dreaming(Phase):
         count: images.
     """
 
+    stretches = True
+
     def __init__(self, pool: PixelPool, first: int, count: int) -> None:
         super().__init__()
         self.pool, self.source, self.bench = pool, pool.source, pool.bench
@@ -130,8 +132,14 @@ class Dreaming(Phase):
         self.optimizer.step(rate)
         self._clamp()
         if self.done + 1 == self.total:
-            self.pool.add(self.pixels, self.targets)
+            self.leave()
         return losses
+
+    def leave(self) -> None:
+        """The pool keeps the images as they are now."""
+        if self.optimizer is None:
+            self._begin(*self._drawn())
+        self.pool.add(self.pixels, self.targets)
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         spec, rng = self.bench.input, self.bench.rng

@@ -27,12 +27,14 @@ class Phase(ABC):
         done: steps so far.
         images: that a step takes; 0 where it takes none.
         learns: whether the student is trained.
+        stretches: whether its steps grow with the run's; otherwise the network gives their number.
     """
 
     name: str
     total: int
     images: int = 0
     learns: bool = False
+    stretches: bool = False
 
     def __init__(self) -> None:
         self.done = 0
@@ -49,6 +51,9 @@ class Phase(ABC):
         Returns:
             Losses by name, scalars left on the device; the same names in every step.
         """
+
+    def leave(self) -> None:
+        """Leave what later phases read as it is now: the run is timed, and not done."""
 
     def trained(self) -> Mapping[str, nn.Module]:
         """Networks that the step changes, beside the student: all must stay finite."""
