@@ -143,7 +143,7 @@ def tiny_run(
     scheme = Scheme(Bits.parse(bits), **numbers)
     student, _ = quantize_network(teacher.module, scheme, torch.zeros(2, *spec.shape))
     request = RunRequest(seed=seed, device=device, **options)
-    bench = set_up(teacher, student, method, request, request.accelerator())
+    bench = set_up(teacher, teacher.module, student, method, request, request.accelerator())
     run, images = begin(bench, method)
     return TinyRun(bench, run, images, method)
 
