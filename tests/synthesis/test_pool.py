@@ -75,6 +75,7 @@ def test_soft_targets_are_found_by_their_largest_class(bench):
     batch = pool.make(pool.ask(3, bench.rng.asked, torch.tensor([2, 0, 1])))
     assert batch.latent.tolist() == [2, 0, 1]
     assert batch.targets.equal(soft[[2, 0, 1]])
+    assert pool.make(pool.ask(3, bench.rng.asked, soft)).latent.tolist() == [0, 1, 2]
 
 
 def test_who_draws_by_its_own_random_numbers_changes_nothing_of_the_run(pool):

@@ -154,6 +154,8 @@ class Measurements:
         asked = source.ask(_SHOWN, source.bench.rng.asked, turns.sort().values)
         batch = source.make(asked)
         images, labels = batch.images, batch.targets
+        if labels.is_floating_point():
+            labels = labels.argmax(1)
         probability = self.teacher(images).softmax(1)
         confidence = probability.gather(1, labels[:, None])[:, 0]
         return Samples(images.cpu(), labels.cpu(), confidence.cpu())

@@ -11,10 +11,15 @@ from dreamquant.methods.acq import acq
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.adasg import adasg
 from dreamquant.methods.agm import agm
+from dreamquant.methods.dsg import dsg
 from dreamquant.methods.gdfq import gdfq
+from dreamquant.methods.hast import hast
+from dreamquant.methods.intraq import intraq
+from dreamquant.methods.kmdfq import kmdfq
 from dreamquant.methods.method import AddOn, Method
 from dreamquant.methods.minutes import minutes
 from dreamquant.methods.nagel import nagel
+from dreamquant.methods.plf import plf
 from dreamquant.methods.ris import ris
 from dreamquant.methods.squant import squant
 from dreamquant.methods.zeroq import zeroq
@@ -27,7 +32,12 @@ METHODS: dict[str, Method] = {
     "adasg": adasg,
     "adadfq": adadfq,
     "acq": acq,
+    "kmdfq": kmdfq,
     "zeroq": zeroq,
+    "dsg": dsg,
+    "intraq": intraq,
+    "hast": hast,
+    "plf": plf,
     "squant": squant,
     "nagel": nagel,
     "minutes": minutes,

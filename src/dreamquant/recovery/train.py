@@ -117,6 +117,8 @@ class StudentLearner:
     def learn(self, step: Step, losses: Losses) -> None:
         """Add the gradients of the student's terms, on the images and on the views of them."""
         parts, views = self.bench.accumulate, self.recovery.views
+        if step.images.is_leaf and any(view.reads_gradient for view in views):
+            step.images.requires_grad_()  # images that were kept have no graph yet
         loss = total(self.terms, step, losses, "student", parts)
         for view in views:
             other = self._on(step, view, loss)

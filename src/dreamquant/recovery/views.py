@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,16 @@ from dreamquant.training.step import Step
 
 
 class StudentView(Protocol):
-    """Makes other images of a step's; the student learns from both."""
+    """Makes other images of a step's; the student learns from both.
+
+    Attributes:
+        reads_gradient: whether it asks for the gradient of the loss with respect to the images.
+    """
+
+    @property
+    def reads_gradient(self) -> bool:
+        """See above."""
+        ...
 
     def __call__(self, step: Step, loss: Tensor) -> Batch:
         """The other images.
@@ -37,6 +46,7 @@ class Mixup:
     """
 
     alpha: float = 1.0
+    reads_gradient: ClassVar[bool] = False
 
     def __call__(self, step: Step, loss: Tensor) -> Batch:
         """The step's images mixed with each other."""

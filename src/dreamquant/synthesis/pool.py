@@ -63,8 +63,7 @@ class Pool(Images):
 
     def _of(self, targets: Tensor, random: torch.Generator) -> Tensor:
         """For each target one image of it, or any where there is none."""
-        labels = self.targets if self.targets.dim() == 1 else self.targets.argmax(1)
-        fits = (labels == targets[:, None]).float()
+        fits = (_labels(self.targets) == _labels(targets)[:, None]).float()
         chances = torch.where(fits.sum(1, keepdim=True) > 0, fits, torch.ones_like(fits))
         return torch.multinomial(chances, 1, generator=random).flatten()
 
@@ -77,3 +76,8 @@ class Pool(Images):
         device = self.bench.device
         self.images, self.targets = state["images"].to(device), state["targets"].to(device)
         self._order = list(state["order"])
+
+
+def _labels(targets: Tensor) -> Tensor:
+    """Of soft targets the largest."""
+    return targets if targets.dim() == 1 else targets.argmax(1)

@@ -44,6 +44,28 @@ class OneHot:
 
 
 @dataclass(frozen=True)
+class HalfSoft:
+    """Labels, and for half of the images at random soft ones (IntraQ, CVPR 2022).
+
+    Attributes:
+        lowest: τ; the label's own part of a soft target is uniform in [τ, 1), and the rest is
+            spread evenly over the other classes.
+    """
+
+    lowest: float = 0.95
+    copies: ClassVar[int] = 1
+
+    def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
+        """Targets (batch, classes), on the device of ``random``; rows sum to 1."""
+        labels = OneHot().sample(batch, classes, random)
+        drawn = torch.rand(2, batch, generator=random, device=random.device)
+        own = torch.where(drawn[0] < 0.5, self.lowest + (1 - self.lowest) * drawn[1], 1.0)
+        others = (1 - own) / (classes - 1)
+        hot = F.one_hot(labels, classes).float()
+        return others[:, None] * (1 - hot) + own[:, None] * hot
+
+
+@dataclass(frozen=True)
 class LowCorrelation:
     """Soft labels chosen to have little correlation with each other (RIS).
 

@@ -1,0 +1,35 @@
+"""The student attends to the channels that the teacher attends to: HAST (CVPR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamquant.networks.norm_outputs import NormOutputs
+from dreamquant.terms.contract import Step, Term
+
+
+def channel_attention(features: Tensor) -> Tensor:
+    """Mean of squares over space, of length 1 for each image: (B, F, ...) to (B, F)."""
+    return F.normalize(features.square().flatten(2).mean(2))
+
+
+@dataclass(frozen=True)
+class ChannelAttention(Term):
+    """``Σ_l E[mean_c (a_lc(q) - a_lc(p))²]`` over what leaves each batch norm."""
+
+    formula = "Σ_l E[mean_c (a_lc(q) - a_lc(p))²], a = channels' mean squares, of length 1"
+    teacher_taps = (NormOutputs(),)
+    student_taps = (NormOutputs(),)
+
+    def __call__(self, step: Step) -> Tensor:
+        """The squared gap, a scalar >= 0."""
+        teacher, student = step.teacher[NormOutputs()], step.student[NormOutputs()]
+        gaps = [
+            F.mse_loss(channel_attention(q), channel_attention(p))
+            for p, q in zip(teacher, student, strict=True)
+        ]
+        return torch.stack(gaps).sum()

@@ -1,0 +1,30 @@
+"""Distillation whose divergence is a whole image's, not a class's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamquant.networks.taps import Output
+from dreamquant.terms.contract import Step, Term
+
+
+@dataclass(frozen=True)
+class ImageDistillation(Term):
+    """``T² E[KL(softmax(z_p/T) || softmax(z_q/T))]``, mean over the batch alone.
+
+    As in IntraQ, HAST and SynQ; the GDFQ lineage divides by the number of classes too.
+    """
+
+    temperature: float = 20.0
+    formula = "T² E[KL(softmax(z_p/T) || softmax(z_q/T))]"
+    student_taps = (Output(),)
+
+    def __call__(self, step: Step) -> Tensor:
+        """The divergence in nats, a scalar >= 0."""
+        t = self.temperature
+        log_p = F.log_softmax(step.teacher.output / t, dim=1)
+        log_q = F.log_softmax(step.student.output / t, dim=1)
+        return t**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)

@@ -1,0 +1,30 @@
+"""Images of which the teacher is as sure as was asked, no surer: IntraQ (CVPR 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamquant.terms.contract import Step, Term
+
+
+@dataclass(frozen=True)
+class SoftInception(Term):
+    """``E[(p_y - t_y)²]`` of images with soft targets, ``E[CE(z_p, y)]`` of the others.
+
+    ``t_y`` is the largest part of the target; where that is the whole of it the target is hard.
+    """
+
+    formula = "E[(p_y - t_y)² if t_y < 1, else CE(z_p, y)]"
+
+    def __call__(self, step: Step) -> Tensor:
+        """The mean over the batch, a scalar >= 0."""
+        logits, targets = step.teacher.output, step.targets
+        if targets.dim() == 1:
+            return F.cross_entropy(logits, targets)
+        wanted, labels = targets.max(1)
+        log_p = F.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+        return torch.where(wanted < 1, (log_p.exp() - wanted).square(), -log_p).mean()
