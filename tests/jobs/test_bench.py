@@ -13,12 +13,11 @@ from dreamquant.errors import NetworkError
 from dreamquant.jobs import bench as benches
 from dreamquant.jobs.bench import begin, set_up, throwaway
 from dreamquant.jobs.request import RunRequest
-from dreamquant.methods import METHODS
 from dreamquant.networks.taps import BatchNormInputs, LastMap, Output
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.terms.classes import TeacherCrossEntropy
-from tiny_runs import short_method, tiny_run, tiny_teacher, with_images
+from tiny_runs import WITH_GENERATOR, short_method, tiny_run, tiny_teacher, with_images
 
 
 def on(device, network, method=None):
@@ -59,7 +58,7 @@ def test_taps_are_those_of_the_methods_terms():
     assert on("cpu", tiny_teacher(), plain).players.teacher.taps == ()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_GENERATOR)
 def test_a_network_without_batch_norm_is_refused_where_terms_read_it(method):
     with pytest.raises(NetworkError, match="reads batch-norm statistics, and it has none"):
         on("cpu", tiny_teacher(without_batch_norm()), short_method(method))

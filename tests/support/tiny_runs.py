@@ -10,13 +10,14 @@ from torch import nn
 import tiny
 from dreamquant.jobs.bench import begin, set_up
 from dreamquant.jobs.request import RunRequest
-from dreamquant.methods import find_method
+from dreamquant.methods import METHODS, find_method
 from dreamquant.methods.method import Method, Preset
 from dreamquant.networks.load import Network
 from dreamquant.networks.taps import Output
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.train import Train
+from dreamquant.synthesis.generator import Generator
 from dreamquant.synthesis.source import Images
 from dreamquant.training.batch import Batch
 from dreamquant.training.bench import Bench
@@ -27,6 +28,8 @@ from dreamquant.training.step import Players, Step
 from dreamquant.training.watched import Watched
 
 IMAGE, CLASSES = tiny.INPUT.shape, tiny.CLASSES
+# The others keep their images, or need none: tests/methods/test_stored.py and test_extremes.py.
+WITH_GENERATOR = [name for name, each in METHODS.items() if isinstance(each.images, Generator)]
 
 
 def tiny_network(seed=0):

@@ -8,18 +8,24 @@ import torch
 from dreamquant.errors import TrainingError
 from dreamquant.jobs.checkpoint import STATE, encode, read
 from dreamquant.jobs.watchers import Checkpoints, Record
-from dreamquant.methods import METHODS
 from dreamquant.terms.contract import weighted
 from dreamquant.training.finite import require_finite_networks
 from dreamquant.training.phase import LOG_EVERY
 from given_steps import every_term
-from tiny_runs import short_method, tiny_run, training_of
+from tiny_runs import (
+    WITH_GENERATOR,
+    short_method,
+    tiny_run,
+    training_of,
+    with_images,
+    with_training,
+)
 
 
-def method_with(kind):
-    """A method that has a term of this kind, and the players who do."""
-    for name in METHODS:
-        method = short_method(name)
+def method_with(kind, **numbers):
+    """A method with a generator that has a term of this kind, and the players who do."""
+    for name in WITH_GENERATOR:
+        method = short_method(name, **numbers)
         sides = {"generator": method.images.terms, "student": training_of(method).terms}
         players = [
             player
@@ -27,8 +33,12 @@ def method_with(kind):
             if any(type(w.term) is kind for w in weighted(side))
         ]
         if players:
-            return name, players
-    return pytest.fail(f"no method has {kind.__name__}, so nothing tests it")
+            return method, players
+    method = short_method("gdfq", **numbers)
+    (term,) = (term for term in every_term() if type(term) is kind)
+    if term.student_taps:
+        return with_training(method, terms=[term]), ["student"]
+    return with_images(method, terms=[term]), ["generator"]
 
 
 def save_often(monkeypatch, folder):
@@ -42,8 +52,7 @@ def save_often(monkeypatch, folder):
 def test_a_term_that_goes_nan_is_named_and_the_last_good_checkpoint_kept(
     kind, monkeypatch, tmp_path
 ):
-    name, players = method_with(kind)
-    method = short_method(name, learn=2 * LOG_EVERY)
+    method, players = method_with(kind, learn=2 * LOG_EVERY)
     whole = tiny_run(method).to_the_end()
     broken, healthy = tiny_run(method), kind.__call__
     broken_at = LOG_EVERY + 3

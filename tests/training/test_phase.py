@@ -7,14 +7,13 @@ import torch
 
 from dreamquant.errors import TrainingError
 from dreamquant.jobs import checkpoint
-from dreamquant.methods import METHODS
 from dreamquant.terms.contract import weighted
 from dreamquant.terms.distillation import KnowledgeDistillation
 from dreamquant.training.phase import LOG_EVERY, Phase, Run, run_to_the_end
-from tiny_runs import short_method, tiny_run, training_of, with_training
+from tiny_runs import WITH_GENERATOR, short_method, tiny_run, training_of, with_training
 
 PRESETS = [
-    *((method, "quick") for method in METHODS),
+    *((method, "quick") for method in WITH_GENERATOR),
     *((method, preset) for method in ("gdfq", "adadfq") for preset in ("paper", "quick-imagenet")),
 ]
 STEPS = 6
@@ -47,7 +46,7 @@ def test_another_seed_gives_another_student():
     assert weights[0] != weights[1]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_GENERATOR)
 def test_the_random_state_of_the_process_neither_matters_nor_changes(method):
     torch.manual_seed(1)
     one = tiny_run(short_method(method)).steps(3)
@@ -187,7 +186,7 @@ def terms_of(method):
     return generator + [("student", w.term) for w in weighted(training_of(short).terms)]
 
 
-EVERY_TERM = [(method, *pair) for method in METHODS for pair in terms_of(method)]
+EVERY_TERM = [(method, *pair) for method in WITH_GENERATOR for pair in terms_of(method)]
 BROKEN = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 

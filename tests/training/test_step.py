@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from dreamquant.errors import MethodError, TrainingError
-from dreamquant.methods import METHODS
 from dreamquant.networks.taps import BatchNormInputs
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.contract import Term, Weighted, weighted
 from dreamquant.training.step import Step
 from tiny_runs import (
+    WITH_GENERATOR,
     players_of,
     short_method,
     step_on,
@@ -301,7 +301,7 @@ def test_an_iteration_equals_a_plain_eager_loop(method, preset, placement):
         assert_equal(run, plain)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_GENERATOR)
 def test_warm_up_leaves_the_student_as_it_was_but_for_its_ranges(method):
     run = tiny_run(short_method(method))
     before = {name: p.clone() for name, p in run.student.named_parameters()}
@@ -328,7 +328,7 @@ def hooks_of(module):
     ]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_GENERATOR)
 def test_the_teacher_is_left_as_it_was(method):
     network = tiny_network()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -389,7 +389,7 @@ def test_statistics_are_only_taken_where_a_term_asks():
     assert (count.passes, count.hooks) == (1, 0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_GENERATOR)
 def test_the_generator_leaves_no_gradient_behind_in_the_student(method):
     run = tiny_run(short_method(method))
     for _ in range(2):
