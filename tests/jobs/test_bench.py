@@ -28,7 +28,8 @@ def on(device, network, method=None):
     student, _ = quantize_network(
         network.module, Scheme(Bits(3, 3)), torch.zeros(2, *network.input.shape)
     )
-    return set_up(network, student, method or short_method(), request, accelerator)
+    chosen = method or short_method()
+    return set_up(network, network.module, student, chosen, request, accelerator)
 
 
 def test_on_the_cpu_the_callers_network_is_the_teacher():

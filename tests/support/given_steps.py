@@ -7,6 +7,7 @@ import pkgutil
 from types import SimpleNamespace
 
 from dreamquant import terms
+from dreamquant.networks.norm_outputs import NormOutputs
 from dreamquant.networks.taps import BatchNormInputs, LastMap, Output
 from dreamquant.terms.adaptability import Balance, Band
 from dreamquant.terms.contract import Term
@@ -43,9 +44,16 @@ class NotedView(View):
         super()._require(tap)
 
 
-def given_view(output=None, last_map=None, statistics=None, **limits):
+def given_view(
+    output=None, last_map=None, statistics=None, of_images=None, norm_outputs=None, **limits
+):
     """What a network answers; ``limits`` as of :class:`View`."""
-    values = {LastMap(): last_map, BatchNormInputs(): statistics}
+    values = {
+        LastMap(): last_map,
+        BatchNormInputs(): statistics,
+        BatchNormInputs(per_image=True): of_images,
+        NormOutputs(): norm_outputs,
+    }
     found = {tap: value for tap, value in values.items() if value is not None}
     return NotedView(output, found, **({"owner": "teacher"} | limits))
 
@@ -53,16 +61,19 @@ def given_view(output=None, last_map=None, statistics=None, **limits):
 def given_step(term, *, teacher=None, student=None, others=(), **attributes):
     """What a term sees of given numbers.
 
-    ``teacher`` is its output, or what :func:`given_view` takes; ``others`` are views that it gives
-    one by one when asked for training mode, weight noise or other images; ``attributes`` are the
-    step's own.
+    ``teacher`` and ``student`` are outputs, or what :func:`given_view` takes; ``others`` are views
+    that the teacher gives one by one when asked for training mode, weight noise or other images;
+    ``attributes`` are the step's own.
     """
     reader = type(term).__name__
-    answer = teacher if isinstance(teacher, dict) else {"output": teacher}
+    answer, given = (
+        network if isinstance(network, dict) else {"output": network}
+        for network in (teacher, student)
+    )
     seen = given_view(**answer, allowed=(Output(), *term.teacher_taps), reader=reader)
     replies = iter(others)
     seen.on = seen.under_weight_noise = lambda _: next(replies)
     if others:
         seen.in_training_mode = others[0]
-    asked = given_view(student, owner="student", allowed=term.student_taps, reader=reader)
+    asked = given_view(**given, owner="student", allowed=term.student_taps, reader=reader)
     return SimpleNamespace(teacher=seen, student=asked, **attributes)

@@ -26,8 +26,13 @@ def everything(term, step_for):
             "output": torch.randn(4, 5),
             "last_map": torch.rand(4, 3, 2, 2),
             "statistics": Statistics(*torch.rand(4, 6), sizes=(2, 4)),
+            "of_images": Statistics(*torch.rand(2, 4, 6), *torch.rand(2, 6), sizes=(2, 4)),
+            "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
         },
-        student=torch.randn(4, 5),
+        student={
+            "output": torch.randn(4, 5),
+            "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
+        },
         others=perturbed,
         targets=torch.tensor([0, 3, 4, 1]),
         images=torch.randn(4, 1, 8, 8),
@@ -36,7 +41,7 @@ def everything(term, step_for):
         student_learns=True,
         random=torch.Generator().manual_seed(0),
         choice=torch.Generator().manual_seed(0),
-        reference=lambda measure: torch.rand(2, 4),
+        reference=lambda measure: torch.rand(2, 2),
     )
 
 

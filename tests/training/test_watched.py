@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dreamquant.errors import MethodError, NetworkError
+from dreamquant.networks.norm_outputs import NormOutputs
 from dreamquant.networks.taps import BatchNormInputs, LastMap, Output, Outputs
 from dreamquant.terms.attention import CENTRE, pooled
 from dreamquant.terms.contract import Term
@@ -125,7 +126,7 @@ def test_noise_reference_is_measured_once_and_the_same_in_every_run():
 
 def asked_by(term):
     """A step of a run whose networks tap everything, as a term sees it."""
-    tapped = (*TAPS, Outputs("0"))
+    tapped = (*TAPS, Outputs("0"), BatchNormInputs(per_image=True), NormOutputs())
     players = players_of(tiny_network(), None, tapped, tapped)
     conditions = {CENTRE: torch.rand(4, 2)}
     step = step_on(players, torch.randn(4, 1, 8, 8), conditions=conditions)
