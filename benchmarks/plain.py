@@ -11,19 +11,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-from dreamquant.synthesis.generators import UpsampledConv2d
-from dreamquant.training.loop import Training
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dreamquant.networks.probe import batch_norms
+from dreamquant.networks.taps import BatchNormInputs, Statistics, Tap, unseen
 from dreamquant.quantization.layers import ActivationQuantizer, Student, WeightQuantizer
-from dreamquant.terms.contract import Statistics, Weighted
+from dreamquant.synthesis.generator_networks import UpsampledConv2d
+from dreamquant.terms.contract import Weighted
+
+if TYPE_CHECKING:
+    from step import Timed
 
 
 class PlainWeight(nn.Module):
@@ -35,11 +39,13 @@ class PlainWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight on its grid, gradient straight through."""
-        rows = weight.detach().transpose(0, self.axis).flatten(1)
-        low, high = rows.min(1).values.clamp(max=0), rows.max(1).values.clamp(min=0)
-        shape = [1] * weight.dim()
-        shape[self.axis] = -1
-        return _on_grid(weight, low.view(shape), high.view(shape), self.bits)
+        # A student takes clamp from 0 for one of the network's activations, and would quantize it.
+        with unseen():
+            rows = weight.detach().transpose(0, self.axis).flatten(1)
+            low, high = rows.min(1).values.clamp(max=0), rows.max(1).values.clamp(min=0)
+            shape = [1] * weight.dim()
+            shape[self.axis] = -1
+            return _on_grid(weight, low.view(shape), high.view(shape), self.bits)
 
 
 class PlainActivation(nn.Module):
@@ -82,32 +88,45 @@ class PlainUpsampledConv2d(nn.Module):
         return F.conv2d(enlarged, self.weight, self.bias, padding=1)
 
 
+@dataclass
+class PlainView:
+    """What terms read of a network: its output, and what was taken inside."""
+
+    output: Tensor | None
+    inside: dict[Tap[Any], Any] = field(default_factory=dict)
+
+    def __getitem__(self, tap: Tap[Any]) -> Any:
+        return self.inside[tap]
+
+
 class PlainLoop:
-    """The loop, from where a run of ours stands: its networks, ranges and recipe are copied.
+    """The loop, from where a run of ours stands: its networks, ranges and numbers are copied.
 
     Args:
-        training: past both warm-ups, with frozen ranges; it is not touched.
+        run: the generator's warm-up is over and ranges are frozen; it is not touched.
 
     Attributes:
         generator: G.
         student: Q.
     """
 
-    def __init__(self, training: Training) -> None:
-        self.recipe, self.classes = training.recipe, training.classes
-        self.reference = training.teacher
-        self.teacher = copy.deepcopy(training.teacher.network).requires_grad_(True)
-        self.student = _plain_student(training.student)
-        self.generator = _plain_generator(training.generator)
-        schedule = training.recipe.schedule
+    def __init__(self, run: Timed) -> None:
+        source, learner = run.images.source, run.learns.learner
+        self.latent, self.classes = source.latent, run.bench.input.num_classes
+        self.generator_terms, self.student_terms = run.images.terms, learner.terms
+        self.asks_student = run.images.asks_student
+        self.teacher = copy.deepcopy(run.bench.teacher).requires_grad_(True)
+        self.student = _plain_student(run.bench.student)
+        self.generator = _plain_generator(run.images.network)
         self.generator_optimizer = torch.optim.Adam(
-            self.generator.parameters(), lr=schedule.generator_lr, betas=(0.5, 0.999)
+            self.generator.parameters(), lr=source.lr, betas=(0.5, 0.999)
         )
+        numbers = learner.recovery
         self.student_optimizer = torch.optim.SGD(
             self.student.parameters(),
-            lr=schedule.student_lr,
-            momentum=schedule.momentum,
-            weight_decay=schedule.weight_decay,
+            lr=numbers.lr,
+            momentum=numbers.momentum,
+            weight_decay=numbers.weight_decay,
             nesterov=True,
         )
 
@@ -117,17 +136,12 @@ class PlainLoop:
 
     def teach_generator(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the generator; its loss, and the teacher's logits."""
-        with _statistics(self.teacher) as (means, variances):
+        with _layers(self.teacher) as layers:
             logits = self.teacher(images)
-        ours = self.reference
-        statistics = Statistics(
-            torch.cat(means), torch.cat(variances), ours.stored_mean, ours.stored_var, ours.share
-        )
-        asked = self.recipe.generator_asks_student
-        student = SimpleNamespace(logits=self.student(images) if asked else None)
-        teacher = SimpleNamespace(logits=logits, statistics=statistics)
+        student = PlainView(self.student(images) if self.asks_student else None)
+        teacher = PlainView(logits, {BatchNormInputs(): _statistics(layers)})
         step = SimpleNamespace(targets=targets, teacher=teacher, student=student)
-        loss = _total(self.recipe.generator_terms, step)
+        loss = _total(self.generator_terms, step)
         self.generator_optimizer.zero_grad()
         loss.backward()
         self.generator_optimizer.step()
@@ -137,10 +151,10 @@ class PlainLoop:
         """One step of the student on the same images; its loss."""
         step = SimpleNamespace(
             targets=targets,
-            teacher=SimpleNamespace(logits=logits),
-            student=SimpleNamespace(logits=self.student(images.detach())),
+            teacher=PlainView(logits),
+            student=PlainView(self.student(images.detach())),
         )
-        loss = _total(self.recipe.student_terms, step)
+        loss = _total(self.student_terms, step)
         self.student_optimizer.zero_grad()
         loss.backward()
         self.student_optimizer.step()
@@ -172,15 +186,19 @@ def _plain_generator(generator: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _statistics(network: nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    means: list[Tensor] = []
-    variances: list[Tensor] = []
+def _layers(network: nn.Module) -> Iterator[list[tuple[Tensor, ...]]]:
+    layers: list[tuple[Tensor, ...]] = []
 
-    def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        means.append(inputs[0].mean((0, 2, 3)))
-        variances.append(inputs[0].var((0, 2, 3), unbiased=False))
+    def take(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        mean, var = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3), unbiased=False)
+        layers.append((mean, var, cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)))
 
     handles = [norm.register_forward_pre_hook(take) for _, norm in batch_norms(network)]
-    yield means, variances
+    yield layers
     for handle in handles:
         handle.remove()
+
+
+def _statistics(layers: list[tuple[Tensor, ...]]) -> Statistics:
+    mean, var, stored_mean, stored_var = map(torch.cat, zip(*layers, strict=True))
+    return Statistics(mean, var, stored_mean, stored_var, tuple(len(layer[0]) for layer in layers))

@@ -17,27 +17,33 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from itertools import product
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from dreamquant.training.loop import Losses, Training
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import memory
+from dreamquant.jobs.bench import begin, set_up
+from dreamquant.jobs.request import RunRequest
 from dreamquant.methods import METHODS
+from dreamquant.methods.method import Method, Preset
+from dreamquant.networks.load import Network
 from dreamquant.networks.probe import batch_norms
+from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.recovery.train import StudentLearns
 from dreamquant.results.files import read_json, write_json
 from dreamquant.results.manifest import describe_machine
+from dreamquant.synthesis.generator import Stream
+from dreamquant.training.bench import Bench
 from dreamquant.training.devices import accelerator_for, has_bfloat16
-from dreamquant.training.step import Batch, Request, Step, Teacher
+from dreamquant.training.losses import Losses
 from networks import cifar10_resnet20
 from pages import RESULTS, write_page
 from plain import PlainLoop
@@ -69,36 +75,51 @@ WHOLE = (
 )
 
 
-class Timed(Training):
-    """A run that notes when each phase of its latest iteration was over."""
+class Timed:
+    """A run whose student learns, which notes the seconds of each part of its latest iteration.
+
+    Args:
+        bench: a fresh one.
+        method: of a generator, which learns alone for one iteration, and of a student.
+
+    Attributes:
+        images: from the generator.
+        learns: the phase in which both learn.
+        phases: seconds of each part of the latest iteration.
+    """
+
+    def __init__(self, bench: Bench, method: Method) -> None:
+        self.bench = bench
+        run, images = begin(bench, method)
+        next(run.steps())
+        run.skip_to_end_of_phase()
+        self.images, self.learns = cast(Stream, images), cast(StudentLearns, run.phase)
+        self.phases: dict[str, float] = {}
+        self._steps, self._then = run.steps(), _now()
+        self._note(self.images, "make", "synthesis")
+        self._note(self.learns.learner, "learn", "student")
+        self._note(self.images, "learn", "generator")
 
     def step(self) -> Losses:
-        """One iteration, its phases' seconds in ``phases``."""
-        self.phases: dict[str, float] = {}
-        self._then = _now()
-        return super().step()
-
-    def invent(self, asked: Request) -> Batch:
-        """New images."""
-        batch = super().invent(asked)
-        self._over("synthesis")
-        return batch
-
-    def _teach_student(self, step: Step, losses: Losses) -> None:
-        super()._teach_student(step, losses)
-        self._over("student")
-
-    def _teach_generator(self, step: Step, losses: Losses) -> None:
-        super()._teach_generator(step, losses)
-        self._over("generator")
-
-    def _update(self) -> None:
-        super()._update()
+        """One iteration; its losses."""
+        self.phases, self._then = {}, _now()
+        losses = next(self._steps)
         self._over("update")
+        return losses
+
+    def _note(self, part: Any, call: str, phase: str) -> None:
+        untimed = getattr(part, call)
+
+        def timed(*arguments: Any) -> Any:
+            result = untimed(*arguments)
+            self._over(phase)
+            return result
+
+        setattr(part, call, timed)
 
     def _over(self, phase: str) -> None:
         now = _now()
-        self.phases[phase] = now - self._then
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._then
         self._then = now
 
 
@@ -108,8 +129,8 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def network_of(name: str) -> tuple[nn.Module, tuple[int, int, int], int]:
-    """A network with random weights and statistics, its image and its number of classes."""
+def network_of(name: str) -> Network:
+    """A network with random weights and statistics."""
     if name == "resnet20":
         network, image, classes = cifar10_resnet20(), (3, 32, 32), 10
     else:
@@ -119,42 +140,34 @@ def network_of(name: str) -> tuple[nn.Module, tuple[int, int, int], int]:
     for _, norm in batch_norms(network):
         nn.init.normal_(norm.running_mean, std=0.3)
         nn.init.uniform_(norm.running_var, 0.5, 1.5)
-    return network.eval(), image, classes
+    spec = InputSpec(image, (0.0,) * 3, (1.0,) * 3, classes)
+    return Network(name, network.eval().requires_grad_(False), spec, "random", "", None)
 
 
 def training_of(
-    method: str, network: str, batch: int, precision: str, device: str, **choices: Any
+    method: str, network: str, batch: int, precision: str, device: str, **options: Any
 ) -> Timed:
-    """A run with frozen ranges, past both warm-ups; ``choices`` are those of a training."""
+    """A run with frozen ranges, past the warm-up; ``options`` are those of a request."""
     torch.manual_seed(0)
-    module, image, classes = network_of(network)
-    recipe = METHODS[method].recipe("paper", image)
-    schedule = replace(recipe.schedule, batch=batch, range_warmup=1, student_warmup=1)
-    recipe = replace(recipe, schedule=schedule)
-    accelerator = accelerator_for(device, precision)
-    example = torch.zeros(2, *image)
-    scheme = Scheme(Bits(4, 4), "relu-output", None, recipe.ranges, recipe.gradient)
-    student, _ = quantize_network(module.requires_grad_(False), scheme, example)
-    teacher = Teacher(module.to(accelerator.device), example.to(accelerator.device), recipe.taps)
-    training = Timed(
-        recipe,
-        teacher,
-        student.to(accelerator.device),
-        image=image,
-        classes=classes,
-        seed=0,
-        accelerator=accelerator,
-        **choices,
+    teacher = network_of(network)
+    numbers = Preset(
+        images={"batch": batch, "alone": 1, "observe": 1}, recovery={"Train": {"batch": batch}}
     )
-    training.step()
-    return training
+    published = METHODS[method].resolved("paper", teacher.input.shape).with_numbers(numbers)
+    scheme = Scheme(Bits(4, 4), "relu-output", **published.scheme)
+    example = torch.zeros(2, *teacher.input.shape)
+    student, _ = quantize_network(teacher.module, scheme, example)
+    request = RunRequest(device=device, precision=precision, **options)  # type: ignore[arg-type]
+    accelerator = request.accelerator()
+    bench = set_up(teacher, teacher.module, student, published, request, accelerator)
+    return Timed(bench, published)
 
 
 def plain_step(plain: PlainLoop, batch: int) -> dict[str, float]:
     """One iteration of the yardstick; seconds of its phases."""
     device = next(plain.generator.parameters()).device
     start = _now()
-    noise = torch.randn(batch, plain.recipe.latent, device=device)
+    noise = torch.randn(batch, plain.latent, device=device)
     targets = torch.randint(plain.classes, (batch,), device=device)
     images = plain.synthesize(noise, targets)
     drawn = _now()
@@ -192,7 +205,7 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
             cell.batch,
             PRECISIONS[setting.precision],
             device,
-            compiled=setting.compiled,
+            compile=setting.compiled,
         )
         for name, setting in SETTINGS.items()
         if name in cell.settings and name not in lacking
@@ -286,9 +299,9 @@ def operations(training: Timed) -> list[dict[str, Any]]:
     ]
 
 
-def memory_in_parts(accumulate: int, device: str) -> dict[str, float]:
+def memory_in_parts(parts: int, device: str) -> dict[str, float]:
     """MiB of an AdaDFQ iteration on ResNet-20 whose batch of 64 comes in so many parts."""
-    training = training_of("adadfq", "resnet20", 64, "32", device, accumulate=accumulate)
+    training = training_of("adadfq", "resnet20", 64, "32", device, micro_batches=parts)
     training.step()
     return memory.measure(training)
 

@@ -117,26 +117,27 @@ def test_the_full_schedule_is_six_whole_runs_of_the_published_one(tmp_path, monk
 def test_the_yardstick_computes_what_a_step_of_ours_does(method, compiled, monkeypatch):
     # Graphs run as they were traced: no compiler takes its time.
     monkeypatch.setattr(graphs, "_compiled", lambda graph, device: graph)
-    training = step.training_of(method, "resnet20", 4, "32", "cpu", compiled=compiled)
-    yardstick = PlainLoop(training)
+    run = step.training_of(method, "resnet20", 4, "32", "cpu", compile=compiled)
+    yardstick = PlainLoop(run)
     drawn = []
-    invent = training.invent
-    monkeypatch.setattr(training, "invent", lambda ask: drawn.append(invent(ask)) or drawn[-1])
-    losses = training.step()
+    make = run.images.make
+    monkeypatch.setattr(run.images, "make", lambda asked: drawn.append(make(asked)) or drawn[-1])
+    losses = run.step()
     (batch,) = drawn
-    images = yardstick.synthesize(batch.noise, batch.targets)
+    images = yardstick.synthesize(batch.latent, batch.targets)
     generator_loss, logits = yardstick.teach_generator(images, batch.targets)
     student_loss = yardstick.teach_student(images, batch.targets, logits)
-    for player, total in (("generator", generator_loss), ("student", student_loss)):
-        terms = getattr(training.recipe, f"{player}_terms")
-        ours = sum(w.weight * losses[f"{player}/{w.name}"] for w in terms)
-        torch.testing.assert_close(ours, total)
-    generator = dict(training.generator.named_parameters())
+    learner = run.learns.learner
+    totals = [("generator", run.images, generator_loss), ("student", learner, student_loss)]
+    for player, ours, total in totals:
+        own = sum(w.weight * losses[f"{player}/{w.name}"] for w in ours.terms)
+        torch.testing.assert_close(own, total)
+    generator = dict(run.images.network.named_parameters())
     for name, theirs in yardstick.generator.named_parameters():
         # Biases that batch norm takes away are the yardstick's alone: nothing reaches them.
         ours = generator[name].grad if name in generator else torch.zeros_like(theirs)
         torch.testing.assert_close(ours, theirs.grad, rtol=1e-5, atol=1e-9)
-    for ours, theirs in zip(training.student_parameters, trained(yardstick.student), strict=True):
+    for ours, theirs in zip(learner.parameters, trained(yardstick.student), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-9)
 
 
@@ -156,10 +157,10 @@ def test_settings_that_the_hardware_only_imitates_are_left_out_with_the_reason(m
 # ------------------------------------------------------------------- memory of a step
 
 
-def memory_of(batch, accumulate=1):
-    training = step.training_of("adadfq", "resnet20", batch, "32", "cpu", accumulate=accumulate)
-    training.step()
-    return memory.measure(training)
+def memory_of(batch, parts=1):
+    run = step.training_of("adadfq", "resnet20", batch, "32", "cpu", micro_batches=parts)
+    run.step()
+    return memory.measure(run)
 
 
 def test_a_step_needs_little_more_than_its_networks_and_one_forward_pass():
@@ -171,5 +172,5 @@ def test_a_step_needs_little_more_than_its_networks_and_one_forward_pass():
 
 
 def test_half_a_batch_at_a_time_needs_half_the_memory():
-    whole, halves = memory_of(32), memory_of(32, accumulate=2)
+    whole, halves = memory_of(32), memory_of(32, parts=2)
     assert halves["peak"] - halves["held"] < 0.6 * (whole["peak"] - whole["held"])
