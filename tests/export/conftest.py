@@ -79,6 +79,7 @@ def make_result(folder, code):
         "protocol": describe_protocol(
             network, scheme, METHODS["adadfq"], seed=0, precision="32", accumulate=1
         ),
+        "prepared": [],
         "coverage": asdict(coverage),
     }
     Result(student, json.loads(json.dumps(manifest))).save(folder / "out")

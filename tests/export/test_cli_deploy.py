@@ -117,6 +117,19 @@ def test_quantize_exports_at_its_end(run, saved, tmp_path):
     assert {BOX, "model.int4.onnx"} <= set(manifest["files"])
 
 
+def test_a_network_that_no_exporter_takes_is_refused_before_training(
+    refused, untraceable, tmp_path
+):
+    message = refused(
+        *("quantize", f"{untraceable.parent / 'nets.py'}:Network", "--input", "3x16x16"),
+        *("--weights", untraceable.parent / "weights.safetensors"),
+        *("--mean", "0.5,0.4,0.3", "--std", "0.25,0.2,0.2"),
+        *("--out", tmp_path / "out", "--export"),
+    )
+    assert message.startswith("error: the network cannot be exported: ")
+    assert not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------------ evaluate, predict
 
 

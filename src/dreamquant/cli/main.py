@@ -58,7 +58,8 @@ def quantize(
 
         if export:
             deploy.require_export()
-        result = job.quantize(_named_network(network, weights, expected), out=out, **vars(request))
+        named = _named_network(network, weights, expected)
+        result = job.quantize(named, out=out, rehearse_export=export, **vars(request))
     _present(result, out, as_json=json, quiet=request.quiet, export=export)
 
 

@@ -15,6 +15,8 @@ from dreamquant.errors import ExportError, ResultError
 from dreamquant.export.metadata import Layout
 from dreamquant.export.parts import is_there, require_export
 from dreamquant.networks.endings import as_given
+from dreamquant.networks.spec import InputSpec
+from dreamquant.quantization.layers import Student
 from dreamquant.results.files import make_folder, write_bytes, write_json
 from dreamquant.results.manifest import MANIFEST, describe_machine, read_checksum, read_manifest
 from dreamquant.results.result import STUDENT, Result, open_result
@@ -102,6 +104,26 @@ def export_result(
         _write(folder, target, opened, preprocessing=preprocessing, two_bit=two_bit)
         for target in targets
     ]
+
+
+def rehearse_export(student: Student, spec: InputSpec) -> None:
+    """Export a student to the fast file and verify it, without writing anything.
+
+    What an exporter or a runtime lacks, it lacks whatever the student has learned: a long run
+    whose result is to be exported can find out before it begins.
+
+    Args:
+        student: its ranges are known; ``fix`` was called.
+        spec: what it expects.
+
+    Raises:
+        ExportError: as of :func:`export_result`.
+    """
+    from dreamquant.export.onnx_file import onnx_file
+
+    require_export()
+    unknown = {"coverage": {"layers": []}, "method": {"name": None}, "protocol": {"seed": None}}
+    onnx_file(as_given(student), unknown, spec, "int8box", layout=None, two_bit=False)
 
 
 def _folder(to: str | Path | None, own: Path | None, result: Result) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from dreamquant.diagnostics.figure import require_matplotlib
 from dreamquant.errors import NetworkError
+from dreamquant.export import job as export
 from dreamquant.jobs.checkpoint import STATE
 from dreamquant.jobs.job import Job, Outcome, plain
 from dreamquant.jobs.request import QuantizeRequest, asked
@@ -38,6 +40,7 @@ def quantize(
     *,
     input: InputSpec | None = None,
     out: str | Path | None = None,
+    rehearse_export: bool = False,
     **options: Any,
 ) -> Result:
     """Quantize a trained network without any of its training data.
@@ -49,6 +52,7 @@ def quantize(
         method: as ``dreamquant methods`` lists them, or one of your own.
         input: what a module given in memory expects.
         out: the result folder; needed to resume.
+        rehearse_export: before anything is learned, try whether the result can be exported.
         options: those of :class:`dreamquant.jobs.request.QuantizeRequest`, by name; the command
             line has the same.
 
@@ -72,7 +76,14 @@ def quantize(
     floating = prepared(teacher.module, resolved.prepare, _noise(teacher.input))
     student, coverage = quantize_network(floating, scheme, torch.zeros(2, *teacher.input.shape))
     norms = any(isinstance(p, ReestimateNorms) and p.batches for p in resolved.recovery)
-    rehearse(floating, student, scheme, torch.zeros(2, *teacher.input.shape), reestimate=norms)
+    rehearse(
+        floating,
+        student,
+        scheme,
+        torch.zeros(2, *teacher.input.shape),
+        reestimate=norms,
+        then=partial(export.rehearse_export, spec=teacher.input) if rehearse_export else None,
+    )
     job = Job(
         teacher,
         student,
