@@ -69,6 +69,7 @@ def quantized(network, scheme, samples=None):
         "schema": SCHEMA,
         "network": describe_network(network),
         "scheme": asdict(scheme),
+        "prepared": [],
         "accuracy": {"teacher": {"top1": 90.0}, "ranges_only": None, "student": {"top1": 80.0}},
         "agreement": {"percent": 85.0, "on": "4 images given"},
         "timings": {"training_seconds": 1.0, "seconds": 2.0, "iterations": 3},
