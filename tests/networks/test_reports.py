@@ -191,7 +191,7 @@ def test_the_remedy_for_a_varying_forward_pass_works(tmp_path: Path) -> None:
         quantize(net, iterations=20)
     assert "--placement layer-input" in e.value.remedy
     result = quantize(net, placement="layer-input", iterations=20, out=tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["schema"] == 2
     assert result.model(torch.randn(2, *SHAPE)).shape == (2, 4)
 
 

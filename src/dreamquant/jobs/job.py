@@ -18,7 +18,6 @@ from dreamquant.jobs import checkpoint
 from dreamquant.jobs.bench import begin, set_up, throwaway
 from dreamquant.jobs.budget import fit
 from dreamquant.jobs.dynamics import Dynamics, over_time
-from dreamquant.jobs.failures import naming_lines
 from dreamquant.jobs.measurements import Measurements
 from dreamquant.jobs.memory import sparing_memory
 from dreamquant.jobs.progress import ProgressDisplay, announce
@@ -34,6 +33,7 @@ from dreamquant.jobs.watchers import (
     without_tensorboards_traceback,
 )
 from dreamquant.methods.method import Method
+from dreamquant.networks.failures import naming_lines
 from dreamquant.networks.load import Network
 from dreamquant.quantization.layers import Student
 from dreamquant.report.write import write_after_run

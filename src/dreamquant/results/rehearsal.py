@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import DreamQuantError, NetworkError
 from dreamquant.evaluation.sites import answer_with, find_sites, twin
+from dreamquant.networks.failures import naming_lines
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import convert
 from dreamquant.quantization.layers import Student
@@ -45,29 +47,30 @@ def rehearse(
         NetworkError: something on the way fails, with its cause.
         DreamQuantError: likewise, where the part that fails has words for it.
     """
+    stage = partial(_stage, teacher=teacher, example=example)
     random = torch.Generator().manual_seed(_SEED)
     shape = example.shape[1:]
     noise = [torch.randn((n, *shape), generator=random).to(example) for n in _BATCHES]
     made = copy.deepcopy(student)
-    with _stage("observing ranges"), torch.no_grad():
+    with stage("observing ranges"), torch.no_grad():
         made.observe(True)
         for images in noise:
             made(images)
         made.observe(False)
     if reestimate:
-        with _stage("re-estimating batch norms"):
+        with stage("re-estimating batch norms"):
             match_norms(made, teacher, noise[:1])
-    with _stage("differentiating the student"):
+    with stage("differentiating the student"):
         made(noise[0].clone().requires_grad_()).float().square().sum().backward()
         made.zero_grad()
     made.fix()
-    with _stage("analysing the student"):
+    with stage("analysing the student"):
         parts = twin(teacher, made)
         answer_with(parts, made, find_sites(parts, made, noise[0]), noise)
-    with _stage("saving and opening the student"):
+    with stage("saving and opening the student"):
         _require_same(made, teacher, scheme, example, noise[1])
     if then is not None:
-        with _stage("exporting the student"):
+        with stage("exporting the student"):
             then(made)
 
 
@@ -87,9 +90,10 @@ def _require_same(
 
 
 @contextmanager
-def _stage(what: str) -> Iterator[None]:
+def _stage(what: str, teacher: nn.Module, example: Tensor) -> Iterator[None]:
     try:
-        yield
+        with naming_lines(teacher, example):
+            yield
     except DreamQuantError:
         raise
     except Exception as error:  # the network's own code, and any operation of it, may fail

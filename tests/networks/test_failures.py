@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import DataError, NetworkError
-from dreamquant.jobs.failures import naming_lines
+from dreamquant.networks.failures import naming_lines
 from dreamquant.networks.user_file import read_user_file
 
 EXAMPLE = torch.zeros(2, 3)
