@@ -255,7 +255,7 @@ def test_a_real_detector_whose_batch_norms_are_folded(real_data: Path) -> None:
 def test_evaluate_takes_a_file_of_others_with_its_mean(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dreamquant.cli import main
+    from dreamquant.cli.main import main
 
     torch.manual_seed(0)
     net = NETWORKS["plain"]()
