@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from dreamquant.terms.attention import CENTRE
 from tiny_runs import CLASSES, IMAGE, short_method, tiny_run
@@ -54,3 +55,15 @@ def test_parts_make_up_the_batch_and_keep_pairs_together(parts):
 )
 def test_whether_the_student_is_asked_follows_from_the_terms_taps(method, asks):
     assert tiny_run(short_method(method)).images.asks_student == asks
+
+
+def test_the_generator_runs_in_the_precision_of_training():
+    run = tiny_run(short_method(alone=1), precision="bf16")
+    ran = []
+    for layer in run.generator.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _, inputs, output: ran.append(output.dtype))
+    for _ in range(2):  # it learns alone, then along with the student
+        ran.clear()
+        run.step()
+        assert set(ran) == {torch.bfloat16}

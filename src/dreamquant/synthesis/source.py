@@ -62,12 +62,17 @@ class Images(ABC):
         return self.make(self.ask(size, random or self.bench.rng.asked))
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """This process's micro-batches of a batch; all processes draw the same request."""
+        """This process's micro-batches of a batch, made in the precision of training.
+
+        All processes draw the same request.
+        """
         bench = self.bench
         asked = self.ask(size, bench.rng.asked)
         first = distributed.rank() * bench.accumulate
         for index in range(first, first + bench.accumulate):
-            yield self.make(asked.part(index, bench.parts))
+            with bench.autocast():
+                batch = self.make(asked.part(index, bench.parts))
+            yield batch
 
     @property
     def parameters(self) -> Sequence[Tensor]:
