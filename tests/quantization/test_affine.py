@@ -303,6 +303,8 @@ def test_gradients_do_not_change_the_values(x, grid):
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_a_range_of_width_zero_has_no_zero_point_on_a_symmetric_grid(bits):
     nothing = torch.zeros(3)
-    scale, zero_point = affine_parameters(nothing, nothing, Grid(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1))
+    scale, zero_point = affine_parameters(
+        nothing, nothing, Grid(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    )
     assert not zero_point.any()
     assert (scale > 0).all()
