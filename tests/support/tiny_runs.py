@@ -138,6 +138,7 @@ def tiny_run(
     placement="relu-output",
     seed=0,
     device="cpu",
+    precision="32",
     **options,
 ):
     """A fresh run of a resolved method; ``options`` are those of a request."""
@@ -145,7 +146,7 @@ def tiny_run(
     numbers = {**method.scheme, "placement": placement}
     scheme = Scheme(Bits.parse(bits), **numbers)
     student, _ = quantize_network(teacher.module, scheme, torch.zeros(2, *spec.shape))
-    request = RunRequest(seed=seed, device=device, **options)
+    request = RunRequest(seed=seed, device=device, precision=precision, **options)
     bench = set_up(teacher, teacher.module, student, method, request, request.accelerator())
     run, images = begin(bench, method)
     return TinyRun(bench, run, images, method)
