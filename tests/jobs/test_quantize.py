@@ -302,11 +302,13 @@ def test_two_runs_write_the_same_bytes_and_another_seed_does_not(digits, tmp_pat
 
 def interrupt_at(monkeypatch, iteration):
     """Press Ctrl-C in the middle of an iteration, when its noise is already drawn."""
-    make = Stream.make
+    make, pressed = Stream.make, []
 
     def make_and_interrupt(self, asked):
-        # Of the steps that use the generator: counted by its updates.
-        if self.done == iteration:
+        # Of the steps that use the generator: counted by its updates. A second time would stop at
+        # once, and who looks at images makes some too.
+        if self.done == iteration and not pressed:
+            pressed.append(iteration)
             signal.raise_signal(signal.SIGINT)
         return make(self, asked)
 
@@ -562,7 +564,10 @@ PLAIN = replace(
 ROUNDING = replace(PLAIN, name="rounding", images=None, recovery=(), presets={"quick": Preset()})
 
 
-@pytest.mark.parametrize("method", sorted(dreamquant.METHODS))
+READING = [name for name, method in dreamquant.METHODS.items() if method.teacher_taps]
+
+
+@pytest.mark.parametrize("method", sorted(READING))
 def test_a_network_without_batch_norm_is_refused_by_methods_that_read_it(method, tmp_path):
     with pytest.raises(NetworkError, match="reads batch-norm statistics, and it has none") as e:
         dreamquant.quantize(

@@ -229,8 +229,10 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
     if network is None:
         network = _rebuild(read_origin(manifest, folder), spec, folder)
     names = manifest["prepared"]
-    student = _converted(network, scheme, spec, folder, names).requires_grad_(False)
-    decode(student, tensors, str(folder / STUDENT))
+    # Surveys follow versions of tensors, which those of inference mode do not have.
+    with torch.inference_mode(False):
+        student = _converted(network, scheme, spec, folder, names).requires_grad_(False)
+        decode(student, tensors, str(folder / STUDENT))
     return Result(student, manifest)
 
 
