@@ -239,7 +239,7 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             ["resnet20"],
             "error: 'resnet20' names no network\n"
             "  where:  NETWORK\n"
-            "  remedy: give one of torchvision:NAME, timm:NAME, pytorchcv:NAME, FILE.py:FACTORY\n",
+            "  remedy: give one of torchvision:NAME, timm:NAME, pytorchcv:NAME, FILE.py:FACTORY, FILE.onnx\n",
         ),
         (
             ["BAD/none.py:plain", *INPUT],
@@ -627,7 +627,7 @@ def test_an_unknown_method_has_no_page(refused):
         ),
         (
             ["quantize", NETWORK, "--out", "OUT", "--placement", "relu"],
-            'Invalid value "relu" for --placement. Choose from: "relu-output", "layer-input".',
+            'Invalid value "relu" for --placement. Choose from: "relu-output", "layer-input", "operands".',
         ),
         (
             ["quantize", NETWORK, "--out", "OUT", "--seed", "1", "--seed", "2"],
