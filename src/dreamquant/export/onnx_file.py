@@ -16,6 +16,7 @@ from dreamquant.export import metadata
 from dreamquant.export.encode import Target, encode
 from dreamquant.export.fold import fold_batch_norms
 from dreamquant.export.graph import BATCH, DOMAIN, draw
+from dreamquant.export.means import lift_means
 from dreamquant.export.metadata import IMAGES, LOGITS, Layout
 from dreamquant.export.nodes import initializer
 from dreamquant.export.verify import Verification, verify, verify_preprocessing
@@ -65,6 +66,7 @@ def onnx_file(
     model = draw(student, spec.image)
     unfolded = fold_batch_norms(model.graph)
     encoded = encode(model, student, target, two_bit=two_bit)
+    lift_means(model.graph)
     two_bit = _holds(model, ir.DataType.INT2)
     _tidy(model, opset=_TWO_BIT_OPSET if two_bit else None)
     model.metadata_props.clear()
