@@ -20,6 +20,7 @@ from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.manifest import SCHEMA, describe_network, describe_protocol
 from dreamquant.results.result import Result
 
+EIGHT = Bits(8, 8)
 FILE = """
 from torch import nn
 
@@ -98,18 +99,18 @@ def exported(saved, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def with_range():
-    """Exports a small network of 8 bits, its weights in the range that is given."""
+    """Exports a small network, by default of 8 bits, its weights in the range that is given."""
     pytest.importorskip("onnxruntime")
     from dreamquant.export.onnx_file import onnx_file
 
-    def export(weights_range):
+    def export(weights_range, bits=EIGHT, joins=8):
         torch.manual_seed(0)
         network = nn.Sequential(
             *(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
             *(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
         )
-        scheme = Scheme(Bits(8, 8), "layer-input", joins=8, weights_range=weights_range)
+        scheme = Scheme(bits, "layer-input", joins=joins, weights_range=weights_range)
         images = torch.randn(16, 3, 16, 16)
         network.train()(images)
         student, _ = quantize_network(network.eval(), scheme, images)

@@ -8,6 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
+from dreamquant.quantization.scheme import Bits
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 saturation = importlib.import_module("dreamquant.export.saturation")
@@ -50,6 +52,15 @@ def session(data):
 
 def row(*values):
     return np.array(values).reshape(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize(("joins", "first"), [(8, True), (7, False)])
+def test_at_7_bits_the_first_layer_alone_may_saturate_and_where_the_image_has_8(
+    with_range, joins, first
+):
+    file = onnx.load_model_from_string(with_range("full", Bits(8, 7), joins).data)
+    layers = [node.name for node in file.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert saturation.layers_that_may_saturate(file) == (tuple(layers[:1]) if first else ())
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ def lift_means(graph: ir.Graph) -> None:
     """Let means of codes in three dimensions see a fourth one, of size 1.
 
     OpenVINO 2026.4 computes them wrongly: its kernel for 8-bit integers gives numbers of any size,
-    and others in each run, from 8 to 40 images on. In four dimensions it is right. Such means are heads like ``x.flatten(2).mean(2)``, and
-    those over the tokens of a transformer.
+    and others in each run, from 8 to 40 images on. In four dimensions it is right. Such means are
+    heads like ``x.flatten(2).mean(2)``, and those over the tokens of a transformer.
 
     Args:
         graph: its quantizers are encoded; changed in place.
