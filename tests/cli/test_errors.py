@@ -627,7 +627,8 @@ def test_an_unknown_method_has_no_page(refused):
         ),
         (
             ["quantize", NETWORK, "--out", "OUT", "--placement", "relu"],
-            'Invalid value "relu" for --placement. Choose from: "relu-output", "layer-input", "operands".',
+            'Invalid value "relu" for --placement. Choose from: "relu-output", "layer-input", '
+            '"operands".',
         ),
         (
             ["quantize", NETWORK, "--out", "OUT", "--seed", "1", "--seed", "2"],
