@@ -239,7 +239,8 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             ["resnet20"],
             "error: 'resnet20' names no network\n"
             "  where:  NETWORK\n"
-            "  remedy: give one of torchvision:NAME, timm:NAME, pytorchcv:NAME, FILE.py:FACTORY, FILE.onnx\n",
+            "  remedy: give one of torchvision:NAME, timm:NAME, pytorchcv:NAME, FILE.py:FACTORY, "
+            "FILE.onnx\n",
         ),
         (
             ["BAD/none.py:plain", *INPUT],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dreamquant.recovery.activations import search_range
 from dreamquant.recovery.part import Recovery
@@ -23,6 +24,8 @@ class Calibrate(Recovery):
         batch: of them in one forward pass.
         power: of the error: 2 for the mean squared one, 2.4 minds clipping more.
     """
+
+    ranges_by: ClassVar[str] = "least error on the images"
 
     count: int = 256
     batch: int = 64

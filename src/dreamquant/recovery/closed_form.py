@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dreamquant.recovery.activations import search_range
 from dreamquant.recovery.layerwise import Solver
@@ -33,6 +34,9 @@ class RoundByLeastSquares(Recovery):
         positions: output positions that are read of each layer, over all images.
         power: of the error that activation ranges minimise; they are set along the way.
     """
+
+    weights_by: ClassVar[str] = "least squares on the images, coordinate descent"
+    ranges_by: ClassVar[str] = "least error on the images"
 
     count: int = 256
     batch: int = 64

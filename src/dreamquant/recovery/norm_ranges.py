@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class RangesFromBatchNorm(Recovery):
     Attributes:
         deviations: n, at 8 bits.
     """
+
+    ranges_by: ClassVar[str] = "by batch norms"
 
     deviations: float = 6.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from dreamquant.networks.taps import Tap
 from dreamquant.synthesis.source import Images
@@ -13,7 +13,15 @@ from dreamquant.training.phase import Phase
 
 
 class Recovery(ABC):
-    """A frozen dataclass of the numbers by which accuracy is recovered."""
+    """A frozen dataclass of the numbers by which accuracy is recovered.
+
+    Attributes:
+        weights_by: how it rounds weights, for the protocol; empty where it does not.
+        ranges_by: how it sets activation ranges, likewise.
+    """
+
+    weights_by: ClassVar[str] = ""
+    ranges_by: ClassVar[str] = ""
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:

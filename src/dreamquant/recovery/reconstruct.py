@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class Reconstruct(Recovery):
         decide: weight of the penalty on undecided bits.
         units: patterns of module names in place of the blocks that are found.
     """
+
+    weights_by: ClassVar[str] = "learned rounding and scales"
 
     count: int = 256
     batch: int = 32

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ class RoundBySquant(Recovery):
     Attributes:
         sums: E rounds to nearest, EK minds kernels, EC channels, EKC both.
     """
+
+    weights_by: ClassVar[str] = "min-max, SQuant's rounding"
 
     sums: Sums = "EKC"
 
@@ -84,6 +87,8 @@ class RangesFromNoise(Recovery):
         count: images of noise.
         batch: of them in one forward pass.
     """
+
+    ranges_by: ClassVar[str] = "deviations of noise"
 
     deviations: tuple[float, float, float] = (12.0, 14.0, 25.0)
     count: int = 256

@@ -101,14 +101,20 @@ def describe_protocol(
     ends = scheme.first_last_bits
     weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
     symmetric = ", symmetric at 8 bits" if 8 in weight_bits else ""
-    step = "learned step size" if scheme.ranges == "learned" else None
+    step = "learned step size" if scheme.ranges == "learned" else ""
+    # The last part that sets them has the word.
+    learned = [step] if step else []
+    weights_by = [part.weights_by for part in method.recovery if part.weights_by]
+    ranges_by = [part.ranges_by for part in method.recovery if part.ranges_by]
+    rounded = ["min-max", *weights_by, *learned][-1]
+    ranges = ["moving min-max", *ranges_by, *learned][-1]
     return {
         "bits": str(scheme.bits),
         "first_last_bits": str(scheme.bits) if ends is None else ends,
         "overrides": {pattern: str(bits) for pattern, bits in scheme.overrides},
         "placement": scheme.placement,
-        "weights": f"affine, per output channel, {step or 'min-max'}{symmetric}{_narrowed(scheme)}",
-        "activations": f"affine, per tensor, static, {step or 'moving min-max'}",
+        "weights": f"affine, per output channel, {rounded}{symmetric}{_narrowed(scheme)}",
+        "activations": f"affine, per tensor, static, {ranges}",
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
         **_stored(scheme),
         "batch_norm": f"float, {_norms(method)}",
