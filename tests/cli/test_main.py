@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import resource
@@ -101,7 +100,8 @@ def unlabelled(tmp_path) -> str:
 def brief_demo(monkeypatch, data):
     """Let the demo take four iterations and few images."""
     monkeypatch.setattr(demo, "HELD_OUT", Path(data[1]))
-    monkeypatch.setattr(api, "quantize", functools.partial(api.quantize, iterations=4))
+    usual = api.quantize
+    monkeypatch.setattr(api, "quantize", lambda *a, **k: usual(*a, **k | {"iterations": 4}))
 
 
 def interrupt_at(monkeypatch, iteration: int, number: int = signal.SIGINT) -> None:
@@ -517,7 +517,9 @@ def test_a_run_stopped_before_it_began_says_so(run, tmp_path, monkeypatch):
 
 def test_ctrl_c_in_a_real_process(run, tmp_path, data):
     out, whole = tmp_path / "the user's out", tmp_path / "whole"
-    arguments = (*DIGITS, *data, "--bits", "w3a3", "--iterations", "12", "--device", "cpu")
+    # In float32: only this process is told what --precision auto shall be.
+    length = ("--iterations", "12", "--device", "cpu", "--precision", "32")
+    arguments = (*DIGITS, *data, "--bits", "w3a3", *length)
     process = subprocess.Popen(
         [*PROGRAM, "quantize", *arguments, "--out", str(out)],
         stdout=subprocess.PIPE,

@@ -31,6 +31,7 @@ OTHER = {
     "override": ("3.*=w8a8", "4.*=w2a2"),
     "elementwise": 8,
     "weights_range": "full",
+    "softmax": "log2",
     "ranges": "learned",
     "gradient": "clipped",
     "batch_norm": "re-estimated",
@@ -80,6 +81,7 @@ def parsed(monkeypatch):
         with pytest.raises(Asked):
             cli.main(list(words))
         del given["out"]
+        given.pop("rehearse_export", None)  # of --export, which is no option of a request
         return asked(REQUESTS[words[0]], given)
 
     return parse
