@@ -276,6 +276,7 @@ def test_a_real_manifest_holds_the_request(tmp_path):
         "method": "adadfq",
         "iterations": 2,
         "device": "cpu",
+        "precision": "32",  # that auto took
         **options,
         "override": ["3.*=w2a2"],
     }
