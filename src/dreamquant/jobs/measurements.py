@@ -98,7 +98,7 @@ class Measurements:
             agreed = self._synthetic_agreement(student)
             return {
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
-                "agreement": _agreement(agreed, _SYNTHETIC, f"{_SYNTHETIC} synthetic images"),
+                "agreement": _agreement(agreed, _SYNTHETIC, f"{_SYNTHETIC} {self.source.called}"),
             }
         with counting("measuring both networks", len(self.images), quiet=quiet) as count:
             seen, teacher = evaluate_both(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,8 @@ class ProbeImages(Images):
     Agreement is measured on them where there are no images of the user's, and students are ranked
     on them: never on a method's own images, which may suit its own student.
     """
+
+    called: ClassVar[str] = "probe images"
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)

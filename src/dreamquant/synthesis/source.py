@@ -24,7 +24,10 @@ class Images(ABC):
 
     Attributes:
         bench: what the run works on.
+        called: what they are called where agreement on them is shown.
     """
+
+    called: ClassVar[str] = "synthetic images"
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
