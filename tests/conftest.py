@@ -17,6 +17,12 @@ from dreamquant.synthesis.targets import low_correlation_table
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def ordinary_ctrl_c():
+    """Whatever an earlier test left behind, Ctrl-C raises: else it would end the test process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real weights and images; skips where there is none."""
