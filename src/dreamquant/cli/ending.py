@@ -32,7 +32,7 @@ def note(text: str) -> None:
 
 
 class _StoppedRun(KeyboardInterrupt):
-    """A run was stopped that can be gone on with, by the same command and ``more`` options."""
+    """A run was stopped that can be resumed, by the same command and ``more`` options."""
 
     def __init__(self, *more: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _StoppedRun(KeyboardInterrupt):
 
 @contextmanager
 def resumable(out: Path, *more: str) -> Iterator[None]:
-    """What is stopped inside can be gone on with, once ``out`` holds a checkpoint.
+    """What is stopped inside can be resumed, once ``out`` holds a checkpoint.
 
     Args:
         out: the result folder.

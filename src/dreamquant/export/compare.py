@@ -121,7 +121,7 @@ def compare_logits(
 def sensitivity_of(student: Student, images: Tensor, logits: Tensor) -> float:
     """How far logits typically move when each quantizer flips as many codes as it may.
 
-    Of each image it flips at least one: of few codes, 0.1 % are none, and yet one may flip.
+    Of each image it flips at least one: 0.1 % of few codes is less than one, and yet one may flip.
     """
     generator = torch.Generator().manual_seed(1)
 

@@ -125,7 +125,7 @@ def predict(
         DataError: ``top`` is below 1.
     """
     if top < 1:
-        raise DataError(f"{top} classes are none", where="--top", remedy="give 1 or more")
+        raise DataError(f"{top} classes are too few", where="--top", remedy="give 1 or more")
     found = []
     for start in range(0, len(pictures), _BATCH):
         few = pictures[start : start + _BATCH]

@@ -154,7 +154,7 @@ def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False
     It trains in float32 wherever it runs, so that the figure differs little between machines.
 
     Args:
-        out: the result folder; what an earlier demo left there is replaced, or gone on with where
+        out: the result folder; what an earlier demo left there is replaced, or resumed where
             it was stopped.
         quiet: as for :func:`quantize`.
         verbose: likewise.

@@ -1,4 +1,4 @@
-"""Batch norms of a student, with statistics that make up for what rounding did to its channels."""
+"""Batch-norm re-estimation: statistics that undo what rounding did to each channel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.taps import channel_statistics, entering, unseen
 from dreamquant.quantization.layers import Student
 
-_LARGEST_GAIN = 4.0  # and its inverse the least: a channel may lie still on the images there are
+_LARGEST_GAIN = 4.0  # and its inverse the least: a channel may be constant on the images
 
 
 class _Moments:

@@ -84,7 +84,7 @@ class _Reads(TorchFunctionMode, ABC):
 
 
 def _is_map(x: Any) -> bool:
-    """Whether something is a computed feature map; zero-points, which are integers, are none."""
+    """Whether something is a computed feature map; not zero-points, which are integers."""
     computed = isinstance(x, Tensor) and not isinstance(x, nn.Parameter)
     return computed and x.dim() > 2 and x.is_floating_point()
 

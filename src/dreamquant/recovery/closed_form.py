@@ -21,7 +21,7 @@ class RoundByLeastSquares(Recovery):
     """Layer by layer, the rounded weights whose outputs come closest to the teacher's.
 
     What a layer reads comes from the quantized layers before it, what it should give from the
-    teacher; where its result enters a sum it makes up for the other operand's error too. The best
+    teacher; where its result enters a sum it corrects the error of the other operand too. The best
     real weights are a ridge regression; they are rounded in GPTQ's order and improved by coordinate
     descent with refitted scales. Biases, or shifts of batch norms, are solved along. No gradients.
 

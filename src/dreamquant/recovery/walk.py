@@ -2,7 +2,7 @@
 
 The student comes to each activation quantizer and each layer with what everything before it, in
 its final form, makes of the images; the teacher gives what the layer should make of them. Where a
-layer's result enters a sum, as at the end of a residual block, it should make up for the errors of
+layer's result enters a sum, as at the end of a residual block, it should correct the errors of
 the sum's other operand too: such a layer's turn comes at the sum, and its result is computed anew.
 """
 
@@ -21,7 +21,7 @@ from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.recovery.branches import Branch, is_in_place, operands
 from dreamquant.recovery.passes import Pass, advance_all, current, passes
 
-# Slopes of batch norms below this leave nothing of a layer that could make up for anything.
+# Slopes of batch norms below this leave nothing of a layer that could correct an error.
 _LEAST_SLOPE = 1e-6
 
 

@@ -1,7 +1,7 @@
-"""Networks as compiled graphs: the forward pass, and each way back on its own.
+"""Networks as compiled graphs: the forward pass, and each backward pass on its own.
 
-``torch.compile`` takes a network's way back in one piece: the gradients of its weights come with
-those of its images, also where one of them alone is asked for. A step goes back through the student
+``torch.compile`` takes a network's backward pass in one piece: the gradients of its weights come
+with those of its images, also where one of them alone is asked for. A step goes back through the student
 twice, to its weights and to the images, so the passes are traced and parted here, and compiled by
 PyTorch. Tracing runs the network's Python once: hooks, taps and quantizers are in the graphs.
 
@@ -89,7 +89,7 @@ def _refused(what: str, error: Exception) -> TrainingError:
 
 
 class Way(NamedTuple):
-    """A way back.
+    """A backward pass.
 
     Attributes:
         leaves: where in the forward pass's arguments those are that gradients are taken of.
@@ -104,10 +104,10 @@ class Way(NamedTuple):
 
 
 class Passes:
-    """A forward pass and its ways back, for arguments of one form.
+    """A forward pass and its backward passes, for arguments of one form.
 
     Args:
-        forward: graph from the arguments to the outputs and what else ways back read.
+        forward: graph from the arguments to the outputs and what else backward passes read.
         ways: to the parameters, and to the other arguments, where these take gradients.
         strides: of each output's gradient; ``None`` for an output that has none.
     """
