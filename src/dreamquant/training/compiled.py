@@ -1,9 +1,10 @@
 """Networks as compiled graphs: the forward pass, and each backward pass on its own.
 
-``torch.compile`` takes a network's backward pass in one piece: the gradients of its weights come
-with those of its images, also where one of them alone is asked for. A step goes back through the student
-twice, to its weights and to the images, so the passes are traced and parted here, and compiled by
-PyTorch. Tracing runs the network's Python once: hooks, taps and quantizers are in the graphs.
+``torch.compile`` takes the backward pass of a network in one piece: the gradients of its weights
+come with those of its images, also where one of them alone is asked for. A step goes back through
+the student twice, to its weights and to the images, so the passes are traced and parted here, and
+compiled by PyTorch. Tracing runs the network's Python once: hooks, taps and quantizers are in the
+graphs.
 
 Importing this module imports PyTorch's compiler, which takes seconds: only who compiles does.
 """
