@@ -200,10 +200,11 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", sorted(dreamquant.METHODS))
-def test_without_images_agreement_is_measured_on_synthetic_ones(method):
+def test_without_images_of_the_users_agreement_is_measured_on_others(method):
     result = quantize_tiny(bits="w8a8", method=method)
     assert result.manifest["accuracy"] == {"teacher": None, "ranges_only": None, "student": None}
-    assert result.manifest["agreement"]["on"] == "512 synthetic images"
+    kind = "synthetic" if dreamquant.METHODS[method].images else "probe"
+    assert result.manifest["agreement"]["on"] == f"512 {kind} images"
     assert 0 <= result.manifest["agreement"]["percent"] <= 100
     assert result.summary()["student"] == {"top1": None}
 
