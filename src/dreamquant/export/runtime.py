@@ -6,7 +6,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,11 +70,22 @@ class OrtSession:
         return result
 
 
+@cache
+def _core(openvino: ModuleType) -> Any:
+    """The one core of this process, which lives as long as the process.
+
+    A core's CPU plugin gives the thread that compiles first a stack for signals. Where the core
+    dies in another thread, that stack is unmapped but still set: the next Ctrl-C then ends the
+    process by a segmentation fault (seen in OpenVINO 2026.4).
+    """
+    return openvino.Core()
+
+
 class OpenVinoSession:
     """A network in OpenVINO on the CPU, likewise."""
 
     def __init__(self, model: bytes, *, threads: int) -> None:
-        core = part("openvino").Core()
+        core = _core(part("openvino"))
         read = core.read_model(model)
         # Else it may compute in bfloat16 where the processor has it.
         options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
