@@ -35,9 +35,10 @@ from dreamquant.networks.load import wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.results import manifest as describe
+from dreamquant.results.describe import describe_machine, describe_network, describe_protocol
 from dreamquant.results.files import read_json, write_json
 from dreamquant.results.result import Result
+from dreamquant.results.upgrade import SCHEMA
 from pages import RESULTS, write_page
 from presets import on_batches
 
@@ -129,7 +130,7 @@ def measure(name: str, bits: str, folder: Path) -> dict[str, Any]:
         "batch": subject.batch,
         "protocol": result.manifest["protocol"],
         "runtimes": {runtime: importlib.metadata.version(runtime) for runtime in RUNTIMES},
-        **describe.describe_machine(torch.device("cpu")),
+        **describe_machine(torch.device("cpu")),
     }
 
 
@@ -142,10 +143,10 @@ def ranged(network: Network, scheme: Scheme) -> Result:
         student(images)
     student.fix()
     manifest = {
-        "schema": describe.SCHEMA,
-        "network": describe.describe_network(network),
+        "schema": SCHEMA,
+        "network": describe_network(network),
         "method": {"name": "none"},
-        "protocol": describe.describe_protocol(network, scheme, seed=0, precision="32"),
+        "protocol": describe_protocol(network, scheme, seed=0, precision="32"),
         "scheme": asdict(scheme),
         "coverage": asdict(coverage),
     }

@@ -31,8 +31,8 @@ from dreamquant.jobs.request import QuantizeRequest
 from dreamquant.networks.checkpoints import load_weights
 from dreamquant.quantization.scheme import Bits
 from dreamquant.report.write import write_report
+from dreamquant.results.folder import STUDENT
 from dreamquant.results.manifest import MANIFEST
-from dreamquant.results.result import STUDENT
 from dreamquant.text import parse_duration
 from malice import CANARY, altered, damaged, pickles, reheaded
 from malicious_images import arrays, tars

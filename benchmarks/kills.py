@@ -20,9 +20,9 @@ import tiny
 from dreamquant import open_result
 from dreamquant.jobs import checkpoint
 from dreamquant.results.files import read_json, read_tensors
+from dreamquant.results.folder import ANALYSIS, CHECKPOINT, REPORT, SAMPLES, STUDENT
 from dreamquant.results.lock import LOCK
 from dreamquant.results.manifest import MANIFEST
-from dreamquant.results.result import ANALYSIS, CHECKPOINT, REPORT, SAMPLES, STUDENT
 
 PROGRAM = (sys.executable, "-c", "from dreamquant.cli.main import main; main()", "quantize")
 IMPORT = "starting"

@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from dreamquant.networks.norm_inputs import BatchNormInputs, Statistics
 from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.taps import BatchNormInputs, Statistics, Tap, unseen
-from dreamquant.quantization.layers import ActivationQuantizer, Student, WeightQuantizer
+from dreamquant.networks.taps import Tap, unseen
+from dreamquant.quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from dreamquant.quantization.student import Student
 from dreamquant.synthesis.generator_networks import UpsampledConv2d
 from dreamquant.terms.contract import Weighted
 

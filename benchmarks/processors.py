@@ -33,7 +33,7 @@ from dreamquant.evaluation.metrics import evaluate
 from dreamquant.export.compare import compare_codes, record
 from dreamquant.export.saturation import layers_that_may_saturate
 from dreamquant.export.verify import forced_network
-from dreamquant.results import manifest as describe
+from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import read_json, write_json
 from grid import DATA, cifar, imagenet
 from pages import RESULTS, write_page
@@ -136,7 +136,7 @@ def measure_files(scheme: Scheme, missing: list[tuple[str, str]], folder: Path) 
                 "quantizers_beyond_rounding": sum(not each.tolerable for each in differences),
                 "top1": _top1(answers["logits"], opened.labels),
                 "speedup": _speedup(kind, runtime, file.path) if KINDS[kind].timed else None,
-                **describe.describe_machine(torch.device("cpu")),
+                **describe_machine(torch.device("cpu")),
             }
         )
     return runs

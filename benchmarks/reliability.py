@@ -25,8 +25,8 @@ import fuzzing
 import kills
 import leaks
 import tiny
+from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import read_json, write_json
-from dreamquant.results.manifest import describe_machine
 from pages import RESULTS, cpu_seconds, listed, write_page
 
 PATH = RESULTS / "reliability.json"

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 
 import memory
 from dreamquant.jobs.bench import begin, set_up
-from dreamquant.jobs.request import RunRequest
+from dreamquant.jobs.run_request import RunRequest
 from dreamquant.methods import METHODS
 from dreamquant.methods.method import Method, Preset
 from dreamquant.networks.load import Network
@@ -38,8 +38,8 @@ from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.train import StudentLearns
+from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import read_json, write_json
-from dreamquant.results.manifest import describe_machine
 from dreamquant.synthesis.generator import Stream
 from dreamquant.training.bench import Bench
 from dreamquant.training.devices import accelerator_for, has_bfloat16

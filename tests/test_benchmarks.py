@@ -14,7 +14,7 @@ import grid
 import memory
 import step
 from dreamquant.methods import METHODS
-from dreamquant.training import compiled as graphs
+from dreamquant.training import tracing
 from plain import PlainLoop
 
 
@@ -116,7 +116,7 @@ def test_the_full_schedule_is_six_whole_runs_of_the_published_one(tmp_path, monk
 @pytest.mark.parametrize("method", ["adadfq", "gdfq"])
 def test_the_yardstick_computes_what_a_step_of_ours_does(method, compiled, monkeypatch):
     # Graphs run as they were traced: no compiler takes its time.
-    monkeypatch.setattr(graphs, "_compiled", lambda graph, device: graph)
+    monkeypatch.setattr(tracing, "_compiled", lambda graph, device: graph)
     run = step.training_of(method, "resnet20", 4, "32", "cpu", compile=compiled)
     yardstick = PlainLoop(run)
     drawn = []

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from dreamquant.networks.load import load_network as load_network
     from dreamquant.networks.spec import InputSpec as InputSpec
     from dreamquant.quantization.scheme import Scheme as Scheme
+    from dreamquant.results.reopen import load as load
+    from dreamquant.results.reopen import open_result as open_result
     from dreamquant.results.result import Result as Result
-    from dreamquant.results.result import load as load
-    from dreamquant.results.result import open_result as open_result
 
 _HOMES = {
     "quantize": "dreamquant.jobs.quantize",
     "distill": "dreamquant.jobs.distill",
     "export_result": "dreamquant.export.job",
-    "load": "dreamquant.results.result",
-    "open_result": "dreamquant.results.result",
+    "load": "dreamquant.results.reopen",
+    "open_result": "dreamquant.results.reopen",
     "load_network": "dreamquant.networks.load",
     "InputSpec": "dreamquant.networks.spec",
     "Network": "dreamquant.networks.load",

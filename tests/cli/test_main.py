@@ -28,8 +28,8 @@ from dreamquant.methods import METHODS
 from dreamquant.networks import demo, origins
 from dreamquant.networks.checkpoints import load_weights
 from dreamquant.networks.zoo import Found
-from dreamquant.results import result
-from dreamquant.results.result import open_result
+from dreamquant.results import folder
+from dreamquant.results.reopen import open_result
 from dreamquant.synthesis.generator import Stream
 
 NETWORK = f"{demo.NETWORK}:digits"
@@ -472,7 +472,7 @@ def test_a_stopped_demo_goes_on_by_the_same_command(run, brief_demo, tmp_path, m
 
 
 def test_the_state_of_a_stopped_run_is_where_the_command_line_looks():
-    assert Path(result.CHECKPOINT, checkpoint.STATE) == cli_ending._STATE
+    assert Path(folder.CHECKPOINT, checkpoint.STATE) == cli_ending._STATE
 
 
 @pytest.mark.parametrize(

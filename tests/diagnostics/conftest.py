@@ -17,7 +17,7 @@ from dreamquant.evaluation.data import open_images
 from dreamquant.jobs.bench import begin as begin_run
 from dreamquant.jobs.bench import set_up
 from dreamquant.jobs.dynamics import Dynamics
-from dreamquant.jobs.request import RunRequest
+from dreamquant.jobs.run_request import RunRequest
 from dreamquant.jobs.watchers import Record
 from dreamquant.methods.method import Method, Preset
 from dreamquant.networks import demo

@@ -14,7 +14,8 @@ from dreamquant.evaluation.data import open_images
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Preset
 from dreamquant.networks import demo
-from dreamquant.networks.taps import LastMap, Output
+from dreamquant.networks.relu_maps import LastMap
+from dreamquant.networks.taps import Output
 from dreamquant.terms.adaptability import Band, normalised_disagreement_entropy
 from dreamquant.terms.contract import Weighted
 from dreamquant.training.phase import run_to_the_end

@@ -17,7 +17,8 @@ from dreamquant.networks.load import load_network
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.results.manifest import SCHEMA, describe_network, describe_protocol
+from dreamquant.results.describe import describe_network, describe_protocol
+from dreamquant.results.manifest import SCHEMA
 from dreamquant.results.result import Result
 
 EIGHT = Bits(8, 8)

@@ -18,7 +18,7 @@ from dreamquant.export.parts import is_there
 from dreamquant.networks.spec import InputSpec
 from dreamquant.results.files import sha256_file
 from dreamquant.results.manifest import read_manifest
-from dreamquant.results.result import load
+from dreamquant.results.reopen import load
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from dreamquant.errors import ExportError
-from dreamquant.quantization.layers import QuantizedWeight, WeightQuantizer
+from dreamquant.quantization.quantizers import WeightQuantizer
+from dreamquant.quantization.student import QuantizedWeight
 
 pytest.importorskip("onnx_ir")
 weights = importlib.import_module("dreamquant.export.weights")

@@ -12,8 +12,10 @@ import tiny
 from dreamquant.errors import NetworkError
 from dreamquant.jobs import bench as benches
 from dreamquant.jobs.bench import begin, set_up, throwaway
-from dreamquant.jobs.request import RunRequest
-from dreamquant.networks.taps import BatchNormInputs, LastMap, Output
+from dreamquant.jobs.run_request import RunRequest
+from dreamquant.networks.norm_inputs import BatchNormInputs
+from dreamquant.networks.relu_maps import LastMap
+from dreamquant.networks.taps import Output
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.terms.classes import TeacherCrossEntropy

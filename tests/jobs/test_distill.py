@@ -138,7 +138,7 @@ def test_bits_on_top_quantize_the_student(quantized):
 
 def test_both_teachers_are_found_again(quantized):
     result, folder = quantized
-    reopen = dreamquant.results.result.reopen_teacher
+    reopen = dreamquant.results.reopen.reopen_teacher
     inner = dreamquant.open_result(folder / "distilled")
     images = torch.randn(3, 1, 8, 8)
     with torch.inference_mode():

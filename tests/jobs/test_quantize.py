@@ -29,7 +29,7 @@ from dreamquant.networks import demo
 from dreamquant.networks.weights import state_sha256
 from dreamquant.synthesis.generator import Stream
 from dreamquant.terms.classes import TeacherCrossEntropy
-from dreamquant.training import compiled
+from dreamquant.training import tracing
 
 TINY_INPUT = InputSpec(shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=5)
 
@@ -335,7 +335,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(iteration, digits, tmp_path, mon
 
 
 def test_a_compiled_run_learns_the_same_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiled, "_compiled", lambda graph, device: graph)
+    monkeypatch.setattr(tracing, "_compiled", lambda graph, device: graph)
     plain = quantize_tiny()
     whole = quantize_tiny(compile=True, out=tmp_path / "whole")
     shape = plain.input.shape

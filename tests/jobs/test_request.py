@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dreamquant.errors import DreamQuantError, SchemeError, TrainingError
-from dreamquant.jobs.request import DistillRequest, QuantizeRequest, RunRequest, asked
+from dreamquant.jobs.request import DistillRequest, QuantizeRequest, asked
+from dreamquant.jobs.run_request import RunRequest
 from dreamquant.methods import METHODS
 from dreamquant.quantization.scheme import Bits
 from tiny_runs import short_method

@@ -8,13 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dreamquant.jobs import watchers
 from dreamquant.jobs.checkpoint import STATE, read
 from dreamquant.jobs.progress import ProgressDisplay
-from dreamquant.jobs.watchers import (
-    Checkpoints,
-    Evaluations,
-    History,
-    Record,
-    TensorBoardLog,
-)
+from dreamquant.jobs.tensorboard import TensorBoardLog
+from dreamquant.jobs.watchers import Checkpoints, Evaluations, History, Record
 from tiny_runs import short_method, tiny_run
 
 

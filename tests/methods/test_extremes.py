@@ -13,8 +13,8 @@ from dreamquant.cli import main as cli
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs import job as pipeline
 from dreamquant.networks import demo
+from dreamquant.results.folder import CHECKPOINT
 from dreamquant.results.manifest import read_manifest
-from dreamquant.results.result import CHECKPOINT
 
 DIGITS = (f"{demo.NETWORK}:digits", "--weights", str(demo.WEIGHTS))
 INPUT = ("--input", "1x8x8", "--mean", "0.3054", "--std", "0.3758")

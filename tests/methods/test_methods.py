@@ -10,7 +10,9 @@ import torch
 from dreamquant.errors import MethodError
 from dreamquant.methods import METHODS, find_method
 from dreamquant.methods.method import Preset
-from dreamquant.networks.taps import BatchNormInputs, LastMap, Output
+from dreamquant.networks.norm_inputs import BatchNormInputs
+from dreamquant.networks.relu_maps import LastMap
+from dreamquant.networks.taps import Output
 from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.recovery.train import Train
 from dreamquant.synthesis.generator import Generator

@@ -6,18 +6,15 @@ import torch
 from torch import nn
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.taps import (
-    BatchNormInputs,
-    LastMap,
-    Output,
-    Outputs,
-    Statistics,
+from dreamquant.networks.channel_statistics import (
     batch_statistics,
     channel_statistics,
-    entering,
     image_statistics,
-    is_relu,
 )
+from dreamquant.networks.module_outputs import Outputs
+from dreamquant.networks.norm_inputs import BatchNormInputs, Statistics
+from dreamquant.networks.relu_maps import LastMap, is_relu
+from dreamquant.networks.taps import Output, entering
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 

@@ -5,11 +5,8 @@ import torch
 from torch import nn
 
 from dreamquant.quantization.affine import affine_parameters, unsigned_grid
-from dreamquant.quantization.layers import (
-    ActivationQuantizer,
-    Student,
-    WeightQuantizer,
-)
+from dreamquant.quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from dreamquant.quantization.student import Student
 
 
 def random(*shape, seed=0):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from dreamquant.quantization.convert import quantize_network
-from dreamquant.quantization.layers import Student
 from dreamquant.quantization.norms import match_norms
 from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.quantization.student import Student
 
 
 @pytest.fixture

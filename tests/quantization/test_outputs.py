@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.taps import is_relu
-from dreamquant.quantization.layers import ActivationQuantizer
+from dreamquant.networks.relu_maps import is_relu
 from dreamquant.quantization.outputs import ActivationOutputs, in_place_reads, is_activation
+from dreamquant.quantization.quantizers import ActivationQuantizer
 
 
 def random(*shape, seed=0):

@@ -13,12 +13,16 @@ from dreamquant.networks.demo.network import digits
 from dreamquant.networks.load import load_network, wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.results import manifest as describe
+from dreamquant.results.describe import (
+    describe_machine,
+    describe_method,
+    describe_network,
+    describe_protocol,
+)
 from dreamquant.results.manifest import (
     MANIFEST,
     SCHEMA,
     Origin,
-    describe_network,
     read_checksum,
     read_input,
     read_manifest,
@@ -47,7 +51,7 @@ def manifest(**sections):
     return as_json(
         {
             "schema": SCHEMA,
-            "network": describe.describe_network(network()),
+            "network": describe_network(network()),
             "scheme": asdict(Scheme(Bits(4, 4), overrides=(("a", Bits(2, 3)),))),
             "files": {"student.safetensors": {"sha256": "ab", "bytes": 1}},
         }
@@ -66,7 +70,7 @@ def refusal(read, *arguments):
 
 def test_network():
     teacher = network()
-    assert as_json(describe.describe_network(teacher)) == {
+    assert as_json(describe_network(teacher)) == {
         "name": "Sequential",
         "weights": None,
         "weights_sha256": teacher.weights_sha256,
@@ -87,7 +91,7 @@ def test_network():
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_are_told_in_plain_values(name):
     method = METHODS[name].resolved("quick", (3, 32, 32))
-    told = as_json(describe.describe_method(method, "quick"))
+    told = as_json(describe_method(method, "quick"))
     assert (told["name"], told["preset"]) == (name, "quick")
     assert told["paper"]["title"]
     assert told["iterations"] == method.iterations
@@ -153,7 +157,7 @@ def test_protocol(options, changed):
 
 def protocol(teacher, preset, **options):
     scheme, method = Scheme(Bits(4, 4), **options), METHODS["gdfq"].resolved(preset, SPEC.shape)
-    told = describe.describe_protocol(teacher, scheme, method, seed=7, precision="32", accumulate=1)
+    told = describe_protocol(teacher, scheme, method, seed=7, precision="32", accumulate=1)
     return as_json(told)
 
 
@@ -166,7 +170,7 @@ def test_batch_norms_that_are_re_estimated_are_on_record():
 
 
 def test_machine():
-    told = as_json(describe.describe_machine(torch.device("cpu")))
+    told = as_json(describe_machine(torch.device("cpu")))
     assert torch.__version__.startswith(told["versions"]["torch"])
     assert {"python", "dreamquant"} <= set(told["versions"])
     assert told["hardware"]["device"] == "cpu"

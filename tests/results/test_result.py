@@ -13,20 +13,11 @@ from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import ZOOS
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.results.manifest import MANIFEST, SCHEMA, describe_network
-from dreamquant.results.result import (
-    CHECKPOINT,
-    LOG,
-    SAMPLES,
-    STUDENT,
-    Result,
-    Samples,
-    claim_folder,
-    load,
-    open_result,
-    remove_result,
-    reopen_teacher,
-)
+from dreamquant.results.describe import describe_network
+from dreamquant.results.folder import CHECKPOINT, LOG, SAMPLES, STUDENT, claim_folder, remove_result
+from dreamquant.results.manifest import MANIFEST, SCHEMA
+from dreamquant.results.reopen import load, open_result, reopen_teacher
+from dreamquant.results.result import Result, Samples
 
 SPEC = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 5)
 PLACEMENTS = ("relu-output", "layer-input")

@@ -18,8 +18,10 @@ from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.report.read import read_record
 from dreamquant.report.render import render
 from dreamquant.report.wording import command
-from dreamquant.results.manifest import MANIFEST, describe_network, read_scheme
-from dreamquant.results.result import Result, open_result
+from dreamquant.results.describe import describe_network
+from dreamquant.results.manifest import MANIFEST, read_scheme
+from dreamquant.results.reopen import open_result
+from dreamquant.results.result import Result
 from dreamquant.results.upgrade import SCHEMA, upgraded
 
 FILE = """

@@ -7,8 +7,10 @@ import pkgutil
 from types import SimpleNamespace
 
 from dreamquant import terms
-from dreamquant.networks.norm_outputs import NormOutputs
-from dreamquant.networks.taps import BatchNormInputs, LastMap, Output
+from dreamquant.networks.module_outputs import NormOutputs
+from dreamquant.networks.norm_inputs import BatchNormInputs
+from dreamquant.networks.relu_maps import LastMap
+from dreamquant.networks.taps import Output
 from dreamquant.terms.adaptability import Balance, Band
 from dreamquant.terms.contract import Term
 from dreamquant.terms.distillation import DifferenceEntropy, KnowledgeDistillation

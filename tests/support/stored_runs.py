@@ -8,7 +8,7 @@ from torch import nn
 
 from dreamquant import InputSpec
 from dreamquant.jobs.bench import begin, set_up
-from dreamquant.jobs.request import RunRequest
+from dreamquant.jobs.run_request import RunRequest
 from dreamquant.methods.method import Method, Paper
 from dreamquant.networks.load import Network
 from dreamquant.quantization.convert import quantize_network

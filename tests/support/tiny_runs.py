@@ -9,7 +9,7 @@ from torch import nn
 
 import tiny
 from dreamquant.jobs.bench import begin, set_up
-from dreamquant.jobs.request import RunRequest
+from dreamquant.jobs.run_request import RunRequest
 from dreamquant.methods import METHODS, find_method
 from dreamquant.methods.method import Method, Preset
 from dreamquant.networks.load import Network

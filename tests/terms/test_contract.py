@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from dreamquant.errors import MethodError
-from dreamquant.networks.taps import BatchNormInputs, LastMap, Output, Statistics
+from dreamquant.networks.norm_inputs import BatchNormInputs, Statistics
+from dreamquant.networks.relu_maps import LastMap
+from dreamquant.networks.taps import Output
 from dreamquant.terms.classes import TeacherCrossEntropy
-from dreamquant.terms.contract import Term, Weighted, student_taps, teacher_taps, weighted
+from dreamquant.terms.contract import Minimizer, Term, Weighted, weighted
 from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
 from dreamquant.terms.statistics import BatchNormStatistics
 from given_steps import every_term, given_view
@@ -71,10 +73,12 @@ def test_taps_of_terms_are_each_once_in_their_order():
         def __call__(self, step):
             return step.images.sum()
 
-    terms = [BatchNormStatistics(), 2.0 * Both(), StudentCrossEntropy(), BatchNormStatistics()]
-    assert teacher_taps(terms) == (BatchNormInputs(), LastMap())
-    assert student_taps(terms) == (LastMap(), Output())
-    assert student_taps([TeacherCrossEntropy()]) == ()
+    part = Minimizer()
+    part.terms = [BatchNormStatistics(), 2.0 * Both(), StudentCrossEntropy(), BatchNormStatistics()]
+    assert part.teacher_taps == (BatchNormInputs(), LastMap())
+    assert part.student_taps == (LastMap(), Output())
+    part.terms = [TeacherCrossEntropy()]
+    assert part.student_taps == ()
 
 
 def test_an_undeclared_read_is_refused_by_the_step_of_these_tests(step_for):

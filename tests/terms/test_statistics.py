@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamquant.networks.taps import Statistics
+from dreamquant.networks.norm_inputs import Statistics
 from dreamquant.terms.statistics import BatchNormStatistics
 
 

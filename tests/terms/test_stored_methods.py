@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from dreamquant.networks.norm_outputs import NormOutputs
-from dreamquant.networks.taps import LastMap
+from dreamquant.networks.module_outputs import NormOutputs
+from dreamquant.networks.relu_maps import LastMap
 from dreamquant.terms.channel_attention import ChannelAttention
 from dreamquant.terms.class_distance import MarginalDistance
 from dreamquant.terms.feature_matching import FeatureMatching

@@ -13,7 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 import tiny
 from dreamquant.errors import TrainingError
-from dreamquant.training import compiled
+from dreamquant.training import compiled, tracing
 from dreamquant.training.compiled import Compiled
 from tiny_runs import short_method, tiny_run
 
@@ -21,7 +21,7 @@ from tiny_runs import short_method, tiny_run
 @pytest.fixture
 def traced(monkeypatch):
     """Graphs are traced and parted, and run as they are: no compiler takes its time."""
-    monkeypatch.setattr(compiled, "_compiled", lambda graph, device: graph)
+    monkeypatch.setattr(tracing, "_compiled", lambda graph, device: graph)
 
 
 class Two(nn.Module):
@@ -78,9 +78,9 @@ def test_only_the_way_that_is_asked_for_is_gone(monkeypatch):
     network, x = two(), torch.randn(5, 3).requires_grad_()
     y, _ = Compiled(network)(x)
     gone = []
-    plainly = compiled._plainly
+    plainly = tracing._plainly
     monkeypatch.setattr(
-        compiled, "_plainly", lambda graph, tensors: gone.append(graph) or plainly(graph, tensors)
+        tracing, "_plainly", lambda graph, tensors: gone.append(graph) or plainly(graph, tensors)
     )
     (gradient,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
     assert len(gone) == 1
@@ -146,7 +146,7 @@ def test_a_machine_that_cannot_compile_is_told_so(fails, monkeypatch):
     # Ways back are made before the forward pass, and run after it.
     made = iter(["back", "forward"])
     monkeypatch.setattr(
-        compiled, "_compiled", lambda graph, device: broken if next(made) == fails else graph
+        tracing, "_compiled", lambda graph, device: broken if next(made) == fails else graph
     )
     with pytest.raises(TrainingError, match=r"cannot compile .*: no working C\+\+ compiler") as e:
         Compiled(two())(torch.randn(5, 3))[0].sum().backward()

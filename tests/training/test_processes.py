@@ -25,14 +25,14 @@ from dataclasses import replace
 import torch
 
 from dreamquant.recovery.norms import reestimating
-from dreamquant.training import compiled
+from dreamquant.training import tracing
 from dreamquant.training.losses import Unread
 from tiny_runs import short_method, tiny_run
 
 # In float64, so that nothing but a wrong sum can make processes differ.
 torch.set_default_dtype(torch.float64)
 # Graphs are traced and parted, and run as they are: no compiler takes its time.
-compiled._compiled = lambda graph, device: graph
+tracing._compiled = lambda graph, device: graph
 
 
 def run(name):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dreamquant.errors import MethodError, TrainingError
-from dreamquant.networks.taps import BatchNormInputs
+from dreamquant.networks.norm_inputs import BatchNormInputs
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.contract import Term, Weighted, weighted
 from dreamquant.training.step import Step

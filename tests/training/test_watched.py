@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from dreamquant.errors import MethodError, NetworkError
-from dreamquant.networks.norm_outputs import NormOutputs
-from dreamquant.networks.taps import BatchNormInputs, LastMap, Output, Outputs
+from dreamquant.networks.module_outputs import NormOutputs, Outputs
+from dreamquant.networks.norm_inputs import BatchNormInputs
+from dreamquant.networks.relu_maps import LastMap
+from dreamquant.networks.taps import Output
 from dreamquant.terms.attention import CENTRE, pooled
 from dreamquant.terms.contract import Term
 from dreamquant.training.watched import Watched

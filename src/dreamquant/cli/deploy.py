@@ -113,7 +113,7 @@ def exported_network(path: Path) -> tuple[nn.Module, InputSpec]:
 
 
 def _student(folder: Path) -> tuple[nn.Module, InputSpec]:
-    from dreamquant.results.result import open_result
+    from dreamquant.results.reopen import open_result
 
     result = open_result(folder)
     return result.model, result.input

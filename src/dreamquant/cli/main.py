@@ -202,7 +202,7 @@ def _saved_student(
             remedy="give the --out folder of a finished run, or a network as "
             "`dreamquant quantize` takes it",
         )
-    from dreamquant.results.result import open_result, reopen_teacher
+    from dreamquant.results.reopen import open_result, reopen_teacher
 
     result = open_result(folder)
     teacher = reopen_teacher(result.manifest, weights)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origi
 from cyclopts import Group, Parameter
 
 from dreamquant.errors import DataError, NetworkError
-from dreamquant.jobs.request import DistillRequest, Option, QuantizeRequest, RunRequest
+from dreamquant.jobs.option import Option
+from dreamquant.jobs.request import DistillRequest, QuantizeRequest
+from dreamquant.jobs.run_request import RunRequest
 
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")

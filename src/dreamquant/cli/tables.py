@@ -12,8 +12,9 @@ from rich.table import Table
 
 from dreamquant.evaluation.metrics import Evaluation
 from dreamquant.results.floats import in_float, remedy
-from dreamquant.results.manifest import storage_of
-from dreamquant.results.result import REPORT, Result
+from dreamquant.results.folder import REPORT
+from dreamquant.results.result import Result
+from dreamquant.results.storage import storage_of
 
 _console = Console(highlight=False)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dreamquant.diagnostics.dreams import BATCH, dream
 from dreamquant.errors import NetworkError
 from dreamquant.evaluation.data import EvaluationSet
-from dreamquant.networks.taps import LastMap
+from dreamquant.networks.relu_maps import LastMap
 from dreamquant.synthesis.source import Images
 from dreamquant.terms.adaptability import Band, normalised_disagreement_entropy
 from dreamquant.terms.attention import ModeConsistency, attention_centre, attention_map

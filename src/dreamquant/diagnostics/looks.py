@@ -8,7 +8,7 @@ import torch
 
 from dreamquant.networks.pixels import denormalise
 from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 from dreamquant.synthesis.source import Images
 from dreamquant.training.phase import Run
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dreamquant.evaluation.metrics import wilson
 from dreamquant.evaluation.rounding import Tally, activation_tallies, decibels, weight_tallies
 from dreamquant.evaluation.sites import Site, answer_with, find_sites, quantizer_of, twin
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 
 SCHEMA = 1
 _MOST, _FEWEST = 256, 16  # images

@@ -11,15 +11,9 @@ from torch import Tensor
 
 from dreamquant.errors import DataError
 from dreamquant.evaluation.arrays import Values, read_npz
-from dreamquant.evaluation.files import (
-    Files,
-    Pixels,
-    decode,
-    decode_file,
-    folder_files,
-    tar_files,
-    with_labels,
-)
+from dreamquant.evaluation.decoding import Pixels, decode, decode_file
+from dreamquant.evaluation.files import Files, folder_files, tar_files
+from dreamquant.evaluation.labels import with_labels
 from dreamquant.networks.pixels import normalise, standardise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.torchvision_data import TEST_SPLITS, open_test_split

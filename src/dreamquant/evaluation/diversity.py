@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamquant.networks.taps import LastMap
+from dreamquant.networks.relu_maps import LastMap
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dreamquant.evaluation.sites import Site, quantizer_of, rounded_weight
 from dreamquant.quantization.affine import Grid
-from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import Student
 
 _BINS = 128  # of a histogram; one a code where there are more codes
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dreamquant.networks.attention import SplitAttention, split_attention
-from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.stored import layer_input
+from dreamquant.quantization.student import Student
 
 Kind = Literal["weight", "input", "relu", "stored", "operand"]
 # What a site of each group of the student's quantizers is called.

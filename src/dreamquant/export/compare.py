@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dreamquant.errors import ExportError
 from dreamquant.export.runtime import Array
-from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import Student
 
 _FLIPPED = 0.001  # the largest share of a layer's codes that may differ, each by one
 _FEW = 2  # so many may differ anyway: a layer of a few hundred codes knows no such small share

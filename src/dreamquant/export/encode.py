@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from dreamquant.errors import ExportError
 from dreamquant.export.fold import FACTOR
 from dreamquant.export.graph import ACTIVATION, CALL, DOMAIN, QUANTIZER, WEIGHT, attribute
+from dreamquant.export.merge import MergedQuantizer, merged
 from dreamquant.export.nodes import (
     LAYERS,
     Floats,
@@ -28,11 +28,9 @@ from dreamquant.export.nodes import (
 )
 from dreamquant.export.saturation import PASSED_ON
 from dreamquant.export.weights import Codes, boxed, least_type, small
-from dreamquant.quantization.layers import ActivationQuantizer, Student
-from dreamquant.quantization.logarithmic import LogQuantizer
+from dreamquant.quantization.student import Student
 
 Target = Literal["int8box", "int4"]
-
 _UINT8 = 255
 # A bias is rounded to the integers of its kernel where that moves fewer codes than this share.
 _MOVED = 0.001
@@ -79,22 +77,6 @@ def encode(model: ir.Model, student: Student, target: Target, *, two_bit: bool) 
     return encoder.encoded
 
 
-@dataclass(frozen=True)
-class _Quantizer:
-    """Where an activation quantizer reads, and its numbers; equal ones are one in the file.
-
-    A ReLU or a padding with zeros before it changes places with it, so that it reads what the
-    layer before them gives.
-    """
-
-    source: ir.Value
-    scale: float
-    zero_point: int
-    lowest: int
-    highest: int
-    padding: ir.Node | None
-
-
 class _Encoder:
     def __init__(self, graph: ir.Graph, student: Student, target: Target, two_bit: bool) -> None:
         self.graph, self.target, self.two_bit = graph, target, two_bit
@@ -109,9 +91,9 @@ class _Encoder:
     # ------------------------------------------------------------------------- activations
 
     def encode_activations(self) -> None:
-        made: dict[_Quantizer, ir.Node] = {}
+        made: dict[MergedQuantizer, ir.Node] = {}
         for marker in self._markers(ACTIVATION):
-            quantizer = _effective(marker, self.activations[attribute(marker, QUANTIZER)])
+            quantizer = merged(marker, self.activations[attribute(marker, QUANTIZER)])
             if quantizer not in made:
                 made[quantizer] = self._insert(marker, quantizer)
             last = made[quantizer]
@@ -128,7 +110,7 @@ class _Encoder:
             value = read_by(node)
             self.graph.remove(node, safe=True)
 
-    def _insert(self, marker: ir.Node, quantizer: _Quantizer) -> ir.Node:
+    def _insert(self, marker: ir.Node, quantizer: MergedQuantizer) -> ir.Node:
         """Write a quantizer out before its marker; gives its last node."""
         name, like = f"{attribute(marker, QUANTIZER)}.{attribute(marker, CALL)}", marker.outputs[0]
         scale = initializer(
@@ -296,60 +278,6 @@ def _unit(input_scale: Floats, codes: Codes) -> Floats:
 
 def _quantize(readers: Sequence[ir.Node]) -> bool:
     return {node.op_type for node in readers} == {_QUANTIZE}
-
-
-def _effective(marker: ir.Node, quantizer: ActivationQuantizer) -> _Quantizer:
-    """A marker's quantizer, having changed places with the padding and the ReLU before it."""
-    if isinstance(quantizer, LogQuantizer):
-        raise ExportError(
-            "ONNX has no quantizer on powers of two",
-            where=attribute(marker, QUANTIZER),
-            remedy="quantize with the linear grid for softmax",
-        )
-    value = read_by(marker)
-    low, high = quantizer.grid
-    padding = value.producer() if _only_quantized(value) else None
-    if padding is not None and _pads_with_zeros(padding):
-        value = read_by(padding)
-        movable = len(value.uses()) == 1 and not value.is_graph_output()
-    else:
-        padding, movable = None, _only_quantized(value)
-    clamp = value.producer()
-    ends = _clamp(clamp) if clamp is not None and movable else None
-    if clamp is not None and ends:
-        value = read_by(clamp)
-        floor, ceiling = ends
-        low = max(low, _code_of(floor, quantizer)) if floor is not None else low
-        high = min(high, _code_of(ceiling, quantizer)) if ceiling is not None else high
-    return _Quantizer(value, float(quantizer.scale), int(quantizer.zero_point), low, high, padding)
-
-
-def _only_quantized(value: ir.Value) -> bool:
-    kinds = {(node.domain, node.op_type) for node in value.consumers()}
-    return kinds == {(DOMAIN, ACTIVATION)} and not value.is_graph_output()
-
-
-def _pads_with_zeros(node: ir.Node) -> bool:
-    if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "constant":
-        return False
-    value, axes = [*node.inputs, None, None][2:4]
-    zeros = value is None or (value.const_value is not None and not constant(value).any())
-    return zeros and axes is None
-
-
-def _clamp(node: ir.Node) -> tuple[float | None, float | None] | None:
-    """The ends of a ReLU or Clip; ``None`` for anything else."""
-    if node.op_type == "Relu":
-        return 0.0, None
-    if node.op_type != "Clip" or any(end and end.const_value is None for end in node.inputs[1:]):
-        return None
-    low, high = (float(constant(end)) if end else None for end in [*node.inputs, None, None][1:3])
-    return low, high
-
-
-def _code_of(value: float, quantizer: ActivationQuantizer) -> int:
-    steps = np.round(np.float32(value) / np.float32(float(quantizer.scale)))
-    return int(np.clip(steps + int(quantizer.zero_point), *quantizer.grid))
 
 
 def _highest(value: ir.Value) -> int:

@@ -12,7 +12,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dreamquant.export.metadata import IMAGES, LOGITS
 from dreamquant.export.tracing import tracing
-from dreamquant.quantization.layers import Student, WeightQuantizer
+from dreamquant.quantization.quantizers import WeightQuantizer
+from dreamquant.quantization.student import Student
 
 DOMAIN = "dreamquant"
 ACTIVATION, WEIGHT = "Activation", "Weight"

@@ -16,10 +16,13 @@ from dreamquant.export.metadata import Layout
 from dreamquant.export.parts import is_there, require_export
 from dreamquant.networks.endings import as_given
 from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
+from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import make_folder, write_bytes, write_json
-from dreamquant.results.manifest import MANIFEST, describe_machine, read_checksum, read_manifest
-from dreamquant.results.result import STUDENT, Result, open_result
+from dreamquant.results.folder import STUDENT
+from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
+from dreamquant.results.reopen import open_result
+from dreamquant.results.result import Result
 
 if TYPE_CHECKING:
     from dreamquant.export.verify import Verification

@@ -21,7 +21,7 @@ from dreamquant.export.metadata import IMAGES, LOGITS, Layout
 from dreamquant.export.nodes import initializer
 from dreamquant.export.verify import Verification, verify, verify_preprocessing
 from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 
 _TWO_BIT_OPSET = 25
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from dreamquant.errors import DataError
 from dreamquant.evaluation.data import normalised
-from dreamquant.evaluation.files import FORMATS, SUFFIXES, Extent, Pixels, decode_file
+from dreamquant.evaluation.decoding import FORMATS, Pixels, decode_file
+from dreamquant.evaluation.files import SUFFIXES, Extent
 from dreamquant.networks.spec import InputSpec
 
 _BATCH = 32

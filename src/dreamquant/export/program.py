@@ -14,7 +14,7 @@ from dreamquant.export.compare import NotTheStudentError
 from dreamquant.export.tracing import tracing
 from dreamquant.export.verify import noise
 from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 
 
 def program(student: Student, manifest: Mapping[str, Any], spec: InputSpec) -> bytes:

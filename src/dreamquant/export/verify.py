@@ -39,7 +39,7 @@ from dreamquant.export.saturation import layers_that_may_saturate, saturated, sa
 from dreamquant.networks.pixels import normalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 
 _CONFIDENT = 4.0  # margins above so many typical deviations make an input confident
 _FEWEST = 8  # confident inputs, below which agreement on them says little

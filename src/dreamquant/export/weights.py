@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dreamquant.errors import ExportError
 from dreamquant.export.nodes import Floats
 from dreamquant.quantization.affine import KERNEL_REACH, safe_reach
-from dreamquant.quantization.layers import QuantizedWeight
+from dreamquant.quantization.student import QuantizedWeight
 
 Integers = NDArray[np.int64]
 

@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dreamquant.jobs.request import RunRequest
+from dreamquant.jobs.run_request import RunRequest
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.taps import Tap
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
 from dreamquant.training.phase import Phase, Run

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from dreamquant.jobs.job import Job, Outcome, plain
+from dreamquant.jobs.job import Job
+from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.quantize import quantize
 from dreamquant.jobs.request import DistillRequest, asked
 from dreamquant.jobs.resume import with_settled_precision
@@ -20,10 +21,11 @@ from dreamquant.methods.quick import DISTILL
 from dreamquant.networks.load import Network, inheriting, load_network, untrained
 from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.weights import state_sha256
-from dreamquant.quantization.layers import Student
 from dreamquant.quantization.scheme import Bits
-from dreamquant.results import manifest as describe
-from dreamquant.results.result import STUDENT, Result, require_no_result
+from dreamquant.quantization.student import Student
+from dreamquant.results.describe import describe_distillation, describe_method, describe_network
+from dreamquant.results.folder import STUDENT, require_no_result
+from dreamquant.results.result import Result
 from dreamquant.results.upgrade import SCHEMA
 
 DISTILLED = "distilled"  # where the float student of a quantized one is kept
@@ -109,11 +111,11 @@ def _distilled(
         trained = replace(target, weights_sha256=state_sha256(student.network))
         return {
             "schema": SCHEMA,
-            "network": describe.describe_network(trained),
-            "teacher": describe.describe_network(source),
-            "method": describe.describe_method(job.method, "distill"),
+            "network": describe_network(trained),
+            "teacher": describe_network(source),
+            "method": describe_method(job.method, "distill"),
             "request": {"command": "distill", **request.record()},
-            "protocol": describe.describe_distillation(source, **job.protocol()),
+            "protocol": describe_distillation(source, **job.protocol()),
             "scheme": None,
             "prepared": [],
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},

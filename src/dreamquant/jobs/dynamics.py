@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dreamquant.diagnostics.dreams import BATCH, dream
 from dreamquant.jobs.watchers import Record
-from dreamquant.networks.taps import LastMap
+from dreamquant.networks.relu_maps import LastMap
 from dreamquant.synthesis.source import Images
 from dreamquant.terms.attention import pooled
 from dreamquant.training.phase import Run

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from dreamquant.diagnostics.images import diagnose, observed
-from dreamquant.diagnostics.looks import Looks
 from dreamquant.evaluation.data import open_images
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs.bench import begin, set_up, throwaway
@@ -20,54 +18,28 @@ from dreamquant.jobs.budget import fit
 from dreamquant.jobs.dynamics import Dynamics, over_time
 from dreamquant.jobs.measurements import Measurements
 from dreamquant.jobs.memory import sparing_memory
+from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.progress import ProgressDisplay, announce
-from dreamquant.jobs.request import RunRequest
 from dreamquant.jobs.resume import open_folder
+from dreamquant.jobs.run_request import RunRequest
 from dreamquant.jobs.signals import HeldSignals
-from dreamquant.jobs.watchers import (
-    Checkpoints,
-    Evaluations,
-    History,
-    Record,
-    TensorBoardLog,
-    without_tensorboards_traceback,
-)
+from dreamquant.jobs.tensorboard import log_in
+from dreamquant.jobs.watchers import Checkpoints, Evaluations, History, Record
 from dreamquant.methods.method import Method
 from dreamquant.networks.failures import naming_lines
 from dreamquant.networks.load import Network
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 from dreamquant.report.write import write_after_run
-from dreamquant.results.files import make_folder, write_bytes, writing
+from dreamquant.results.describe import describe_machine
+from dreamquant.results.files import make_folder, write_bytes
+from dreamquant.results.folder import CHECKPOINT, LOG, REPORT
 from dreamquant.results.lock import alone_in
-from dreamquant.results.manifest import MANIFEST, describe_machine, read_manifest
-from dreamquant.results.result import CHECKPOINT, LOG, REPORT, Result, Samples, open_result
+from dreamquant.results.manifest import MANIFEST, read_manifest
+from dreamquant.results.reopen import open_result
+from dreamquant.results.result import Result
 from dreamquant.synthesis.probe import ProbeImages
 from dreamquant.synthesis.source import Images
 from dreamquant.training.phase import Run, Watcher, run_to_the_end
-
-
-def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping as JSON would give it back: lists for tuples, names for keys."""
-    result: dict[str, Any] = json.loads(json.dumps(value))
-    return result
-
-
-class Outcome(NamedTuple):
-    """A run that is over.
-
-    Attributes:
-        student: as it ended.
-        measured: for the manifest.
-        samples: synthetic images.
-        analysis: where accuracy went: each quantizer, and the answers that changed.
-        diagnostics: what the papers diagnose; ``None`` where it was not asked for.
-    """
-
-    student: Student
-    measured: dict[str, Any]
-    samples: Samples
-    analysis: dict[str, Any]
-    diagnostics: dict[str, Any] | None
 
 
 class Job:
@@ -297,31 +269,17 @@ class Job:
         if self.accelerator.is_main_process:
             make_folder(folder / CHECKPOINT)
         logged = self._log_in(folder / LOG, run.done, images)
-        with without_tensorboards_traceback(), logged as log, signals:
+        with logged as log, signals:
             run_to_the_end(run, [*watchers, *log, saving, signals])
         # What comes now, measuring, takes a while and may be stopped or fail too.
         saving.save(run)
 
-    @contextmanager
-    def _log_in(self, folder: Path, done: int, images: Images | None) -> Iterator[list[Watcher]]:
-        """TensorBoard's log as a watcher; an error in writing it is raised as all others are."""
+    def _log_in(
+        self, folder: Path, done: int, images: Images | None
+    ) -> AbstractContextManager[list[Watcher]]:
         if not self.accelerator.is_main_process:
-            yield []
-            return
-        with writing(folder):
-            log = TensorBoardLog(folder, self.record, done)
-        looks = Looks(log.writer, self.network.input, self.request.seed, images)
-
-        def write(run: Run, losses: dict[str, float] | None) -> None:
-            with writing(folder):
-                log(run, losses)
-                looks(run, losses)
-
-        try:
-            yield [write]
-        finally:
-            with writing(folder):
-                log.close()
+            return nullcontext([])
+        return log_in(folder, self.record, done, self.network.input, self.request.seed, images)
 
     def _diagnose(self, source: Images) -> dict[str, Any] | None:
         """What ``diagnostics.json`` holds; ``None`` where it was not asked for."""

@@ -15,7 +15,7 @@ from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
 from dreamquant.evaluation.metrics import evaluate, evaluate_both, wilson
 from dreamquant.jobs.progress import counting
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 from dreamquant.results.result import Samples
 from dreamquant.synthesis.source import Images
 

@@ -15,7 +15,8 @@ from dreamquant.diagnostics.figure import require_matplotlib
 from dreamquant.errors import NetworkError
 from dreamquant.export import job as export
 from dreamquant.jobs.checkpoint import STATE
-from dreamquant.jobs.job import Job, Outcome, plain
+from dreamquant.jobs.job import Job
+from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.request import QuantizeRequest, asked
 from dreamquant.jobs.resume import with_settled_precision
 from dreamquant.methods import find_method
@@ -27,9 +28,10 @@ from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.prepare import prepared, structures
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.norms import ReestimateNorms, reestimating
-from dreamquant.results import manifest as describe
+from dreamquant.results.describe import describe_method, describe_network, describe_protocol
+from dreamquant.results.folder import CHECKPOINT, remove_result
 from dreamquant.results.rehearsal import rehearse
-from dreamquant.results.result import CHECKPOINT, Result, remove_result
+from dreamquant.results.result import Result
 from dreamquant.results.upgrade import SCHEMA
 
 
@@ -97,10 +99,10 @@ def quantize(
     def manifest(outcome: Outcome) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
-            "network": describe.describe_network(teacher),
-            "method": describe.describe_method(job.method, request.preset),
+            "network": describe_network(teacher),
+            "method": describe_method(job.method, request.preset),
             "request": {"command": "quantize", **request.record()},
-            "protocol": describe.describe_protocol(teacher, scheme, job.method, **job.protocol()),
+            "protocol": describe_protocol(teacher, scheme, job.method, **job.protocol()),
             "scheme": asdict(scheme),
             "prepared": structures(job.method.prepare),
             "coverage": asdict(coverage),

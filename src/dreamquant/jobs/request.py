@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dreamquant.errors import DreamQuantError, SchemeError, TrainingError
+from dreamquant.errors import DreamQuantError, SchemeError
 from dreamquant.quantization.choices import (
     Gradient,
     Norms,
@@ -17,185 +16,16 @@ from dreamquant.quantization.choices import (
     Softmax,
     WeightsRange,
 )
-from dreamquant.text import parse_duration
 
 # This module serves `dreamquant --help` too, which must not wait for torch.
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from dreamquant.methods.method import Method
     from dreamquant.quantization.scheme import Bits
+from dreamquant.jobs.option import option
+from dreamquant.jobs.run_request import RunRequest
 
-_SEEDS = 2**32  # as many as NumPy takes; torch takes more
 Asked = TypeVar("Asked", bound="RunRequest")
-Group = Literal["Quantization", "Training", "Result"]
-
-
-@dataclass(frozen=True)
-class Option:
-    """How an option is shown.
-
-    Attributes:
-        meaning: a sentence or two.
-        group: heading that it stands under.
-        metavar: of its value; empty for a switch.
-        old: its name in earlier versions, still taken.
-        short: its short form on the command line.
-    """
-
-    meaning: str
-    group: Group
-    metavar: str = ""
-    old: str = ""
-    short: str = ""
-
-
-def option(default: Any, group: Group, metavar: str, meaning: str, **more: str) -> Any:
-    """A field that is an option."""
-    return field(default=default, metadata={"option": Option(meaning, group, metavar, **more)})
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """Length, device, precision and output of a run; a value that validates and does nothing else.
-
-    Raises:
-        TrainingError: no run can have that length or seed, or none on this machine that device,
-            precision or number of threads.
-    """
-
-    iterations: int | None = option(
-        None, "Training", "N", "Stretch or squeeze the method to this many iterations."
-    )
-    budget: str | None = option(
-        None, "Training", "TIME", "Fit the method to this machine and a duration, such as 5min."
-    )
-    seed: int = option(0, "Training", "N", "Random seed.")
-    data: str | Path | None = option(
-        None,
-        "Result",
-        "IMAGES",
-        "Images to measure on, never to train on: a folder of class folders, an .npz, a .tar, or "
-        "torchvision:CIFAR10:ROOT.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "Training", "NAME", "auto takes a GPU where there is one."
-    )
-    precision: Literal["auto", "32", "bf16"] = option(
-        "auto",
-        "Training",
-        "NAME",
-        "While training. auto takes bf16 where the hardware computes with it, and 32 elsewhere; a "
-        "resumed run keeps its own.",
-    )
-    compile: bool = option(
-        False,
-        "Training",
-        "",
-        "Compile the networks first: a minute or two, then quicker steps; for long runs.",
-    )
-    threads: int | None = option(
-        None, "Training", "N", "Threads of this process; by default one per core."
-    )
-    micro_batches: int = option(
-        1,
-        "Training",
-        "N",
-        "Take each batch in this many parts and add their gradients, where memory is small. What "
-        "is computed over a batch, such as its statistics, is then computed over each part.",
-        old="accumulate",
-    )
-    resume: bool = option(
-        False,
-        "Result",
-        "",
-        "Go on with the stopped run in --out, with the same options; start where nothing was "
-        "saved yet.",
-    )
-    quiet: bool = option(
-        False, "Result", "", "Print only errors, and what --json asks for.", short="q"
-    )
-    verbose: bool = option(
-        False,
-        "Result",
-        "",
-        "Print losses, speed and accuracies during the run too, line by line.",
-        short="v",
-    )
-
-    def __post_init__(self) -> None:
-        if self.iterations is not None and self.iterations < 1:
-            raise TrainingError(
-                f"{self.iterations} iterations are too few",
-                where="--iterations",
-                remedy="give 1 or more",
-            )
-        if self.iterations is not None and self.budget is not None:
-            raise TrainingError(
-                "both iterations and a budget are given, and either sets the length of the run",
-                where="--iterations, --budget",
-                remedy="give one of them",
-            )
-        if not 0 <= self.seed < _SEEDS:
-            raise TrainingError(
-                f"{self.seed} is not a seed",
-                where="--seed",
-                remedy=f"give a number from 0 to {_SEEDS - 1}",
-            )
-        if self.budget is not None:
-            parse_duration(self.budget)
-        from dreamquant.training.devices import require_device
-
-        require_device(self.device, self.precision, self.threads)
-
-    def accelerator(self) -> Accelerator:
-        """Device, precision and processes; this sets the process's threads."""
-        from dreamquant.training.devices import accelerator_for
-
-        return accelerator_for(self.device, self.precision, self.threads)
-
-    @property
-    def seconds(self) -> float | None:
-        """The budget."""
-        return None if self.budget is None else parse_duration(self.budget)
-
-    def record(self) -> dict[str, Any]:
-        """What was asked for, options at their defaults left out, as plain values.
-
-        A method given in memory that is not one of the package's has no name that could be asked
-        for again: it is on record as ``None``.
-        """
-        return {
-            each.name: _plain(getattr(self, each.name))
-            for each in fields(self)
-            if self._says_something(each.name, each.default)
-        }
-
-    def _says_something(self, name: str, default: Any) -> bool:
-        value = getattr(self, name)
-        if name in _ALWAYS:
-            return value is not None
-        return name not in _SAYS_NOTHING and value != default
-
-    def configuration(self, device: str) -> dict[str, Any]:
-        """What a run that goes on has to share with the one that was stopped.
-
-        Args:
-            device: type of the one that is used.
-        """
-        asked = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
-        shared = {name: value for name, value in asked.items() if name not in _SAYS_NOTHING}
-        return {**shared, "device": device}
-
-    def run_options(self) -> dict[str, Any]:
-        """The options that every kind of job has."""
-        return {each.name: getattr(self, each.name) for each in fields(RunRequest)}
-
-
 _RENAMED = {"compiled": "compile", "overrides": "override"}  # in Python alone
-_ALWAYS = ("bits", "method", "seed")
-# They change nothing of a result.
-_SAYS_NOTHING = ("resume", "quiet", "verbose", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,20 +184,3 @@ def _parse_override(override: str) -> tuple[str, Bits]:
     from dreamquant.quantization.scheme import Bits
 
     return pattern, Bits.parse(bits)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        return list(value)
-    return value if value is None or isinstance(value, (str, int)) else _name_to_ask_for(value)
-
-
-def _name_to_ask_for(method: Method) -> str | None:
-    from dreamquant.methods import find_method
-
-    try:
-        return method.name if find_method(method.name) == method else None
-    except DreamQuantError:
-        return None

@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 
 from dreamquant.errors import ResultError
 from dreamquant.jobs import checkpoint
-from dreamquant.jobs.request import RunRequest
+from dreamquant.jobs.run_request import RunRequest
+from dreamquant.results.folder import CHECKPOINT, require_no_result
 from dreamquant.results.manifest import MANIFEST, read_manifest
-from dreamquant.results.result import CHECKPOINT, require_no_result
 from dreamquant.training.devices import (
     AUTO,
     Precision,

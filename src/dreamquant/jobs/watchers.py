@@ -5,7 +5,6 @@ Each watcher is called after every iteration with the run and, now and then, its
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from dreamquant.jobs.checkpoint import STATE, encode
 from dreamquant.jobs.progress import ProgressDisplay
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 from dreamquant.training.phase import Run, require_finite
 
 
@@ -137,55 +136,6 @@ class Evaluations:
         with self.display.measuring():
             yield
         self.history.restart()
-
-
-class TensorBoardLog:
-    """Losses and accuracies under stable names, in ``log/`` of the result folder."""
-
-    def __init__(self, folder: Path, record: Record, done: int) -> None:
-        # Imported here: it takes a second, which runs without a folder need not spend.
-        from torch.utils.tensorboard import SummaryWriter
-
-        # What a killed process wrote after the checkpoint comes again.
-        self.writer = SummaryWriter(folder, purge_step=done + 1)
-        self.record, self.written = record, len(record.accuracy)
-
-    def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
-        """Write what is new."""
-        for name, value in (losses or {}).items():
-            self.writer.add_scalar(f"loss/{name}", value, run.done)
-        for entry in self.record.accuracy[self.written :]:
-            self.writer.add_scalar("accuracy/top1", entry["top1"], int(entry["iteration"]))
-        self.written = len(self.record.accuracy)
-
-    def close(self) -> None:
-        """Flush what is pending."""
-        self.writer.close()
-
-
-@contextmanager
-def without_tensorboards_traceback() -> Iterator[None]:
-    """An error in TensorBoard's thread is raised by the log; the thread does not print it too."""
-    usual = threading.excepthook
-
-    def hook(failed: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failed.exc_value, OSError) and _is_tensorboards(failed.thread)):
-            usual(failed)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        for thread in filter(_is_tensorboards, threading.enumerate()):
-            thread.join(_GRACE)
-        threading.excepthook = usual
-
-
-_GRACE = 1.0  # seconds that a thread which failed has to end in
-
-
-def _is_tensorboards(thread: threading.Thread | None) -> bool:
-    return type(thread).__module__.startswith("tensorboard.")
 
 
 _FRACTION = 0.01  # of the time that checkpoints may take

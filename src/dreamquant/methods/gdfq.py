@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from dreamquant.methods.method import Method, Paper, Preset
+from dreamquant.methods.method import Method, Paper
 from dreamquant.methods.published import published
-from dreamquant.methods.quick import QUICK_IMAGENET
+from dreamquant.methods.quick import QUICK_IMAGENET, quick
 from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.recovery.train import Train
 from dreamquant.synthesis.generator import Generator
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
 from dreamquant.terms.statistics import BatchNormStatistics
-from dreamquant.training.decay import Cosine
 
 # The student's cross-entropy teaches it labels that the generator has yet to learn to draw: with
 # the shared numbers a 3-bit ResNet-20 ends where rounding alone left it. So the generator learns
 # alone for longer, and the student more gently (three times this rate: 1.3 points less).
-_QUICK = Preset(
-    images={"batch": 32, "alone": 240, "observe": 240, "decay": Cosine()},
-    recovery={
-        "Train": {
-            "iterations": 360,
-            "batch": 32,
-            "lr": 1e-4,
-            "optimizer": "adam",
-            "decay": Cosine(rise=50),
-            "clip": 5.0,
-        }
-    },
-    scheme={"ranges": "learned", "gradient": "clipped"},
-)
+_QUICK = quick(batch=32, alone=240, iterations=360, lr=1e-4, rise=50)
 
 gdfq = Method(
     name="gdfq",

@@ -5,23 +5,44 @@ from __future__ import annotations
 from dreamquant.methods.method import Preset
 from dreamquant.training.decay import Cosine
 
+
 # Tried on ResNet-20 W3A3, one seed, with as many images: Adam on weights whose ranges follow them
 # ends 2 points lower, trained step sizes that start from whole ranges 1, SGD 0.5; rates from 3e-4
 # to 6e-4 end where this does, 1e-3 below. docs/results/README.md has the numbers.
-QUICK = Preset(
-    images={"batch": 16, "alone": 100, "observe": 100, "decay": Cosine()},
-    recovery={
-        "Train": {
-            "iterations": 1100,
-            "batch": 16,
-            "lr": 5e-4,
-            "optimizer": "adam",
-            "decay": Cosine(rise=100),
-            "clip": 5.0,
-        }
-    },
-    scheme={"ranges": "learned", "gradient": "clipped"},
-)
+def quick(
+    *,
+    batch: int = 16,
+    alone: int = 100,
+    iterations: int = 1100,
+    lr: float = 5e-4,
+    rise: int = 100,
+) -> Preset:
+    """The quick preset, with the numbers in which a method departs.
+
+    Args:
+        batch: images of an iteration.
+        alone: iterations in which the generator learns alone; ranges follow its images in them.
+        iterations: in which the student learns.
+        lr: the student's.
+        rise: iterations in which its rate rises.
+    """
+    return Preset(
+        images={"batch": batch, "alone": alone, "observe": alone, "decay": Cosine()},
+        recovery={
+            "Train": {
+                "iterations": iterations,
+                "batch": batch,
+                "lr": lr,
+                "optimizer": "adam",
+                "decay": Cosine(rise=rise),
+                "clip": 5.0,
+            }
+        },
+        scheme={"ranges": "learned", "gradient": "clipped"},
+    )
+
+
+QUICK = quick()
 
 # A student of another architecture starts from nothing: more and larger steps. Tried on the demo's
 # digits: batches of 16 and 64 at as many images, rates of 0.03 and 0.3; none did better.

@@ -14,17 +14,12 @@ from torch.nn.utils import parametrize
 from dreamquant.errors import NetworkError, SchemeError
 from dreamquant.networks.attention import split_attention
 from dreamquant.quantization.coverage import Coverage, observe_coverage
-from dreamquant.quantization.layers import (
-    LAYER_TYPES,
-    ActivationQuantizer,
-    Student,
-    WeightQuantizer,
-    channel_layout,
-)
 from dreamquant.quantization.logarithmic import LogQuantizer
 from dreamquant.quantization.placement import Placement, placement_of
+from dreamquant.quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.quantization.stored import layer_input
+from dreamquant.quantization.student import LAYER_TYPES, Student, channel_layout
 
 
 def quantize_network(

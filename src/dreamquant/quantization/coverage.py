@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dreamquant.errors import SchemeError
-from dreamquant.quantization.layers import LAYER_TYPES, Student
 from dreamquant.quantization.observation import Products, Seen, kind_of
+from dreamquant.quantization.student import LAYER_TYPES, Student
 
 _NOISE_SEED = 0
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dreamquant.quantization.affine import SMALLEST_SCALE
-from dreamquant.quantization.layers import ActivationQuantizer
+from dreamquant.quantization.quantizers import ActivationQuantizer
 
 
 class LogQuantizer(ActivationQuantizer):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dreamquant.networks.channel_statistics import channel_statistics
 from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.taps import channel_statistics, entering, unseen
-from dreamquant.quantization.layers import Student
+from dreamquant.networks.taps import entering, unseen
+from dreamquant.quantization.student import Student
 
 _LARGEST_GAIN = 4.0  # and its inverse the least: a channel may be constant on the images
 

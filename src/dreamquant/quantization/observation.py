@@ -13,9 +13,10 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.quantization.multiplications import counting_multiplications
 from dreamquant.quantization.products import factors
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import Student
 
 # Beside products, these are what an integer processor computes in float. Batch norms are folded.
 _FLOAT_FUNCTIONS = frozenset({"group_norm", "instance_norm", "layer_norm", "rms_norm", "softmax"})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.taps import is_relu
+from dreamquant.networks.relu_maps import is_relu
 
 Recognise = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], bool]
 

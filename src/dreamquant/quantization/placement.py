@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from dreamquant.errors import SchemeError
-from dreamquant.networks.taps import is_relu
+from dreamquant.networks.relu_maps import is_relu
 from dreamquant.quantization import operands, stored
 from dreamquant.quantization.outputs import (
     ActivationOutputs,

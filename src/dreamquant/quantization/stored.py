@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.taps import is_relu
+from dreamquant.networks.relu_maps import is_relu
 from dreamquant.quantization.outputs import in_place_reads
 
 # By name, since PyTorch passes the same operation to modes as several functions.

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from dreamquant.quantization.layers import QuantizedWeight, Student
+from dreamquant.quantization.student import QuantizedWeight, Student
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.gram import Moments, Sums
 from dreamquant.recovery.levels import Levels, search_levels

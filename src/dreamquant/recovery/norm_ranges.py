@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from dreamquant.networks.taps import is_relu
+from dreamquant.networks.relu_maps import is_relu
 from dreamquant.quantization.affine import affine_parameters
 from dreamquant.quantization.clips import ChannelClip
-from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.quantization.prepare import FoldedNorm
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import Student
 from dreamquant.recovery.activations import search_range
 from dreamquant.recovery.biases import known_of
 from dreamquant.recovery.branches import operands

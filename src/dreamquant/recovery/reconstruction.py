@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.layerwise import add_bias
 from dreamquant.recovery.soft import SoftRange, SoftWeight, mixed

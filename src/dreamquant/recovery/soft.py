@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from dreamquant.quantization.affine import fake_quantize
-from dreamquant.quantization.layers import ActivationQuantizer, QuantizedWeight
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import QuantizedWeight
 
 # h(v) = clip(1.2 sigmoid(v) - 0.1, 0, 1) reaches both ends at finite v (AdaRound, eq. 23).
 _STRETCH, _SHIFT = 1.2, -0.1

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
-from dreamquant.networks.taps import Tap
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.views import StudentView
 from dreamquant.synthesis.source import Images
-from dreamquant.terms.contract import Terms, student_taps, teacher_taps, weighted
+from dreamquant.terms.contract import Minimizer, Terms, weighted
 from dreamquant.training.bench import Bench
 from dreamquant.training.decay import Cosine, Decay, stretch
 from dreamquant.training.losses import Losses, total
@@ -27,7 +26,7 @@ _COSINE = Cosine()
 
 
 @dataclass(frozen=True)
-class Train(Recovery):
+class Train(Minimizer, Recovery):
     """The student minimises terms on new batches; images that learn take their turn after it.
 
     Attributes:
@@ -55,16 +54,6 @@ class Train(Recovery):
     weight_decay: float = 1e-4
     clip: float | None = None
     views: tuple[StudentView, ...] = ()
-
-    @property
-    def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """What the terms read inside the teacher."""
-        return teacher_taps(self.terms)
-
-    @property
-    def student_taps(self) -> tuple[Tap[Any], ...]:
-        """What the terms read of the student."""
-        return student_taps(self.terms)
 
     @property
     def updates(self) -> int:

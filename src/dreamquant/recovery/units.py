@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import MethodError, SchemeError
-from dreamquant.quantization.layers import ActivationQuantizer, Student
 from dreamquant.quantization.outputs import ActivationOutputs
 from dreamquant.quantization.placement import ActivationSites, Nowhere
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import Student
 from dreamquant.recovery.branches import operands
 
 

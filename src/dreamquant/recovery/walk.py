@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import Student
 from dreamquant.recovery.branches import Branch, is_in_place, operands
 from dreamquant.recovery.passes import Pass, advance_all, current, passes
 

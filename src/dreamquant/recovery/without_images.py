@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.affine import affine_parameters
-from dreamquant.quantization.layers import ActivationQuantizer, QuantizedWeight
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import QuantizedWeight
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.squant import Sums, squant
 from dreamquant.recovery.stepwise import Walked

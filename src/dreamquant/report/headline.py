@@ -12,7 +12,7 @@ from dreamquant.evaluation.metrics import Z95, wilson
 from dreamquant.report.charts import Estimate
 from dreamquant.report.read import Record
 from dreamquant.report.wording import size
-from dreamquant.results.manifest import storage_of
+from dreamquant.results.storage import storage_of
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from jinja2 import TemplateError
 from dreamquant.errors import ResultError
 from dreamquant.report.diagnostics import Diagnostics, read_diagnostics
 from dreamquant.results.files import read_json
+from dreamquant.results.folder import ANALYSIS
 from dreamquant.results.manifest import MANIFEST, read_manifest
-from dreamquant.results.result import ANALYSIS
 
 # What a record of other fields, types or values ends in, here or in a template.
 _DAMAGE = (

@@ -10,7 +10,7 @@ from dreamquant.report.compare import render_comparison
 from dreamquant.report.read import read_record
 from dreamquant.report.render import render
 from dreamquant.results.files import write_bytes
-from dreamquant.results.result import REPORT
+from dreamquant.results.folder import REPORT
 
 COMPARISON = "comparison.html"
 

@@ -15,9 +15,9 @@ from dreamquant.evaluation.sites import answer_with, find_sites, twin
 from dreamquant.networks.failures import naming_lines
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import convert
-from dreamquant.quantization.layers import Student
 from dreamquant.quantization.norms import match_norms
 from dreamquant.quantization.scheme import Scheme
+from dreamquant.quantization.student import Student
 from dreamquant.results.student import decode, encode
 
 _SEED = 0

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dreamquant.errors import ResultError
 from dreamquant.quantization.affine import dequantize, signed_grid
-from dreamquant.quantization.layers import ActivationQuantizer, Student
+from dreamquant.quantization.quantizers import ActivationQuantizer
+from dreamquant.quantization.student import Student
 from dreamquant.results.packing import pack, unpack
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamquant import distributed
-from dreamquant.networks.taps import channel_statistics
+from dreamquant.networks.channel_statistics import channel_statistics
 
 # The released code passes 0.8 where the momentum was meant; it is part of how these generators
 # behave, so it is kept and named.

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant import distributed
-from dreamquant.networks.taps import Tap
-from dreamquant.terms.contract import Terms, student_taps, teacher_taps
+from dreamquant.terms.contract import Minimizer
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
@@ -105,26 +104,14 @@ class Images(ABC):
         """Take over a state from :meth:`state_dict`."""
 
 
-class Source(ABC):
+class Source(Minimizer, ABC):
     """A part of a method: a frozen dataclass of the numbers by which images are made.
 
     Attributes:
-        terms: that the images minimise.
         group: consecutive images that must stay together in a micro-batch.
     """
 
-    terms: Terms
     group: ClassVar[int] = 1
-
-    @property
-    def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """What the terms read inside the teacher."""
-        return teacher_taps(self.terms)
-
-    @property
-    def student_taps(self) -> tuple[Tap[Any], ...]:
-        """What they read of the student; empty where they never ask it."""
-        return student_taps(self.terms)
 
     @property
     def iterations(self) -> int:

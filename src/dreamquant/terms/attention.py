@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamquant.networks.taps import LastMap
+from dreamquant.networks.relu_maps import LastMap
 from dreamquant.terms.contract import Step, Term
 
 CENTRE = "attention centre"  # the condition: (B, 2), row then column in [0, 1] of the side

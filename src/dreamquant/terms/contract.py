@@ -150,11 +150,23 @@ def weighted(terms: Terms) -> tuple[Weighted, ...]:
     return tuple(term if isinstance(term, Weighted) else Weighted(1.0, term) for term in terms)
 
 
-def teacher_taps(terms: Terms) -> tuple[Tap[Any], ...]:
-    """All that terms read inside the teacher, each once, in the order of the terms."""
-    return tuple(dict.fromkeys(tap for w in weighted(terms) for tap in w.term.teacher_taps))
+class Minimizer:
+    """A part of a method that minimises terms, and so reads what they read.
 
+    Attributes:
+        terms: that are minimised.
+    """
 
-def student_taps(terms: Terms) -> tuple[Tap[Any], ...]:
-    """Likewise of the student; empty where no term asks it."""
-    return tuple(dict.fromkeys(tap for w in weighted(terms) for tap in w.term.student_taps))
+    terms: Terms
+
+    @property
+    def teacher_taps(self) -> tuple[Tap[Any], ...]:
+        """What the terms read inside the teacher, each tap once, in the order of the terms."""
+        terms = weighted(self.terms)
+        return tuple(dict.fromkeys(tap for each in terms for tap in each.term.teacher_taps))
+
+    @property
+    def student_taps(self) -> tuple[Tap[Any], ...]:
+        """Likewise of the student; empty where no term asks it."""
+        terms = weighted(self.terms)
+        return tuple(dict.fromkeys(tap for each in terms for tap in each.term.student_taps))

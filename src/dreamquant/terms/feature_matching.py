@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamquant.networks.norm_outputs import NormOutputs
+from dreamquant.networks.module_outputs import NormOutputs
 from dreamquant.terms.contract import Step, Term
 
 

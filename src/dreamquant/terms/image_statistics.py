@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamquant.networks.taps import BatchNormInputs, image_statistics
+from dreamquant.networks.channel_statistics import image_statistics
+from dreamquant.networks.norm_inputs import BatchNormInputs
 from dreamquant.terms.contract import Step, Term
 
 

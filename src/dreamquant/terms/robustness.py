@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamquant.networks.taps import LastMap
+from dreamquant.networks.relu_maps import LastMap
 from dreamquant.terms.attention import pooled
 from dreamquant.terms.augment import random_view
 from dreamquant.terms.contract import Step, Term, View

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamquant.networks.taps import BatchNormInputs, Statistics
+from dreamquant.networks.norm_inputs import BatchNormInputs, Statistics
 from dreamquant.terms.contract import Step, Term
 
 

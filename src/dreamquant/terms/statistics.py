@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dreamquant.networks.taps import BatchNormInputs
+from dreamquant.networks.norm_inputs import BatchNormInputs
 from dreamquant.terms.contract import Step, Term
 
 

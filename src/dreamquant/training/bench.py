@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.layers import Student
+from dreamquant.quantization.student import Student
 from dreamquant.training.rng import Rng
 from dreamquant.training.step import Players
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dreamquant.errors import MethodError
+from dreamquant.networks.channel_statistics import batch_statistics, full_precision
 from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.taps import Output, Tap, Value, batch_statistics, full_precision
+from dreamquant.networks.taps import Output, Tap, Value
 
 Read = tuple[Tensor, dict[Tap[Any], Any]]
 

@@ -1,0 +1,34 @@
+"""What a quantized network takes to store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Storage(NamedTuple):
+    """Bytes of a quantized network's tensors.
+
+    Attributes:
+        full: of the teacher, 4 a number.
+        weights: packed.
+        scales: with the zero-points.
+        left_in_float: all the rest.
+    """
+
+    full: int
+    weights: int
+    scales: int
+    left_in_float: int
+
+    @property
+    def small(self) -> int:
+        """Of the student."""
+        return self.weights + self.scales + self.left_in_float
+
+
+def storage_of(coverage: Mapping[str, Any]) -> Storage:
+    """What the coverage on record takes to store."""
+    left = coverage["float_bytes"]
+    full = 4 * sum(layer["weights"] for layer in coverage["layers"]) + left
+    return Storage(full, coverage["weight_bytes"], coverage["scale_bytes"], left)
