@@ -18,10 +18,11 @@ from cyclopts.exceptions import UnusedCliTokensError
 
 from dreamquant.errors import DreamQuantError, ResultError
 
-# What a stopped run leaves in its folder. Named here too, because those who write it import torch,
-# which may be just what was interrupted.
+# What a stopped run or sweep leaves in its folder. Named here too, because what writes it imports
+# torch, which may be just what was interrupted.
 _STATE = Path("checkpoint", "state.pt")
 _DISTILLED = Path("distilled")
+_SWEEP = Path("sweep.json")
 _STOPPED, _USAGE = 130, 2
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -50,7 +51,7 @@ def resumable(out: Path, *more: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (out / _STATE).exists() or (out / _DISTILLED).exists():
+        if any((out / left).exists() for left in (_STATE, _DISTILLED, _SWEEP)):
             raise _StoppedRun(*more) from None
         raise
 

@@ -16,6 +16,7 @@ from cyclopts import App, Parameter
 from dreamquant.cli import deploy, options
 from dreamquant.cli.ending import note, resumable, run
 from dreamquant.cli.report import report
+from dreamquant.cli.sweep import compare, sweep
 from dreamquant.errors import (
     DataError,
     MethodError,
@@ -162,6 +163,8 @@ def demo(
 
 
 app.command(report, sort_key=6)
+app.command(compare, sort_key=6)
+app.command(sweep, sort_key=6)
 
 
 @app.command(sort_key=7)

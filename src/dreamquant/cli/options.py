@@ -18,7 +18,7 @@ from dreamquant.jobs.run_request import RunRequest
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
 _TRAINING = Group.create_ordered("Training")
-_RESULT = Group.create_ordered("Result")
+RESULT = Group.create_ordered("Result")
 
 
 _SIDE = re.compile("[0-9]{1,9}")
@@ -104,39 +104,39 @@ Mean = Annotated[
 Std = Annotated[str | None, value(_NETWORK, "R,G,B", "Standard deviation, likewise.")]
 Classes = Annotated[int | None, number(_NETWORK, "Number of classes it must have.")]
 
-Out = Annotated[Path, value(_RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
+Out = Annotated[Path, value(RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
 DemoOut = Annotated[
-    Path, value(_RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
+    Path, value(RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
 ]
 MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[
     str | None,
     value(
-        _RESULT,
+        RESULT,
         "IMAGES",
         "A folder of class folders, an .npz, a .tar, or torchvision:CIFAR10:ROOT; without labels, "
         "only agreement with the teacher is measured.",
     ),
 ]
-Limit = Annotated[int | None, number(_RESULT, "Use only the first so many images.")]
+Limit = Annotated[int | None, number(RESULT, "Use only the first so many images.")]
 Quiet = Annotated[
     bool,
-    flag(_RESULT, "Print only errors, and what --json asks for.", "--quiet", "-q"),
+    flag(RESULT, "Print only errors, and what --json asks for.", "--quiet", "-q"),
 ]
 Verbose = Annotated[
     bool,
     flag(
-        _RESULT,
+        RESULT,
         "Print losses, speed and accuracies during the run too, line by line.",
         "--verbose",
         "-v",
     ),
 ]
 Json = Annotated[
-    bool, flag(_RESULT, "Print one JSON object on standard output, and nothing else there.")
+    bool, flag(RESULT, "Print one JSON object on standard output, and nothing else there.")
 ]
 Export = Annotated[
-    bool, flag(_RESULT, "Also export it: the ONNX files of `dreamquant export` with its defaults.")
+    bool, flag(RESULT, "Also export it: the ONNX files of `dreamquant export` with its defaults.")
 ]
 
 
@@ -164,7 +164,7 @@ def _flags(request: type[RunRequest]) -> Any:
 
 def _annotated(each: Any, hint: Any) -> Any:
     shown: Option = each.metadata["option"]
-    group = {"Quantization": _SCHEME, "Training": _TRAINING, "Result": _RESULT}[shown.group]
+    group = {"Quantization": _SCHEME, "Training": _TRAINING, "Result": RESULT}[shown.group]
     names = [f"--{each.name.replace('_', '-')}"]
     # Cyclopts shows the first name, and takes those of earlier versions too.
     names += [f"--{shown.old.replace('_', '-')}"] if shown.old else []

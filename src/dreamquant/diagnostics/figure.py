@@ -16,8 +16,12 @@ _WINDOW = 7  # readings in a moving average
 _PERTURBED = {"views": "image altered", "weights": "weights noisy"}
 
 
-def require_matplotlib() -> None:
-    """Make sure that the picture can be drawn.
+def require_matplotlib(what: str = "diagnostics", where: str = "--diagnostics") -> None:
+    """Make sure that pictures can be drawn.
+
+    Args:
+        what: is drawn, in the plural.
+        where: it was asked for.
 
     Raises:
         ResultError: matplotlib is not installed, or does not load.
@@ -26,8 +30,8 @@ def require_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except Exception as error:  # another project's code may raise anything
         raise ResultError(
-            f"diagnostics are drawn by matplotlib, which cannot be used: {error}",
-            where="--diagnostics",
+            f"{what} are drawn by matplotlib, which cannot be used: {error}",
+            where=where,
             remedy="pip install 'dreamquant[report]'",
         ) from error
 

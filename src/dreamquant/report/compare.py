@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,11 @@ def different(protocols: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         for key, found in values.items()
         if any(value != found[0] for value in found)
     }
+
+
+def protocol_names(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol with its fields named for people."""
+    return {_NAMES.get(key, key): value for key, value in protocol.items()}
 
 
 def _compared(record: Record) -> Compared:
