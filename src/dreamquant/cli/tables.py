@@ -116,7 +116,9 @@ def _print_accuracies(accuracy: Mapping[str, Any], names: Mapping[str, str]) -> 
 def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     protocol, timings = manifest["protocol"], manifest["timings"]
     joins = f"; joins {protocol['joins']}" if "joins" in protocol else ""
+    chosen = "bits_chosen" in manifest
     others = "".join(f"; {name} {bits}" for name, bits in protocol["overrides"].items())
+    others = "; bits of each layer chosen" if chosen else others
     left = in_float(manifest["coverage"])
     return {
         "protocol": f"{protocol['placement']}; first and last layer "

@@ -14,10 +14,11 @@ from torch import nn
 from dreamquant.diagnostics.figure import require_matplotlib
 from dreamquant.errors import NetworkError
 from dreamquant.export import job as export
+from dreamquant.jobs.bits import Chosen, choose_bits, parse_points, parse_size
 from dreamquant.jobs.checkpoint import STATE
 from dreamquant.jobs.job import Job
 from dreamquant.jobs.outcome import Outcome, plain
-from dreamquant.jobs.request import QuantizeRequest, asked
+from dreamquant.jobs.request import AUTO, QuantizeRequest, asked
 from dreamquant.jobs.resume import with_settled_precision
 from dreamquant.methods import find_method
 from dreamquant.methods.method import Method
@@ -76,6 +77,10 @@ def quantize(
     resolved = _resolved(chosen, request, teacher)
     scheme = _scheme(resolved, request)
     floating = prepared(teacher.module, resolved.prepare, _noise(teacher.input))
+    chosen_bits = _chosen_bits(floating, teacher.input, scheme, request)
+    if chosen_bits is not None:
+        overrides = (*chosen_bits.overrides, *scheme.overrides)
+        scheme = replace(scheme, overrides=overrides)
     student, coverage = quantize_network(floating, scheme, torch.zeros(2, *teacher.input.shape))
     norms = any(isinstance(p, ReestimateNorms) and p.batches for p in resolved.recovery)
     rehearse(
@@ -102,7 +107,9 @@ def quantize(
             "network": describe_network(teacher),
             "method": describe_method(job.method, request.preset),
             "request": {"command": "quantize", **request.record()},
-            "protocol": describe_protocol(teacher, scheme, job.method, **job.protocol()),
+            "protocol": describe_protocol(teacher, scheme, job.method, **job.protocol())
+            | ({"bits": f"w{chosen_bits.mean:.2f}a8"} if chosen_bits else {}),
+            **({"bits_chosen": chosen_bits.record()} if chosen_bits else {}),
             "scheme": asdict(scheme),
             "prepared": structures(job.method.prepare),
             "coverage": asdict(coverage),
@@ -124,6 +131,16 @@ def _noise(spec: InputSpec) -> torch.Tensor:
     return torch.randn(2, *spec.shape, generator=torch.Generator().manual_seed(0))
 
 
+def _chosen_bits(
+    network: nn.Module, spec: InputSpec, scheme: Scheme, request: QuantizeRequest
+) -> Chosen | None:
+    if request.bits != AUTO:
+        return None
+    size = None if request.size is None else parse_size(request.size)
+    drop = None if request.max_drop is None else parse_points(request.max_drop)
+    return choose_bits(network, spec, scheme, size=size, max_drop=drop)
+
+
 def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Method:
     resolved = method.resolved(request.preset, teacher.input.shape).lasting(request.iterations)
     if request.batch_norm is None:
@@ -134,7 +151,7 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Met
 def _scheme(method: Method, request: QuantizeRequest) -> Scheme:
     given = {name: getattr(request, name) for name in ("placement", "ranges", "gradient")}
     return Scheme(
-        Bits.parse(request.bits),
+        Bits(8, 8) if request.bits == AUTO else Bits.parse(request.bits),
         **{**method.scheme, **{name: value for name, value in given.items() if value}},
         first_last_bits=request.first_last,
         overrides=request.overrides,

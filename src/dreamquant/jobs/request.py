@@ -25,6 +25,7 @@ from dreamquant.jobs.option import option
 from dreamquant.jobs.run_request import RunRequest
 
 Asked = TypeVar("Asked", bound="RunRequest")
+AUTO = "auto"  # bits chosen layer by layer
 _RENAMED = {"compiled": "compile", "overrides": "override"}  # in Python alone
 
 
@@ -33,7 +34,24 @@ class QuantizeRequest(RunRequest):
     """All that quantizing can be asked for."""
 
     bits: str = option(
-        "w4a4", "Quantization", "wNaN", "Bits of weights and activations, 2 to 8 each."
+        "w4a4",
+        "Quantization",
+        "wNaN",
+        "Bits of weights and activations, 2 to 8 each; auto chooses those of each layer's weights "
+        "by --size or --max-drop, with activations of 8.",
+    )
+    size: str | None = option(
+        None,
+        "Quantization",
+        "SIZE",
+        "With --bits auto: what the network may take, such as 1.2MB; the least damage within it.",
+    )
+    max_drop: str | None = option(
+        None,
+        "Quantization",
+        "POINTS",
+        "With --bits auto: points of agreement that rounding may cost before recovery; the "
+        "smallest network within it.",
     )
     method: str | Method = option(
         "adadfq",
@@ -112,6 +130,17 @@ class QuantizeRequest(RunRequest):
         "Record what the papers diagnose, in numbers and a picture: stagnation, attention, "
         "inconsistency, adaptability; needs the report extra.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        goals = [name for name in ("size", "max_drop") if getattr(self, name) is not None]
+        if (self.bits == AUTO) != (len(goals) == 1):
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in goals)
+            raise SchemeError(
+                "bits are chosen by one goal" if self.bits == AUTO else "a goal chooses bits",
+                where=f"--bits {self.bits} {given}".strip(),
+                remedy="give --bits auto with either --size or --max-drop",
+            )
 
     @property
     def overrides(self) -> tuple[tuple[str, Bits], ...]:

@@ -14,6 +14,7 @@ from dreamquant.report.findings import findings, worst_classes
 from dreamquant.report.headline import Headline, change, headline
 from dreamquant.report.layers import distributions, panels, rows
 from dreamquant.report.read import Record, damage_named
+from dreamquant.report.sizes import size_chart
 from dreamquant.report.wording import class_name, command, duration, files, protocol, signed, size
 
 _PAGE = Path(__file__).parent / "page"
@@ -58,6 +59,7 @@ def _context(record: Record) -> dict[str, Any]:
         "change": change(record),
         "chart": interval_chart(head.rows, f"{head.measure} in percent with 95 % intervals"),
         "method": manifest["method"],
+        "chosen": _chosen(manifest),
         "timings": manifest["timings"],
         "findings": findings(record, head),
         "protocol": protocol(manifest),
@@ -143,3 +145,12 @@ def _changes(record: Record) -> list[dict[str, Any]]:
         | {"by": pair["student"] - pair["teacher"]}
         for pair in answers.get("changes", [])[:12]
     ]
+
+
+def _chosen(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The curve that bits were chosen on, and its chart."""
+    record = manifest.get("bits_chosen")
+    if record is None:
+        return None
+    points = [(float(each["bytes"]), float(each["agreement"])) for each in record["curve"]]
+    return {**record, "chart": size_chart(points, float(record["bytes"]))}

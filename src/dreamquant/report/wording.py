@@ -113,6 +113,11 @@ def _rounding(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _bits(fields: Mapping[str, Any]) -> str:
     weights, activations = fields["bits"].removeprefix("w").split("a")
+    if "." in weights:
+        return (
+            f"Weights have {weights} bits on average, chosen layer by layer; activations have "
+            f"{activations} bits ({2 ** int(activations)} levels).{_joins(fields)}"
+        )
     others = "".join(f" Layers {name} have {bits}." for name, bits in fields["overrides"].items())
     ends = fields["first_last_bits"]
     exception = "" if ends == fields["bits"] else f" The first and the last layer have {ends} bits."
