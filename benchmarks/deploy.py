@@ -144,6 +144,7 @@ def ranged(network: Network, scheme: Scheme) -> Result:
     student.fix()
     manifest = {
         "schema": SCHEMA,
+        "phases": [],
         "network": describe_network(network),
         "method": {"name": "none"},
         "protocol": describe_protocol(network, scheme, seed=0, precision="32"),

@@ -253,7 +253,7 @@ def test_progress_goes_to_standard_error(run, tmp_path, data):
 def test_without_labels_no_empty_table_is_printed(run, tmp_path):
     text = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out")).out
     assert "top-1" not in text
-    assert "of 512 synthetic images" in text
+    assert "of 512 probe images (dead leaves)" in text
 
 
 def test_diagnostics_are_listed_with_the_other_files(run, tmp_path):

@@ -35,7 +35,13 @@ class NotedDisplay(ProgressDisplay):
 
 def at(done, *, index=0, name="student learns", images=4, local=None):
     """A run as watchers see it, after so many steps."""
-    phase = SimpleNamespace(name=name, done=done if local is None else local, images=images)
+    phase = SimpleNamespace(
+        name=name,
+        kind="",
+        in_training_precision=name == "b",
+        done=done if local is None else local,
+        images=images,
+    )
     return SimpleNamespace(done=done, index=index, phase=phase)
 
 
@@ -56,18 +62,18 @@ def test_history_keeps_losses_and_the_seconds_of_all_processes(clock):
 
 def test_history_keeps_the_steps_and_seconds_of_each_phase(clock):
     record = Record()
-    watch = History(record)
+    watch = History(record, "bf16")
     steps = [(1, 0, "a", 1), (2, 0, "a", 2), (3, 1, "b", 1)]
     for done, index, name, local in steps:
         clock[0] += 2.0
         watch(at(done, index=index, name=name, local=local), None)
     # Another process goes on from there.
-    watch = History(Record(**vars(record)))
+    watch = History(Record(**vars(record)), "bf16")
     clock[0] += 5.0
     watch(at(4, index=1, name="b", local=2), None)
     assert watch.record.phases == [
-        {"name": "a", "iterations": 2, "seconds": 4.0},
-        {"name": "b", "iterations": 2, "seconds": 7.0},
+        {"name": "a", "kind": "a", "precision": "32", "iterations": 2, "seconds": 4.0},
+        {"name": "b", "kind": "b", "precision": "bf16", "iterations": 2, "seconds": 7.0},
     ]
 
 

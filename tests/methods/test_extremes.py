@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
-import torch
 
 from dreamquant import quantize
 from dreamquant.cli import main as cli
+from dreamquant.errors import MethodError
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs import job as pipeline
+from dreamquant.methods import find_method
 from dreamquant.networks import demo
+from dreamquant.recovery.without_images import RoundBySquant
 from dreamquant.results.folder import CHECKPOINT
 from dreamquant.results.manifest import read_manifest
 
@@ -49,7 +52,8 @@ def finished(request, tmp_path_factory):
 def test_the_folder_is_complete_and_the_manifest_tells_the_phases(finished):
     method, manifest, out = finished
     written = {path.name for path in out.iterdir()}
-    assert {"report.html", "analysis.json", "samples.png", "student.safetensors"} <= written
+    assert {"report.html", "analysis.json", "student.safetensors"} <= written
+    assert ("samples.png" in written) == (method != "squant")
     assert CHECKPOINT not in written
     names = [phase["name"] for phase in manifest["phases"]]
     wanted = {
@@ -153,8 +157,20 @@ def test_a_budget_sets_the_steps_of_what_can_be_stretched(method, tmp_path):
     assert result.manifest["request"]["budget"] == "30s"
 
 
-def test_a_method_without_images_is_measured_on_the_probe_set(tmp_path):
-    result = quantize(demo.teacher(), "w8a8", "squant", device="cpu", quiet=True)
-    assert result.manifest["method"]["images"] is None
-    assert result.samples.images.shape == (40, 1, 8, 8)
-    assert torch.isfinite(result.samples.images).all()
+@pytest.mark.parametrize("method", ["squant", "gdfq"])
+def test_every_method_is_measured_on_the_same_probe_images(method):
+    common = {"device": "cpu", "quiet": True}
+    iterations = None if method == "squant" else 2
+    result = quantize(demo.teacher(), "w8a8", method, iterations=iterations, **common)
+    assert result.manifest["agreement"]["on"] == "512 probe images (dead leaves)"
+    assert result.analysis["on"] == "probe images"
+    assert (result.samples is None) == (method == "squant")
+
+
+def test_a_method_that_sets_no_ranges_is_refused_by_the_name_of_a_quantizer(tmp_path):
+    squant = find_method("squant")
+    parts = tuple(part for part in squant.recovery if isinstance(part, RoundBySquant))
+    method = replace(squant, name="rounding", recovery=parts)
+    with pytest.raises(MethodError, match=r"never set the activation range of .* and [0-9]+ more"):
+        quantize(demo.teacher(), "w8a8", method, device="cpu", quiet=True, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()

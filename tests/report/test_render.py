@@ -99,7 +99,7 @@ def test_without_labels_agreement_is_never_called_accuracy(which, request):
     assert "Nothing here is an accuracy" in text
     assert "accuracy" not in text.replace("an accuracy", "")
     assert "rounded only, nothing learned" in text
-    on = "512 synthetic images" if which == "synthetic" else "60 images"
+    on = "512 probe images (dead leaves)" if which == "synthetic" else "60 images"
     assert f"% of {on}" in text
 
 

@@ -33,8 +33,8 @@ def test_the_protocol_is_in_whole_sentences(record):
     found = wording.protocol(record.manifest)
     assert found["Bits"] == "Weights have 3 bits (8 levels), activations 3 bits (8 levels)."
     assert found["How"] == (
-        "Method adadfq, preset quick: generator warms up, 1 step; student learns, 11 steps. Not "
-        "one real image was used. Trained in float32, seed 0."
+        "Method adadfq, preset quick: generator warms up, 1 step in float32; student learns, "
+        "11 steps in float32. Not one real image was used. Seed 0."
     )
     assert found["Measured on"].startswith("60 images given (labelled.npz)")
     assert all(text.endswith(".") for text in found.values())
@@ -57,6 +57,23 @@ def test_a_module_in_memory_is_quantized_again_by_a_python_call(record):
     assert ast.literal_eval(given["iterations"]) == 12
     assert ast.literal_eval(given["data"]).endswith("labelled.npz")
     assert [ast.literal_eval(word) for word in statement.value.args[1:]] == ["w3a3", "adadfq"]
+
+
+def test_a_distillation_of_a_module_in_memory_is_a_python_call_too(record, named):
+    request = {"command": "distill", "method": "adadfq"}
+    teacher = record.manifest["network"]
+    call = wording.command(named | {"scheme": None, "teacher": teacher, "request": request})
+    assert call.startswith("from dreamquant import distill\n\ndistill(\n    network,  # the same ")
+    assert "'/some where/net.py:build'," in call
+    ast.parse(call)
+
+
+def test_phases_of_one_kind_are_told_as_one(named):
+    images = {"kind": "optimising images", "iterations": 100, "precision": "bf16"}
+    units = {"kind": "reconstructing units", "iterations": 1, "precision": "32"}
+    named["phases"] = [images, images, units]
+    told = "optimising images, 200 steps in bfloat16; reconstructing units, 1 step in float32."
+    assert told in wording.protocol(named)["How"]
 
 
 def test_a_method_in_memory_too(named):

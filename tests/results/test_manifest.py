@@ -51,6 +51,7 @@ def manifest(**sections):
     return as_json(
         {
             "schema": SCHEMA,
+            "phases": [],
             "network": describe_network(network()),
             "scheme": asdict(Scheme(Bits(4, 4), overrides=(("a", Bits(2, 3)),))),
             "files": {"student.safetensors": {"sha256": "ab", "bytes": 1}},

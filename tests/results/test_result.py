@@ -58,6 +58,7 @@ def quantized(network, scheme, samples=None):
     student.fix()
     manifest = {
         "schema": SCHEMA,
+        "phases": [],
         "network": describe_network(network),
         "scheme": asdict(scheme),
         "prepared": [],

@@ -182,7 +182,7 @@ def test_it_is_measured(folder, capsys):
 
 def test_it_is_shown(folder):
     html = render(read_record(folder))
-    assert "generator warms up, 5 steps; student learns, 7 steps" in html
+    assert "generator warms up, 5 steps in float32; student learns, 7 steps in float32" in html
     assert "KnowledgeDistillation (student, on mixed images)" in html
     assert "each batch in 2 micro-batches" in html
 

@@ -14,6 +14,7 @@ from dreamquant.evaluation.metrics import Evaluation
 from dreamquant.results.floats import in_float, remedy
 from dreamquant.results.folder import REPORT
 from dreamquant.results.result import Result
+from dreamquant.results.steps import steps_taken
 from dreamquant.results.storage import storage_of
 
 _console = Console(highlight=False)
@@ -25,7 +26,6 @@ _QUANTIZED = {
     "student": "after recovery without data",
 }
 _DISTILLED = {"teacher": "teacher", "student": "student, trained without data"}
-_PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
 
 
 def _percent(value: float) -> str:
@@ -122,9 +122,8 @@ def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     left = in_float(manifest["coverage"])
     return {
         "protocol": f"{protocol['placement']}; first and last layer "
-        f"{protocol['first_last_bits']}{others}{joins}; last of {timings['iterations']} "
-        f"iterations; seed {protocol['seed']}; "
-        f"trained in {_PRECISIONS[protocol['training_precision']]}",
+        f"{protocol['first_last_bits']}{others}{joins}; seed {protocol['seed']}",
+        "steps": steps_taken(manifest),
         "weights": protocol["weights"],
         "activations": protocol["activations"],
         "batch norm": protocol["batch_norm"],
@@ -139,15 +138,15 @@ def _distillation(manifest: Mapping[str, Any]) -> dict[str, str]:
     share = 100 * count["student"] / count["teacher"]
     return {
         "teacher": manifest["teacher"]["name"],
-        "protocol": f"last of {manifest['timings']['iterations']} iterations; seed "
-        f"{protocol['seed']}; trained in {_PRECISIONS[protocol['training_precision']]}",
+        "protocol": f"seed {protocol['seed']}",
+        "steps": steps_taken(manifest),
         "parameters": f"{count['student']:,} instead of {count['teacher']:,}, {share:.0f} %",
         "time": _time(manifest["timings"]),
     }
 
 
 def _time(timings: Mapping[str, float]) -> str:
-    return f"{timings['seconds']:.0f} s, of which {timings['training_seconds']:.0f} s training"
+    return f"{timings['seconds']:.0f} s, of which {timings['training_seconds']:.0f} s in its steps"
 
 
 def _storage(coverage: Mapping[str, Any]) -> str:

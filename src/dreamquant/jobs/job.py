@@ -132,16 +132,15 @@ class Job:
             if request.seconds is not None and saved is None:
                 self._fit_budget(self.started + request.seconds - time.monotonic())
             run, images = self._begun(folder, saved)
-            source = ProbeImages(self.bench) if images is None else images
-            measurements = self._measurements(source)
+            measurements = Measurements(self.bench, self.images, images)
             before = self.record.seconds
             self._run_phases(run, images, measurements, folder, configuration)
-            return self._outcome(run, source, measurements, before, configuration)
+            return self._outcome(run, images, measurements, before, configuration)
 
     def _outcome(
         self,
         run: Run,
-        source: Images,
+        images: Images | None,
         measurements: Measurements,
         before: float,
         configuration: Mapping[str, Any],
@@ -151,7 +150,7 @@ class Job:
         measured = measurements.finish(student, record.ranges_only, quiet=self.quiet)
         samples = measurements.samples()
         analysis = measurements.analyse(student, record.images)
-        diagnosed = self._diagnose(source)
+        diagnosed = self._diagnose(images or ProbeImages(self.bench))
         timings = {
             "training_seconds": record.seconds,
             "training_cpu_seconds": record.cpu_seconds,
@@ -167,17 +166,6 @@ class Job:
             "configuration": dict(configuration),
         }
         return Outcome(student, measured, samples, analysis, diagnosed)
-
-    def _measurements(self, source: Images) -> Measurements:
-        return Measurements(
-            self.bench.teacher,
-            self.images,
-            classes=self.network.input.num_classes,
-            prepared=self.bench.prepared,
-            source=source,
-            seed=self.request.seed,
-            device=self.accelerator.device,
-        )
 
     def _saved(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         result = Result(
@@ -241,7 +229,7 @@ class Job:
         configuration: Mapping[str, Any],
     ) -> None:
         display = ProgressDisplay(quiet=self.quiet, verbose=self.request.verbose)
-        history = History(self.record)
+        history = History(self.record, self.request.precision)
         watchers: list[Watcher] = [
             history,
             Evaluations(history, display, measurements.ranges, measurements.glance),

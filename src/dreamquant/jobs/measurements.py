@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dreamquant.errors import MethodError
 from dreamquant.evaluation.analysis import affordable_images, analyse, image_count
 from dreamquant.evaluation.answers import Answers
 from dreamquant.evaluation.data import EvaluationSet
@@ -17,43 +18,32 @@ from dreamquant.evaluation.metrics import evaluate, evaluate_both, wilson
 from dreamquant.jobs.progress import counting
 from dreamquant.quantization.student import Student
 from dreamquant.results.result import Samples
+from dreamquant.synthesis.probe import COUNT as PROBES
+from dreamquant.synthesis.probe import NAME as PROBE_IMAGES
+from dreamquant.synthesis.probe import ProbeImages
 from dreamquant.synthesis.source import Images
+from dreamquant.training.bench import Bench
 
 _GLANCE = 1000  # images for accuracies on the way
-_SYNTHETIC = 512  # images for diversity, and for agreement where there are no others
+_SYNTHETIC = 512  # images for diversity
 _SHOWN = 40  # images in samples.png
 _AT_ONCE = 32  # so many images of 224 pixels take a gigabyte or two
-_ANALYSIS = 2**31  # added to the seed, for random numbers that no training process draws
 
 
 class Measurements:
     """Measures a run, in its course and when it is over.
 
     Args:
-        teacher: P, on ``device``.
-        images: to measure on; ``None`` measures agreement on synthetic images alone.
-        classes: number of labels.
-        prepared: the float network whose modules are named as the student's.
-        source: of synthetic images.
-        seed: of the images that the analysis draws.
-        device: of both networks.
+        bench: what the run works on.
+        images: to measure on; ``None`` measures agreement on probe images alone.
+        source: of synthetic images; ``None`` of a method without.
     """
 
-    def __init__(
-        self,
-        teacher: nn.Module,
-        images: EvaluationSet | None,
-        *,
-        classes: int,
-        prepared: nn.Module,
-        source: Images,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.teacher, self.images, self.source = teacher, images, source
-        self.classes, self.prepared = classes, prepared
-        self.seed, self.device = seed, device
-        self.answers = Answers(classes)
+    def __init__(self, bench: Bench, images: EvaluationSet | None, source: Images | None) -> None:
+        self.teacher, self.prepared, self.device = bench.teacher, bench.prepared, bench.device
+        self.images, self.source, self.probe = images, source, ProbeImages(bench)
+        self.classes = bench.input.num_classes
+        self.answers = Answers(self.classes)
 
     def ranges(self, student: Student) -> dict[str, Any] | None:
         """The student with its ranges set and nothing learned; ``None`` without images."""
@@ -84,8 +74,13 @@ class Measurements:
         Returns:
             ``teacher``, ``ranges_only`` and ``student`` accuracies (``None`` without labelled
             images), ``agreement`` in percent and what it was measured on, and ``diversity`` of
-            synthetic images (``None`` where no ReLU of the teacher yields a feature map).
+            synthetic images (``None`` without them, and where no ReLU of the teacher yields a
+            feature map).
+
+        Raises:
+            MethodError: no part of the method has set the ranges of activations.
         """
+        _require_ranges(student)
         student.fix()
         measured = self._measured(student, ranges_only, quiet=quiet)
         return {**measured, "diversity": self._diversity()}
@@ -95,10 +90,10 @@ class Measurements:
     ) -> dict[str, Any]:
         device, module = self.device, self.teacher
         if self.images is None:
-            agreed = self._synthetic_agreement(student)
+            agreed = self._agreed_on_probe(student)
             return {
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
-                "agreement": _agreement(agreed, _SYNTHETIC, f"{_SYNTHETIC} {self.source.called}"),
+                "agreement": _agreement(agreed, PROBES, PROBE_IMAGES),
             }
         with counting("measuring both networks", len(self.images), quiet=quiet) as count:
             seen, teacher = evaluate_both(
@@ -121,9 +116,9 @@ class Measurements:
         }
 
     @torch.no_grad()
-    def _synthetic_agreement(self, student: Student) -> int:
+    def _agreed_on_probe(self, student: Student) -> int:
         agreed = 0
-        for images in self._synthetic():
+        for images in self.probe.batches(PROBES, _AT_ONCE):
             wanted = self.teacher(images).argmax(1)
             given = student(images).argmax(1)
             agreed += int(given.eq(wanted).sum())
@@ -132,8 +127,10 @@ class Measurements:
 
     @torch.no_grad()
     def _diversity(self) -> dict[str, Any] | None:
+        if self.source is None:
+            return None
         module, device = self.teacher, self.device
-        synthetic = look_at(module, self._synthetic())
+        synthetic = look_at(module, self._synthetic(self.source))
         if synthetic is None:
             return None
         real = None
@@ -142,14 +139,16 @@ class Measurements:
             real = look_at(module, (images.to(device) for images in few))
         return asdict(diversity(synthetic, real))
 
-    def _synthetic(self) -> Iterator[Tensor]:
+    def _synthetic(self, source: Images) -> Iterator[Tensor]:
         for start in range(0, _SYNTHETIC, _AT_ONCE):
-            yield self.source.batch(min(_AT_ONCE, _SYNTHETIC - start)).images
+            yield source.batch(min(_AT_ONCE, _SYNTHETIC - start)).images
 
     @torch.no_grad()
-    def samples(self) -> Samples:
-        """Synthetic images to look at, as many of each class."""
+    def samples(self) -> Samples | None:
+        """Synthetic images to look at, as many of each class; ``None`` of a method without."""
         source = self.source
+        if source is None:
+            return None
         turns = torch.arange(_SHOWN, device=self.device) % self.classes
         asked = source.ask(_SHOWN, source.bench.rng.asked, turns.sort().values)
         batch = source.make(asked)
@@ -162,10 +161,7 @@ class Measurements:
 
     @torch.no_grad()
     def analyse(self, student: Student, images_used: int) -> dict[str, Any]:
-        """Where accuracy went: every quantizer looked at on synthetic images, answers compared.
-
-        It draws its images from random numbers of its own, so that what a run gives does not
-        depend on it.
+        """Where accuracy went: every quantizer looked at on probe images, answers compared.
 
         Args:
             student: of a run that is over.
@@ -183,12 +179,19 @@ class Measurements:
             return {}
         affordable = affordable_images(images_used)
         count = image_count(sites, affordable)
-        random = torch.Generator(self.device).manual_seed(self.seed + _ANALYSIS)
-        batches = [
-            self.source.batch(min(_AT_ONCE, count - start), random).images
-            for start in range(0, count, _AT_ONCE)
-        ]
-        return analyse(self.prepared, student, batches, affordable)
+        batches = list(self.probe.batches(count, _AT_ONCE))
+        return {"on": "probe images", **analyse(self.prepared, student, batches, affordable)}
+
+
+def _require_ranges(student: Student) -> None:
+    """Refuse a student that would round activations on a grid of no meaning."""
+    if names := student.without_range():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise MethodError(
+            f"the method never set the activation range of {names[0]}{others}",
+            where="recovery",
+            remedy="let a part of the method set ranges, such as Calibrate()",
+        )
 
 
 def _agreement(agreed: int, n: int, on: str) -> dict[str, Any]:

@@ -22,13 +22,13 @@ class Outcome(NamedTuple):
     Attributes:
         student: as it ended.
         measured: for the manifest.
-        samples: synthetic images.
+        samples: synthetic images; ``None`` of a method without.
         analysis: where accuracy went: each quantizer, and the answers that changed.
         diagnostics: what the papers diagnose; ``None`` where it was not asked for.
     """
 
     student: Student
     measured: dict[str, Any]
-    samples: Samples
+    samples: Samples | None
     analysis: dict[str, Any]
     diagnostics: dict[str, Any] | None

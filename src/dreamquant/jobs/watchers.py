@@ -36,7 +36,7 @@ class Record:
             machine does not lengthen.
         iterations: that the method was stretched to, as resolved.
         images: that all steps took.
-        phases: name, steps and seconds of each phase so far.
+        phases: name, kind, precision, steps and seconds of each phase so far.
         dynamics: with ``--diagnostics``, one entry per reading, see
             :class:`dreamquant.jobs.dynamics.Dynamics`.
         features: of the batch that the next reading is compared with, (B, F), on the CPU.
@@ -56,10 +56,15 @@ class Record:
 
 
 class History:
-    """Writes losses and time into the record."""
+    """Writes losses and time into the record.
 
-    def __init__(self, record: Record) -> None:
-        self.record = record
+    Args:
+        record: of the run.
+        precision: of training.
+    """
+
+    def __init__(self, record: Record, precision: str = "32") -> None:
+        self.record, self.precision = record, precision
         self.restart()
 
     def restart(self) -> None:
@@ -81,7 +86,15 @@ class History:
         phases, phase = self.record.phases, run.phase
         assert phase is not None
         if len(phases) <= run.index:
-            phases.append({"name": phase.name, "iterations": 0, "seconds": 0.0})
+            phases.append(
+                {
+                    "name": phase.name,
+                    "kind": phase.kind or phase.name,
+                    "precision": self.precision if phase.in_training_precision else "32",
+                    "iterations": 0,
+                    "seconds": 0.0,
+                }
+            )
         phases[run.index]["iterations"] = phase.done
         phases[run.index]["seconds"] += seconds
 

@@ -117,7 +117,12 @@ class Student(nn.Module):
 
     def ranges_set(self) -> bool:
         """Whether every activation quantizer has a range."""
-        return all(bool(quantizer.placed) for quantizer in self.activation_quantizers().values())
+        return not self.without_range()
+
+    def without_range(self) -> list[str]:
+        """Names of activation quantizers whose range was never set."""
+        quantizers = self.activation_quantizers()
+        return [name for name, quantizer in quantizers.items() if not quantizer.placed]
 
     def observe(self, observing: bool) -> None:
         """Let activation ranges follow the data, or freeze them where they are."""

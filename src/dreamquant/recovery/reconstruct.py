@@ -77,6 +77,7 @@ class Reconstruct(Recovery):
 
 
 class _UnitPhase(Phase):
+    kind = "reconstructing units"
     stretches = True
 
     def __init__(

@@ -143,7 +143,7 @@ class StudentLearns(Phase):
     """The student is trained on new batches."""
 
     name = "student learns"
-    learns = True
+    learns = in_training_precision = True
     stretches = True
 
     def __init__(self, recovery: Train, bench: Bench, images: Images) -> None:

@@ -118,8 +118,10 @@ def _images(record: Record, head: Headline) -> Iterator[Finding]:
 
 def _layers(record: Record) -> Iterator[Finding]:
     sites = record.analysis.get("sites", [])
+    if not sites:
+        return
     yield from _clipping([site for site in sites if site["kind"] != "weight"])
-    yield from _sensitivity([site for site in sites if site["alone"]])
+    yield from _sensitivity([site for site in sites if site["alone"]], record.analysis["on"])
 
 
 def _clipping(sites: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -134,14 +136,14 @@ def _clipping(sites: list[dict[str, Any]]) -> Iterator[Finding]:
         )
 
 
-def _sensitivity(sites: list[dict[str, Any]]) -> Iterator[Finding]:
+def _sensitivity(sites: list[dict[str, Any]], images: str) -> Iterator[Finding]:
     found = [site for site in sites if _changed(site) > _SENSITIVE]
     if found:
         worst = max(found, key=_changed)
         yield Finding(
             "warning",
             f"Rounding nothing but the {site_name(worst)} changes {_changed(worst):.0f} % of the "
-            f"original's answers on synthetic images{_others(found)}.",
+            f"original's answers on {images}{_others(found)}.",
             "Give activations more bits."
             if worst["kind"] not in ("weight", "input")
             else f"Give it more bits: --override '{worst['layer']}=w8a8'.",

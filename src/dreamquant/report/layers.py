@@ -79,7 +79,7 @@ def _range(site: dict[str, Any]) -> str:
     )
 
 
-def panels(sites: Sequence[dict[str, Any]], images: int) -> list[Panel]:
+def panels(sites: Sequence[dict[str, Any]], images: str) -> list[Panel]:
     """Charts over all sites in the order that the network runs them."""
     described = [(site_name(site), 0 if site["kind"] == "weight" else 1, site) for site in sites]
 
@@ -90,7 +90,7 @@ def panels(sites: Sequence[dict[str, Any]], images: int) -> list[Panel]:
         Panel(
             "Sensitivity",
             f"Share of answers that change when the original network rounds at this one place and "
-            f"nowhere else, on {images} synthetic images. High columns are where bits are missing.",
+            f"nowhere else, on {images}. High columns are where bits are missing.",
             chart("answers changed by rounding one place alone", " %", _changed),
         ),
         Panel(

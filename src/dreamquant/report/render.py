@@ -67,7 +67,7 @@ def _context(record: Record) -> dict[str, Any]:
         "diversity": manifest["diversity"],
         "accuracy_curve": _accuracy_curve(record, head),
         "losses": _losses(manifest["history"]["losses"], manifest["timings"]["iterations"]),
-        "panels": panels(sites, analysis["images"]) if sites else [],
+        "panels": panels(sites, f"{analysis['images']} {analysis['on']}") if sites else [],
         "weights": rows(weights),
         "activations": rows(activations),
         "measured_sites": sum(site["alone"] is not None for site in sites),

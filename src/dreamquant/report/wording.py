@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamquant.results.floats import in_float
+from dreamquant.results.manifest import names_network
+from dreamquant.results.steps import steps_taken
 
 _PLACEMENTS = {
     "relu-output": "Activations are rounded where they leave a ReLU or another activation "
@@ -24,7 +26,6 @@ _SITES = {
     "stored": "element-wise or concat input after {}",
     "operand": "matrix product's operand after {}",
 }
-_PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
 
 
 def size(count: float) -> str:
@@ -77,8 +78,8 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         **(_rounding(manifest) if manifest["scheme"] else {"Bits": "Float32 throughout."}),
         "Batch norm": f"{fields['batch_norm'].capitalize()}.",
         "How": _how(manifest),
-        "Measured on": f"{images}, which took no part in training. "
-        "The last iteration is the result: no other was looked at to choose it.",
+        "Measured on": f"{images}, which took no part in making the result. It is what the last "
+        "step left: nothing was chosen by these images.",
         "Original": f"{Path(original['name']).name}; its weights' SHA-256 begins with "
         f"{fields['teacher_sha256'][:12]}.",
     }
@@ -86,18 +87,12 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _how(manifest: Mapping[str, Any]) -> str:
     method, fields = manifest["method"], manifest["protocol"]
-    phases = "; ".join(_phase(phase) for phase in manifest["phases"])
     parts = fields["accumulate"]
     return (
-        f"Method {method['name']}, preset {method['preset']}: {phases}. Not one real image was "
-        f"used. Trained in {_PRECISIONS[fields['training_precision']]}, seed {fields['seed']}"
+        f"Method {method['name']}, preset {method['preset']}: {steps_taken(manifest)}. Not one "
+        f"real image was used. Seed {fields['seed']}"
         + (f", each batch in {parts} micro-batches." if parts > 1 else ".")
     )
-
-
-def _phase(phase: Mapping[str, Any]) -> str:
-    count = phase["iterations"]
-    return f"{phase['name']}, {count} {'step' if count == 1 else 'steps'}"
 
 
 def _rounding(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -142,14 +137,13 @@ def _left_in_float(coverage: Mapping[str, Any]) -> str:
 
 
 def command(manifest: Mapping[str, Any]) -> str:
-    """The shell command that repeats a run, or the Python call for a module given in memory."""
+    """What repeats a run: a shell command, or a Python call where something was given in memory."""
     request, network = manifest["request"], manifest["network"]
-    if request["command"] == "distill":
-        own = [("--student", network["name"])]
-        return _shell(manifest["teacher"], own, manifest)
-    if ":" not in network["name"] or request["method"] is None:
-        return _python_call(manifest)
-    return _shell(network, [], manifest)
+    teacher = manifest.get("teacher", network)
+    if not names_network(teacher["name"]) or request["method"] is None:
+        return _python_call(manifest, teacher)
+    own = [("--student", network["name"])] if request["command"] == "distill" else []
+    return _shell(teacher, own, manifest)
 
 
 def _again(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,19 +190,25 @@ def _input_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _python_call(manifest: Mapping[str, Any]) -> str:
-    spec, again = manifest["network"]["input"], _again(manifest)
+def _python_call(manifest: Mapping[str, Any], teacher: Mapping[str, Any]) -> str:
+    again, command = _again(manifest), manifest["request"]["command"]
     method, name = again.pop("method"), manifest["method"]["name"]
-    shape = {each: tuple(spec[each]) for each in ("shape", "mean", "std")}
+    quantized = command == "quantize"
     call = [
-        f"network,  # the same {manifest['network']['name']} as then",
-        f"{again.pop('bits')!r},",
+        f"network,  # the same {teacher['name']} as then",
+        f"{again.pop('bits')!r}," if quantized else f"{manifest['network']['name']!r},",
         f"{method!r}," if method else f"method,  # the same {name} as then",
-        f"input=InputSpec(**{shape}, num_classes={spec['num_classes']}),",
+        *([f"input={_input(teacher['input'])},"] if quantized else []),
         *(f"{option}={value!r}," for option, value in again.items()),
     ]
     body = "\n".join(f"    {line}" for line in call)
-    return f"from dreamquant import InputSpec, quantize\n\nquantize(\n{body}\n)"
+    names = "InputSpec, quantize" if quantized else command
+    return f"from dreamquant import {names}\n\n{command}(\n{body}\n)"
+
+
+def _input(spec: Mapping[str, Any]) -> str:
+    shape = {each: tuple(spec[each]) for each in ("shape", "mean", "std")}
+    return f"InputSpec(**{shape}, num_classes={spec['num_classes']})"
 
 
 def files(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamquant.errors import DreamQuantError, ResultError
+from dreamquant.networks.onnx_file import names_onnx_file
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.files import read_json
@@ -111,6 +112,15 @@ def read_origin(
         return Origin(**{field: fields[field] for field in Origin.__dataclass_fields__})
     except _DAMAGE as error:
         raise _damaged(section, error, where) from error
+
+
+def names_network(name: str) -> bool:
+    """Whether a network can be built by the name on record; one given in memory has no such name.
+
+    Args:
+        name: of a factory or of an ONNX file; of a network given in memory, its class's.
+    """
+    return ":" in name or names_onnx_file(name)
 
 
 def names_file(manifest: Mapping[str, Any], file: str, where: Path) -> bool:

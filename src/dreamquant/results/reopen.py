@@ -12,7 +12,6 @@ from dreamquant.errors import DreamQuantError, NetworkError, ResultError, Weight
 from dreamquant.networks.checkpoints import load_weights
 from dreamquant.networks.endings import as_given
 from dreamquant.networks.load import build_module, ready_copy
-from dreamquant.networks.onnx_file import names_onnx_file
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.weights import state_sha256
 from dreamquant.networks.zoo import one_line
@@ -27,6 +26,7 @@ from dreamquant.results.files import (
 from dreamquant.results.folder import STUDENT
 from dreamquant.results.manifest import (
     Origin,
+    names_network,
     read_checksum,
     read_input,
     read_manifest,
@@ -102,7 +102,7 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
 
 def _with_weights(origin: Origin, spec: InputSpec, weights: Path | None) -> nn.Module | None:
     """The teacher with ``weights``, or else with those on record if they can be had."""
-    if not _names_origin(origin.name):
+    if not names_network(origin.name):
         return None
     path = weights or (Path(origin.weights) if origin.weights else None)
     if path is None:
@@ -138,13 +138,8 @@ def _read_student(
     return tensors
 
 
-def _names_origin(name: str) -> bool:
-    """Whether a network can be built by its name; one given in memory has only its class's."""
-    return ":" in name or names_onnx_file(name)
-
-
 def _rebuild(origin: Origin, spec: InputSpec, folder: Path) -> nn.Module:
-    if not _names_origin(origin.name):
+    if not names_network(origin.name):
         raise NetworkError(
             f"the result was made from a {origin.name} given in memory",
             where=str(folder),

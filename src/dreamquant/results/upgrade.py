@@ -19,7 +19,7 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
         KeyError: the record is incomplete; likewise TypeError and ValueError.
     """
     if manifest["schema"] == SCHEMA:
-        return dict(manifest)
+        return {**manifest, "phases": [_phase(each, manifest) for each in manifest["phases"]]}
     schedule = manifest["method"]["schedule"]
     scheme, norms = _scheme(manifest["scheme"])
     protocol = {"accumulate": 1, **manifest["protocol"]}
@@ -30,7 +30,10 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "protocol": protocol,
         "method": _method(manifest["method"]),
         "request": _request(manifest, scheme, protocol, norms),
-        "phases": _phases(schedule, manifest["timings"]["training_seconds"]),
+        "phases": [
+            _phase(phase, manifest)
+            for phase in _phases(schedule, manifest["timings"]["training_seconds"])
+        ],
         "ranges_set_at": schedule["student_warmup"],
         "history": _history(manifest["history"]),
         "diversity": manifest.get("diversity"),
@@ -152,6 +155,15 @@ def _history(history: Mapping[str, Any]) -> dict[str, Any]:
         for entry in history["losses"]
     ]
     return {**history, "losses": losses}
+
+
+def _phase(phase: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """With its kind and precision, which were not on record at first."""
+    if "kind" in phase:
+        return dict(phase)
+    trained = phase["name"].startswith(("generator", "student", "dreaming"))
+    precision = manifest["protocol"]["training_precision"] if trained else "32"
+    return {**phase, "kind": phase["name"], "precision": precision}
 
 
 def _phases(schedule: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:

@@ -194,7 +194,7 @@ class GeneratorWarmUp(Phase):
     """The generator learns alone; the student's ranges follow its images at first."""
 
     name = "generator warms up"
-    stretches = True
+    stretches = in_training_precision = True
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()

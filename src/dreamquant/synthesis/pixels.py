@@ -105,7 +105,8 @@ class Dreaming(Phase):
         count: images.
     """
 
-    stretches = True
+    kind = "optimising images"
+    stretches = in_training_precision = True
 
     def __init__(self, pool: PixelPool, first: int, count: int) -> None:
         super().__init__()

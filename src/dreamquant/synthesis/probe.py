@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -25,13 +25,22 @@ class ProbeImages(Images):
     on them: never on a method's own images, which may suit its own student.
     """
 
-    called: ClassVar[str] = "probe images"
-
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.moments = pixel_moments(bench.input)
         self._next = 0
         self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def batches(self, count: int, size: int) -> Iterator[Tensor]:
+        """The first images of the set (B, C, H, W), whatever was drawn before.
+
+        Args:
+            count: how many; at most ``COUNT``.
+            size: of a batch.
+        """
+        for start in range(0, count, size):
+            rows = range(start, min(start + size, count))
+            yield torch.stack([self._image(row) for row in rows])
 
     def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
         """The next images of the set; what the teacher sees in each of them is its target."""
@@ -49,9 +58,10 @@ class ProbeImages(Images):
     def _image(self, row: int) -> Tensor:
         block = row // CHUNK
         if block != self._drawn[0]:
-            # As many as are drawn at once, each time the same; rows come in order.
-            random = torch.Generator(self.bench.device).manual_seed(_SEED + block)
+            # As many as are drawn at once, each time the same; rows come in order. On the CPU: a
+            # GPU would draw others from the same seed.
+            random = torch.Generator().manual_seed(_SEED + block)
             shape = self.bench.input.image
             images = procedural(DeadLeaves(), CHUNK, shape, self.moments, random)
-            self._drawn = block, images
+            self._drawn = block, images.to(self.bench.device)
         return self._drawn[1][row % CHUNK]

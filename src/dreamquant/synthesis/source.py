@@ -23,10 +23,7 @@ class Images(ABC):
 
     Attributes:
         bench: what the run works on.
-        called: what they are called where agreement on them is shown.
     """
-
-    called: ClassVar[str] = "synthetic images"
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

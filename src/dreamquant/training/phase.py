@@ -23,17 +23,22 @@ class Phase(ABC):
 
     Attributes:
         name: shown to the user.
+        kind: what the phase is one of, where a run has several; they are told as one.
         total: steps.
         done: steps so far.
         images: that a step takes; 0 where it takes none.
         learns: whether the student is trained.
+        in_training_precision: whether its steps run in the precision that was asked for; others run
+            in float32.
         stretches: whether its steps grow with the run's; otherwise the network gives their number.
     """
 
     name: str
+    kind: str = ""
     total: int
     images: int = 0
     learns: bool = False
+    in_training_precision: bool = False
     stretches: bool = False
 
     def __init__(self) -> None:
