@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from dreamquant.jobs import resume
+from dreamquant.synthesis import probe
 from dreamquant.synthesis.targets import low_correlation_table
 
 # A job started in the background of a script ignores Ctrl-C, and so would all that it starts: the
@@ -38,6 +40,14 @@ def float32_by_default():
     """``--precision auto`` is float32, whatever this machine has: results of tests are one kind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resume, "chosen_precision", lambda device: "32")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def probe_images_drawn_once():
+    """Probe images are the same in all runs: those of a network's input are drawn once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "drawn", functools.cache(probe.drawn))
         yield
 
 

@@ -77,6 +77,7 @@ def test_the_report_names_the_method(finished):
     assert method in (out / "report.html").read_text()
 
 
+@pytest.mark.parametrize("finished", ["squant"], indirect=True)
 def test_the_result_exports_to_a_file_that_answers_alike(finished, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     _, manifest, out = finished
@@ -114,10 +115,7 @@ class StopAfter:
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize(
-    ("method", "steps"),
-    [("squant", 10), ("squant", 50), ("zeroq", 4), ("zeroq", 12), ("minutes", 3), ("minutes", 20)],
-)
+@pytest.mark.parametrize(("method", "steps"), [("squant", 50), ("zeroq", 4), ("minutes", 20)])
 def test_a_run_that_was_stopped_in_any_phase_goes_on_to_the_same_student(
     method, steps, tmp_path, monkeypatch
 ):
@@ -140,8 +138,8 @@ def test_a_run_that_was_stopped_in_any_phase_goes_on_to_the_same_student(
     assert students[0].read_bytes() == students[1].read_bytes()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_budget_sets_the_steps_of_what_can_be_stretched(method, tmp_path):
+@pytest.mark.parametrize(("method", "budget"), [("squant", "30s"), ("zeroq", "10s")])
+def test_a_budget_sets_the_steps_of_what_can_be_stretched(method, budget, tmp_path):
     result = quantize(
         demo.teacher(),
         "w8a8",
@@ -149,12 +147,12 @@ def test_a_budget_sets_the_steps_of_what_can_be_stretched(method, tmp_path):
         device="cpu",
         precision="32",
         quiet=True,
-        budget="30s",
+        budget=budget,
         out=tmp_path / "out",
     )
     dreamed = sum(p["iterations"] for p in result.manifest["phases"] if "dreaming" in p["name"])
     assert (dreamed > 0) == (method != "squant")
-    assert result.manifest["request"]["budget"] == "30s"
+    assert result.manifest["request"]["budget"] == budget
 
 
 @pytest.mark.parametrize("method", ["squant", "gdfq"])

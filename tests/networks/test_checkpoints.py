@@ -133,7 +133,7 @@ def test_lightning_s_leftovers_are_named(tmp_path: Path) -> None:
 
 def test_counters_of_a_profiler_are_no_weights(tmp_path: Path) -> None:
     counters = {"total_ops": torch.zeros(1), "0.total_params": torch.zeros(1)}
-    loads(tmp_path, dict(tiny(1).state_dict()) | counters)
+    assert loads(tmp_path, dict(tiny(1).state_dict()) | counters) == ()
 
 
 def test_a_plain_and_an_averaged_network_in_one_file(tmp_path: Path) -> None:

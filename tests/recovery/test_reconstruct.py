@@ -52,7 +52,7 @@ def test_it_comes_closer_to_the_teacher(
     make_network, make_bench, given_images, pool, do, placement
 ):
     gains = []
-    for seed in range(3):
+    for seed in range(2):
         bench = make_bench(make_network(seed), placement=placement)
         images = given_images(bench, pool)
         do(Calibrate(**FEW), bench, images)

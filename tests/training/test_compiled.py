@@ -169,9 +169,7 @@ def test_what_a_network_runs_out_of_is_not_blamed_on_tracing(monkeypatch):
     ("method", "preset", "placement"),
     [
         ("gdfq", "paper", "relu-output"),
-        ("adadfq", "quick", "layer-input"),
         ("ris", "quick", "relu-output"),
-        ("agm", "paper", "relu-output"),
         ("acq", "quick", "layer-input"),
     ],
 )

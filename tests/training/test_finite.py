@@ -9,6 +9,9 @@ from dreamquant.errors import TrainingError
 from dreamquant.jobs.checkpoint import STATE, encode, read
 from dreamquant.jobs.watchers import Checkpoints, Record
 from dreamquant.terms.contract import weighted
+from dreamquant.terms.distillation import KnowledgeDistillation
+from dreamquant.terms.slack import SlackStatistics
+from dreamquant.terms.statistics import BatchNormStatistics
 from dreamquant.training.finite import require_finite_networks
 from dreamquant.training.phase import LOG_EVERY
 from given_steps import every_term
@@ -48,7 +51,11 @@ def save_often(monkeypatch, folder):
     return Checkpoints(folder, lambda path, data: path.write_bytes(data), {}, Record())
 
 
-@pytest.mark.parametrize("kind", [type(t) for t in every_term()], ids=lambda kind: kind.__name__)
+# Of a generator, of a student, and one that only stored images minimise.
+KINDS = [BatchNormStatistics, KnowledgeDistillation, SlackStatistics]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_term_that_goes_nan_is_named_and_the_last_good_checkpoint_kept(
     kind, monkeypatch, tmp_path
 ):

@@ -12,10 +12,9 @@ from dreamquant.terms.distillation import KnowledgeDistillation
 from dreamquant.training.phase import LOG_EVERY, Phase, Run, run_to_the_end
 from tiny_runs import WITH_GENERATOR, short_method, tiny_run, training_of, with_training
 
-PRESETS = [
-    *((method, "quick") for method in WITH_GENERATOR),
-    *((method, preset) for method in ("gdfq", "adadfq") for preset in ("paper", "quick-imagenet")),
-]
+# One of each kind: SGD, and a generator that does not ask the student; Adam on trained step sizes;
+# re-estimated batch norms; student views with memory.
+KINDS = [("gdfq", "paper"), ("adadfq", "quick"), ("adadfq", "quick-imagenet"), ("acq", "quick")]
 STEPS = 6
 
 
@@ -33,7 +32,7 @@ def bytes_of(state):
 # ----------------------------------------------------------------------- determinism
 
 
-@pytest.mark.parametrize(("method", "preset"), PRESETS)
+@pytest.mark.parametrize(("method", "preset"), KINDS)
 def test_one_seed_gives_one_student(method, preset):
     short = short_method(method, preset)
     once, again = (tiny_run(short, seed=7).steps(4) for _ in range(2))
@@ -46,7 +45,7 @@ def test_another_seed_gives_another_student():
     assert weights[0] != weights[1]
 
 
-@pytest.mark.parametrize("method", WITH_GENERATOR)
+@pytest.mark.parametrize("method", ["adadfq", "acq"])
 def test_the_random_state_of_the_process_neither_matters_nor_changes(method):
     torch.manual_seed(1)
     one = tiny_run(short_method(method)).steps(3)
@@ -65,9 +64,9 @@ def test_the_random_state_of_the_process_neither_matters_nor_changes(method):
 @pytest.mark.parametrize(
     ("method", "preset", "stop"),
     [
-        (method, preset, stop)
-        for method, preset in PRESETS
-        for stop in (0, 1, 2, 3, 5, 6, *([7] if preset == "quick-imagenet" else []))
+        *(("adadfq", "quick", stop) for stop in (0, 1, 2, 3, 5, 6)),
+        *(("adadfq", "quick-imagenet", stop) for stop in (3, 7)),
+        *((method, preset, 5) for method, preset in KINDS),
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(method, preset, stop, tmp_path):
@@ -186,8 +185,16 @@ def terms_of(method):
     return generator + [("student", w.term) for w in weighted(training_of(short).terms)]
 
 
-EVERY_TERM = [(method, *pair) for method in WITH_GENERATOR for pair in terms_of(method)]
-BROKEN = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+# Each kind of term once for each player, however many methods have it.
+EVERY_TERM = {
+    (player, type(term)): (method, player, term)
+    for method in WITH_GENERATOR
+    for player, term in terms_of(method)
+}.values()
+BROKEN = [
+    *((*each, "nan") for each in EVERY_TERM),
+    *((*each, value) for each in list(EVERY_TERM)[:1] for value in ("inf", "-inf")),
+]
 
 
 def breaking(monkeypatch, term, value, calls_before=0):
@@ -202,14 +209,13 @@ def breaking(monkeypatch, term, value, calls_before=0):
     monkeypatch.setattr(type(term), "__call__", broken)
 
 
-@pytest.mark.parametrize("value", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize(
-    ("method", "player", "term"),
-    EVERY_TERM,
-    ids=[f"{method}-{player}-{type(term).__name__}" for method, player, term in EVERY_TERM],
+    ("method", "player", "term", "value"),
+    BROKEN,
+    ids=[f"{player}-{type(term).__name__}-{value}" for _, player, term, value in BROKEN],
 )
 def test_a_loss_that_is_not_finite_is_named(method, player, term, value, monkeypatch):
-    breaking(monkeypatch, term, value)
+    breaking(monkeypatch, term, float(value))
     run = tiny_run(short_method(method, alone=0, learn=1))
     with pytest.raises(TrainingError) as e:
         run.to_the_end()

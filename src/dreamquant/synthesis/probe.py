@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dreamquant.networks.spec import InputSpec
 from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.procedural import CHUNK, pixel_moments, procedural
 from dreamquant.synthesis.source import Images
@@ -18,6 +19,12 @@ NAME = f"{COUNT} probe images (dead leaves)"
 _SEED = 20_000_003  # of the whole set, in every run and for every method
 
 
+def drawn(spec: InputSpec, block: int) -> Tensor:
+    """``CHUNK`` images (B, C, H, W) of the set, on the CPU: a GPU would draw others."""
+    random = torch.Generator().manual_seed(_SEED + block)
+    return procedural(DeadLeaves(), CHUNK, spec.image, pixel_moments(spec), random)
+
+
 class ProbeImages(Images):
     """Dead leaves with the mean and deviation of the network's input, drawn as they are asked for.
 
@@ -27,7 +34,6 @@ class ProbeImages(Images):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        self.moments = pixel_moments(bench.input)
         self._next = 0
         self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -58,10 +64,6 @@ class ProbeImages(Images):
     def _image(self, row: int) -> Tensor:
         block = row // CHUNK
         if block != self._drawn[0]:
-            # As many as are drawn at once, each time the same; rows come in order. On the CPU: a
-            # GPU would draw others from the same seed.
-            random = torch.Generator().manual_seed(_SEED + block)
-            shape = self.bench.input.image
-            images = procedural(DeadLeaves(), CHUNK, shape, self.moments, random)
-            self._drawn = block, images.to(self.bench.device)
+            # As many as are drawn at once, each time the same; rows come in order.
+            self._drawn = block, drawn(self.bench.input, block).to(self.bench.device)
         return self._drawn[1][row % CHUNK]
