@@ -3,7 +3,8 @@
 The network reads the 8 x 8 grey digits that come with scikit-learn: E. Alpaydin and C. Kaynak,
 "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
 https://doi.org/10.24432/C50P49, CC BY 4.0; scaled here from 0 ... 16 to bytes.
-``tools/train_digits.py`` made both files.
+``tools/train_digits.py`` made both files; ``tools/train_digits_transformer.py`` made the weights of
+a small transformer for the same images.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ NETWORK = Path(__file__).parent / "network.py"
 WEIGHTS = Path(__file__).parent / "digits.safetensors"
 """The state dict of ``dreamquant.networks.demo.network.digits()``."""
 
+TRANSFORMER = Path(__file__).parent / "transformer.py"
+"""The file whose factory ``digits`` builds the transformer."""
+
+TRANSFORMER_WEIGHTS = Path(__file__).parent / "transformer.safetensors"
+"""The state dict of ``dreamquant.networks.demo.transformer.digits()``."""
+
 HELD_OUT = Path(__file__).parent / "held_out.npz"
 """``images`` (597, 8, 8, 1) and ``labels`` (597,), both uint8; never seen in training."""
 
@@ -38,12 +45,21 @@ INPUT = InputSpec(
 
 
 def teacher() -> Network:
-    """The trained network, loaded as anybody's would be."""
+    """The trained residual network, loaded as anybody's would be."""
+    return _loaded(NETWORK, WEIGHTS)
+
+
+def transformer() -> Network:
+    """The trained transformer, likewise."""
+    return _loaded(TRANSFORMER, TRANSFORMER_WEIGHTS)
+
+
+def _loaded(file: Path, weights: Path) -> Network:
     from dreamquant.networks.load import load_network
 
     network = load_network(
-        f"{NETWORK}:digits",
-        weights=WEIGHTS,
+        f"{file}:digits",
+        weights=weights,
         shape=INPUT.shape,
         mean=INPUT.mean,
         std=INPUT.std,
