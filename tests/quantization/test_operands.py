@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from dreamquant.errors import NetworkError, SchemeError
+from dreamquant.networks.attention import dot_product_attention
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.logarithmic import LogQuantizer
-from dreamquant.quantization.operands import attention
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.results.rehearsal import rehearse
 
@@ -139,13 +139,15 @@ def test_norms_that_stay_in_float_are_counted():
 def test_attention_in_parts_is_attention(options):
     q, k, v = torch.randn(3, 2, 3, 6, 4).unbind()
     expected = F.scaled_dot_product_attention(q, k, v, **options)
-    torch.testing.assert_close(attention([nn.Identity()] * 4, q, k, v, **options), expected)
+    torch.testing.assert_close(
+        dot_product_attention([nn.Identity()] * 4, q, k, v, **options), expected
+    )
 
 
 def test_several_heads_of_queries_may_share_one_of_keys():
     q, k, v = torch.randn(2, 4, 6, 4), torch.randn(2, 2, 6, 4), torch.randn(2, 2, 6, 4)
     expected = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
-    found = attention([nn.Identity()] * 4, q, k, v, enable_gqa=True)
+    found = dot_product_attention([nn.Identity()] * 4, q, k, v, enable_gqa=True)
     torch.testing.assert_close(found, expected)
 
 

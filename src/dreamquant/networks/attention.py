@@ -1,12 +1,59 @@
-"""``nn.MultiheadAttention`` as linear layers and one product, so that each of them can be seen."""
+"""Attention in parts, so that each of them can be seen or quantized."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamquant.errors import NetworkError
+
+
+def dot_product_attention(
+    operands: Sequence[Callable[[Tensor], Tensor]],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Scaled dot-product attention in parts, through what is to happen to its operands.
+
+    Args:
+        operands: what happens to queries, keys, values and probabilities, as to quantize them.
+        query: (..., L, E).
+        key: (..., S, E).
+        value: (..., S, V).
+        attn_mask: where to look (bool), or what to add to the scores; broadcast to (..., L, S).
+        dropout_p: of the probabilities.
+        is_causal: look back only.
+        scale: of the scores; ``1 / sqrt(E)`` where ``None``.
+        enable_gqa: several heads of queries share one of keys.
+
+    Returns:
+        (..., L, V).
+    """
+    if enable_gqa:
+        heads = query.size(-3) // key.size(-3)
+        key, value = (x.repeat_interleave(heads, -3) for x in (key, value))
+    scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
+    scores = operands[0](query) @ operands[1](key).transpose(-2, -1) * scale
+    if is_causal:
+        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(~ones.tril(), -math.inf)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    probabilities = F.dropout(scores.softmax(-1), dropout_p)
+    return operands[3](probabilities) @ operands[2](value)
 
 
 class SplitAttention(nn.Module):
@@ -92,11 +139,30 @@ class SplitAttention(nn.Module):
 
 def split_attention(network: nn.Module) -> nn.Module:
     """Replace each ``nn.MultiheadAttention`` within ``network``, in place, by its parts."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.MultiheadAttention):
-                setattr(module, name, SplitAttention(child).train(child.training))
+    for parent, name, child in _whole(network):
+        setattr(parent, name, SplitAttention(child).train(child.training))
     return network
+
+
+@contextmanager
+def attention_in_parts(network: nn.Module) -> Iterator[None]:
+    """Let each ``nn.MultiheadAttention`` run as its parts, for a look at them; gradients pass."""
+    whole = _whole(network)
+    try:
+        split_attention(network)
+        yield
+    finally:
+        for parent, name, child in whole:
+            setattr(parent, name, child)
+
+
+def _whole(network: nn.Module) -> list[tuple[nn.Module, str, nn.MultiheadAttention]]:
+    return [
+        (parent, name, child)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.MultiheadAttention)
+    ]
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

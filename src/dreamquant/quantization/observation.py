@@ -13,8 +13,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from dreamquant.networks.products import factors
 from dreamquant.quantization.multiplications import counting_multiplications
-from dreamquant.quantization.products import factors
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
 

@@ -2,63 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
-from dreamquant.quantization.products import factors, replaced
+from dreamquant.networks.attention import dot_product_attention
+from dreamquant.networks.products import factors, replaced
 
 _ATTENTION = 4  # queries, keys, values, and what softmax makes of the first two
-
-
-def attention(
-    quantizers: Sequence[Callable[[Tensor], Tensor]],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Scaled dot-product attention in parts, each operand of its two products quantized.
-
-    Args:
-        quantizers: of queries, keys, values and probabilities.
-        query: (..., L, E).
-        key: (..., S, E).
-        value: (..., S, V).
-        attn_mask: where to look (bool), or what to add to the scores; broadcast to (..., L, S).
-        dropout_p: of the probabilities.
-        is_causal: look back only.
-        scale: of the scores; ``1 / sqrt(E)`` where ``None``.
-        enable_gqa: several heads of queries share one of keys.
-
-    Returns:
-        (..., L, V).
-    """
-    if enable_gqa:
-        heads = query.size(-3) // key.size(-3)
-        key, value = (x.repeat_interleave(heads, -3) for x in (key, value))
-    scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
-    scores = quantizers[0](query) @ quantizers[1](key).transpose(-2, -1) * scale
-    if is_causal:
-        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(~ones.tril(), -math.inf)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, -math.inf)
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    probabilities = F.dropout(scores.softmax(-1), dropout_p)
-    return quantizers[3](probabilities) @ quantizers[2](value)
 
 
 class _Operands(TorchFunctionMode):
@@ -68,7 +24,7 @@ class _Operands(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "scaled_dot_product_attention":
-            return attention(self.next(_ATTENTION), *args, **kwargs)
+            return dot_product_attention(self.next(_ATTENTION), *args, **kwargs)
         if name == "gelu":
             return func(self.next(1)[0](args[0]), *args[1:], **kwargs)
         pair = factors(func, args, kwargs)
@@ -147,6 +103,26 @@ def survey(
     with mode.entering([network.get_submodule(name) for name in layers]), mode:
         network(example)
     return tuple(mode.calls)
+
+
+@torch.no_grad()
+def calls_within(network: nn.Module, layers: Sequence[str], example: Tensor, part: str) -> slice:
+    """Which of the calls that :func:`survey` finds run inside the module ``part``.
+
+    It must run once.
+    """
+    mode = _Survey()
+    marks: list[int] = []
+    module = network.get_submodule(part)
+    mark = lambda *_: marks.append(len(mode.calls))  # noqa: E731
+    handles = [module.register_forward_pre_hook(mark), module.register_forward_hook(mark)]
+    try:
+        with mode.entering([network.get_submodule(name) for name in layers]), mode:
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return slice(*marks)
 
 
 class OperandsMode(_Operands):
