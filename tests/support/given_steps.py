@@ -47,14 +47,21 @@ class NotedView(View):
 
 
 def given_view(
-    output=None, last_map=None, statistics=None, of_images=None, norm_outputs=None, **limits
+    output=None,
+    last_map=None,
+    statistics=None,
+    of_images=None,
+    norm_outputs=None,
+    taps=None,
+    **limits,
 ):
-    """What a network answers; ``limits`` as of :class:`View`."""
+    """What a network answers, ``taps`` by themselves; ``limits`` as of :class:`View`."""
     values = {
         LastMap(): last_map,
         BatchNormInputs(): statistics,
         BatchNormInputs(per_image=True): of_images,
         NormOutputs(): norm_outputs,
+        **(taps or {}),
     }
     found = {tap: value for tap, value in values.items() if value is not None}
     return NotedView(output, found, **({"owner": "teacher"} | limits))

@@ -6,9 +6,17 @@ import pytest
 import torch
 
 from dreamquant.errors import MethodError
+from dreamquant.networks.attention_taps import (
+    AttentionScores,
+    HeadOutputs,
+    PatchAttention,
+    PatchTokens,
+)
 from dreamquant.networks.norm_inputs import BatchNormInputs, Statistics
 from dreamquant.networks.relu_maps import LastMap
 from dreamquant.networks.taps import Output
+from dreamquant.synthesis.targets import Mixtures, Regions
+from dreamquant.terms.attention_priors import RegionCrossEntropy
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.contract import Minimizer, Term, Weighted, weighted
 from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
@@ -18,10 +26,30 @@ from given_steps import every_term, given_view
 each_term = pytest.mark.parametrize("term", every_term(), ids=lambda term: type(term).__name__)
 
 
+def attention():
+    """Two layers of two heads, nine patches and a class token."""
+    scores = tuple(torch.randn(2, 4, 2, 9, 9))
+    return {
+        AttentionScores(): scores,
+        AttentionScores(heads=2): scores,
+        PatchAttention(): tuple(torch.rand(2, 4, 2, 9)),
+        HeadOutputs(): tuple(torch.randn(2, 4, 2, 10, 3)),
+        PatchTokens(): tuple(torch.randn(2, 4, 9, 3)),
+    }
+
+
+def asked(name):
+    """What else is asked of images."""
+    random = torch.Generator().manual_seed(0)
+    drawn = {kind.name: kind.sample(4, random) for kind in (Mixtures(), Regions())}
+    return drawn.get(name, torch.rand(4, 2))
+
+
 def everything(term, step_for):
     """A step that has all that any term reads."""
     torch.manual_seed(0)
-    perturbed = [given_view(torch.randn(4, 5), torch.rand(4, 3, 2, 2)) for _ in range(4)]
+    rows = 4 if type(term) is not RegionCrossEntropy else int(asked("regions")[:, ::5].sum())
+    perturbed = [given_view(torch.randn(rows, 5), torch.rand(4, 3, 2, 2)) for _ in range(4)]
     return step_for(
         term,
         teacher={
@@ -30,16 +58,18 @@ def everything(term, step_for):
             "statistics": Statistics(*torch.rand(4, 6), sizes=(2, 4)),
             "of_images": Statistics(*torch.rand(2, 4, 6), *torch.rand(2, 6), sizes=(2, 4)),
             "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
+            "taps": attention(),
         },
         student={
             "output": torch.randn(4, 5),
             "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
+            "taps": attention(),
         },
         others=perturbed,
         targets=torch.tensor([0, 3, 4, 1]),
         images=torch.randn(4, 1, 8, 8),
         latent=torch.randn(4, 7),
-        condition=lambda name: torch.rand(4, 2),
+        condition=asked,
         student_learns=True,
         random=torch.Generator().manual_seed(0),
         choice=torch.Generator().manual_seed(0),

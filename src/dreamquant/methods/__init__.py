@@ -16,11 +16,16 @@ from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.hast import hast
 from dreamquant.methods.intraq import intraq
 from dreamquant.methods.kmdfq import kmdfq
+from dreamquant.methods.maskaq import maskaq
 from dreamquant.methods.method import AddOn, Method
+from dreamquant.methods.mimiq import mimiq
 from dreamquant.methods.minutes import minutes
 from dreamquant.methods.nagel import nagel
 from dreamquant.methods.plf import plf
+from dreamquant.methods.psaq_vit import psaq_vit
+from dreamquant.methods.psaq_vit_v2 import psaq_vit_v2
 from dreamquant.methods.ris import ris
+from dreamquant.methods.sardfq import sardfq
 from dreamquant.methods.squant import squant
 from dreamquant.methods.zeroq import zeroq
 from dreamquant.networks.user_file import names_user_file, read_user_file
@@ -41,6 +46,11 @@ METHODS: dict[str, Method] = {
     "squant": squant,
     "nagel": nagel,
     "minutes": minutes,
+    "psaq_vit": psaq_vit,
+    "psaq_vit_v2": psaq_vit_v2,
+    "mimiq": mimiq,
+    "sardfq": sardfq,
+    "maskaq": maskaq,
     # Published as add-ons; on their own they stand on the base that both name first.
     "ris": replace(gdfq + ris, name="ris"),
     "agm": replace(gdfq + agm, name="agm"),

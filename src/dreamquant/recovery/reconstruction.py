@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from dreamquant.quantization.logarithmic import LogQuantizer
 from dreamquant.quantization.student import Student
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.layerwise import add_bias
@@ -75,7 +76,9 @@ class Reconstruction:
         self.importance = _importance(student.network, unit, branches)
         quantizers = quantizers_of(student, unit, pool[0][:2])
         self.context = quantizers.context
-        self.ranges = {q: SoftRange(q) for q in quantizers.all}
+        # Powers of two keep the scale they have.
+        affine = [q for q in quantizers.all if not isinstance(q, LogQuantizer)]
+        self.ranges = {q: SoftRange(q) for q in affine}
         weights = student.quantized_weights()
         self.weights = {
             name: SoftWeight(weights[name], cast(Tensor, teacher.get_submodule(name).weight))
@@ -129,7 +132,7 @@ class Reconstruction:
         for parameter, gradient in zip(learned, found, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
-        return {"reconstruction": error.detach(), "undecided": penalty.detach()}
+        return {"student/reconstruction": error.detach(), "student/undecided": penalty.detach()}
 
     def _penalty(self, progress: float) -> Tensor:
         if progress < _FREE or not self.schedule.decide:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import MethodError, SchemeError
+from dreamquant.quantization.operands import OperandsMode, calls_within
 from dreamquant.quantization.outputs import ActivationOutputs
-from dreamquant.quantization.placement import ActivationSites, Nowhere
+from dreamquant.quantization.placement import ActivationSites, Nowhere, OperandSites
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
 from dreamquant.recovery.branches import operands
@@ -157,14 +158,32 @@ def quantizers_of(student: Student, unit: Unit, example: Tensor) -> Quantizers:
         SchemeError: activations are stored between units, whose reads cannot be told apart.
     """
     sites = student.sites
-    if not isinstance(sites, (ActivationSites, Nowhere)):
+    if isinstance(sites, OperandSites) and isinstance(sites.others, Nowhere):
+        return Quantizers(_seen(student, unit, example), _operands_of(student, unit, example))
+    if isinstance(sites, Nowhere):
+        return Quantizers(_seen(student, unit, example), nullcontext)
+    if not isinstance(sites, ActivationSites):
         raise SchemeError(
             "blocks cannot be reconstructed where element-wise and concat inputs are quantized",
             where="--joins",
             remedy="leave --joins out",
         )
+    seen, outputs = _seen(student, unit, example), list(student.groups()["relu_outputs"])
+    own = [index for index, quantizer in enumerate(outputs) if quantizer in seen]
+    written = [sites.written[index] for index in own]
+
+    def context() -> AbstractContextManager[Any]:
+        modules = nn.ModuleList(outputs[index] for index in own)
+        return ActivationOutputs(modules, written, sites.recognise)
+
+    return Quantizers(seen, context)
+
+
+def _seen(student: Student, unit: Unit, example: Tensor) -> list[ActivationQuantizer]:
+    """The quantizers that run inside a unit, in the order executed."""
     module = student.network.get_submodule(unit.name)
-    open_, seen = [False], []
+    open_: list[bool] = [False]
+    seen: list[ActivationQuantizer] = []
     handles = [
         module.register_forward_pre_hook(lambda *_: open_.__setitem__(0, True), prepend=True),
         module.register_forward_hook(lambda *_: open_.__setitem__(0, False)),
@@ -178,14 +197,18 @@ def quantizers_of(student: Student, unit: Unit, example: Tensor) -> Quantizers:
     finally:
         for handle in handles:
             handle.remove()
-    if isinstance(sites, Nowhere):
-        return Quantizers(seen, nullcontext)
-    outputs = list(student.groups()["relu_outputs"])
-    own = [index for index, quantizer in enumerate(outputs) if quantizer in seen]
-    written = [sites.written[index] for index in own]
+    return seen
 
-    def context() -> AbstractContextManager[Any]:
-        modules = nn.ModuleList(outputs[index] for index in own)
-        return ActivationOutputs(modules, written, sites.recognise)
 
-    return Quantizers(seen, context)
+def _operands_of(
+    student: Student, unit: Unit, example: Tensor
+) -> Callable[[], AbstractContextManager[Any]]:
+    """The context in which the products inside a unit go through their quantizers."""
+    sites = student.sites
+    assert isinstance(sites, OperandSites)
+    layers = list(student.quantized_layers())
+    inside = calls_within(student.network, layers, example, unit.name)
+    calls, first = sites.calls[inside], sum(len(call) for call in sites.calls[: inside.start])
+    operands = student.groups()["operands"]
+    own = [operands[first + index] for index in range(sum(len(call) for call in calls))]
+    return lambda: OperandsMode(nn.ModuleList(own), calls)

@@ -17,7 +17,7 @@ from dreamquant.synthesis.procedural import (
     procedural,
 )
 from dreamquant.synthesis.source import Source
-from dreamquant.synthesis.targets import OneHot, Targets
+from dreamquant.synthesis.targets import Condition, OneHot, Targets
 from dreamquant.terms.contract import Terms, weighted
 from dreamquant.training.batch import Batch
 from dreamquant.training.bench import Bench
@@ -47,6 +47,7 @@ class Pixels(Source):
         flip: whether the batch is mirrored at random.
         clamp: whether values stay in the range that pixels can have.
         targets: what is asked of each image.
+        conditions: what else; images that are kept are kept without it.
     """
 
     terms: Terms
@@ -61,6 +62,7 @@ class Pixels(Source):
     flip: bool = False
     clamp: bool = False
     targets: Targets = _ONE_HOT
+    conditions: tuple[Condition, ...] = ()
 
     @property
     def iterations(self) -> int:
@@ -93,7 +95,18 @@ class PixelPool(Pool):
         """A phase for each batch."""
         source = self.source
         for first in range(0, source.size, source.batch):
-            yield Dreaming(self, first, min(source.batch, source.size - first))
+            yield Dreaming(self, source, first, min(source.batch, source.size - first))
+
+    def again(self, terms: Terms, steps: int) -> Iterator[Phase]:
+        """A phase for each batch, in which its images go on from what they are.
+
+        Args:
+            terms: that they minimise; these may read the student.
+            steps: of Adam on each batch.
+        """
+        source = replace(self.source, terms=terms, steps=steps)
+        for first in range(0, source.size, source.batch):
+            yield Redreaming(self, source, first, min(source.batch, source.size - first))
 
 
 class Dreaming(Phase):
@@ -101,6 +114,7 @@ class Dreaming(Phase):
 
     Args:
         pool: that takes it.
+        source: the numbers of the optimization.
         first: number of its first image.
         count: images.
     """
@@ -108,24 +122,25 @@ class Dreaming(Phase):
     kind = "optimising images"
     stretches = in_training_precision = True
 
-    def __init__(self, pool: PixelPool, first: int, count: int) -> None:
+    def __init__(self, pool: PixelPool, source: Pixels, first: int, count: int) -> None:
         super().__init__()
-        self.pool, self.source, self.bench = pool, pool.source, pool.bench
+        self.pool, self.source, self.bench, self.first = pool, source, pool.bench, first
         self.name = f"dreaming images {first + 1} to {first + count}"
         self.total, self.images = self.source.steps, count
         self.terms = weighted(self.source.terms)
         self.pixels, self.targets = torch.empty(0), torch.empty(0)
+        self.conditions: dict[str, Tensor] = {}
         self.optimizer: Adam | None = None
 
     def step(self) -> Losses:
         """One step of Adam on all images of the batch."""
         if self.optimizer is None:
-            self._begin(*self._drawn())
+            self._start()
         assert self.optimizer is not None
         losses: Losses = {}
         self.pixels.grad = None
         with self.bench.autocast():
-            batch = Batch(self._seen(), self.targets, self.targets)
+            batch = Batch(self._seen(), self.targets, self.targets, self.conditions)
             step = Step(batch, self.bench.players, self.bench.rng, student_learns=False)
             loss = total(self.terms, step, losses, "images", 1)
         (self.pixels.grad,) = torch.autograd.grad(loss, [self.pixels])
@@ -139,8 +154,14 @@ class Dreaming(Phase):
     def leave(self) -> None:
         """The pool keeps the images as they are now."""
         if self.optimizer is None:
-            self._begin(*self._drawn())
+            self._start()
         self.pool.add(self.pixels, self.targets)
+
+    def _start(self) -> None:
+        pixels, targets = self._drawn()
+        random = self.bench.rng.asked
+        asked = {c.name: c.sample(self.images, random) for c in self.source.conditions}
+        self._begin(pixels, targets, asked)
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         spec, rng = self.bench.input, self.bench.rng
@@ -151,11 +172,11 @@ class Dreaming(Phase):
             pixels = procedural(self.source.start, self.images, spec.image, moments, rng.asked)
         return pixels, self.source.targets.sample(self.images, spec.num_classes, rng.asked)
 
-    def _begin(self, pixels: Tensor, targets: Tensor) -> None:
+    def _begin(self, pixels: Tensor, targets: Tensor, asked: Mapping[str, Tensor]) -> None:
         # Convolutions keep their input's layout, and channels-last is the one they are quickest in.
         layout = torch.channels_last if pixels.dim() == 4 else torch.contiguous_format
         self.pixels = pixels.contiguous(memory_format=layout).requires_grad_()
-        self.targets = targets
+        self.targets, self.conditions = targets, dict(asked)
         self.optimizer = Adam([self.pixels], betas=self.source.betas)
 
     def _seen(self) -> Tensor:
@@ -163,9 +184,9 @@ class Dreaming(Phase):
         pixels, choice, reach = self.pixels, self.bench.rng.choice, self.source.shift
         if reach:
             down, right = torch.randint(-reach, reach + 1, (2,), generator=choice).tolist()
-            pixels = pixels.roll((down, right), (2, 3))
+            pixels = pixels.roll((down, right), (-2, -1))
         if self.source.flip and torch.rand((), generator=choice) < 0.5:
-            pixels = pixels.flip(3)
+            pixels = pixels.flip(-1)
         return pixels
 
     @torch.no_grad()
@@ -183,6 +204,7 @@ class Dreaming(Phase):
         return {
             "pixels": self.pixels.detach(),
             "targets": self.targets,
+            "conditions": self.conditions,
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -190,6 +212,24 @@ class Dreaming(Phase):
         """Take over a state from :meth:`state_dict`."""
         if state:
             device = self.bench.device
-            self._begin(state["pixels"].to(device), state["targets"].to(device))
+            asked = {name: each.to(device) for name, each in state["conditions"].items()}
+            self._begin(state["pixels"].to(device), state["targets"].to(device), asked)
             assert self.optimizer is not None
             self.optimizer.load_state_dict(state["optimizer"])
+
+
+class Redreaming(Dreaming):
+    """A batch that the pool holds is optimised further, on other terms."""
+
+    def __init__(self, pool: PixelPool, source: Pixels, first: int, count: int) -> None:
+        super().__init__(pool, source, first, count)
+        self.name = f"dreaming images {first + 1} to {first + count} again"
+
+    def leave(self) -> None:
+        """The pool holds the images as they are now in the place of those before."""
+        if self.optimizer is not None:
+            self.pool.images[self.first : self.first + self.images] = self.pixels.detach()
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        rows = slice(self.first, self.first + self.images)
+        return self.pool.images[rows].clone(), self.pool.targets[rows]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamquant.terms.attention import CENTRE
+from dreamquant.terms.attention_priors import COMPONENTS, MIXTURES, PRIORS, REGIONS
 
 
 class Targets(Protocol):
@@ -63,6 +64,29 @@ class HalfSoft:
         others = (1 - own) / (classes - 1)
         hot = F.one_hot(labels, classes).float()
         return others[:, None] * (1 - hot) + own[:, None] * hot
+
+
+@dataclass(frozen=True)
+class SoftLogits:
+    """``softmax(Z)`` with ``Z_y ~ U(low, high)`` for a label y drawn at random (SARDFQ, ICCV 2025).
+
+    Ours: all other logits are drawn from U(0, 1).
+
+    Attributes:
+        low: least logit of the label.
+        high: largest.
+    """
+
+    low: float = 5.0
+    high: float = 10.0
+    copies: ClassVar[int] = 1
+
+    def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
+        """Targets (batch, classes), on the device of ``random``; rows sum to 1."""
+        labels = OneHot().sample(batch, classes, random)
+        logits = torch.rand(batch, classes + 1, generator=random, device=random.device)
+        own = self.low + (self.high - self.low) * logits[:, -1:]
+        return logits[:, :-1].scatter(1, labels[:, None], own).softmax(1)
 
 
 @dataclass(frozen=True)
@@ -162,3 +186,45 @@ class AttentionCentres:
         centres = torch.rand(drawn, 2, generator=random, device=random.device)
         inside = self.margin + (1 - 2 * self.margin) * centres
         return inside.repeat_interleave(self.copies, 0)[:batch]
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """Mixtures of one to five Gaussians that attention is to follow (SARDFQ; numbers ours)."""
+
+    name: ClassVar[str] = PRIORS
+    width: ClassVar[int] = MIXTURES * COMPONENTS * 4
+    copies: ClassVar[int] = 1
+
+    def sample(self, batch: int, random: torch.Generator) -> Tensor:
+        """(batch, width): row and column in [0, 1], deviation of 0.05 to 0.3, weight."""
+        shape = (batch, MIXTURES, COMPONENTS, 4)
+        drawn = torch.rand(shape, generator=random, device=random.device)
+        row, column, spread, weight = drawn.unbind(-1)
+        count = torch.randint(
+            1, COMPONENTS + 1, (*shape[:2], 1), generator=random, device=random.device
+        )
+        used = torch.arange(COMPONENTS, device=random.device) < count
+        mixture = torch.stack([row, column, 0.05 + 0.25 * spread, weight.clamp(min=0.1) * used], -1)
+        return mixture.flatten(1)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """One to four square regions of each image, with labels of their own (SARDFQ).
+
+    Ours: sides from a third to a half of the image's, anywhere within it.
+    """
+
+    name: ClassVar[str] = REGIONS
+    width: ClassVar[int] = 4 * 5
+    copies: ClassVar[int] = 1
+
+    def sample(self, batch: int, random: torch.Generator) -> Tensor:
+        """(batch, width): of each region: used or not, top, left, side, label in [0, 1)."""
+        drawn = torch.rand((batch, 4, 5), generator=random, device=random.device)
+        count, top, left, side, label = drawn.unbind(-1)
+        used = torch.arange(4, device=random.device) < (1 + (4 * count[:, :1]).long())
+        side = 1 / 3 + side / 6
+        rest = 1 - side
+        return torch.stack([used.float(), top * rest, left * rest, side, label], -1).flatten(1)
