@@ -47,6 +47,9 @@ def _described(file: ExportedFile) -> dict[str, str]:
         pairs["  convolutions"] = (
             f"{found.integer_convolutions} on integers, {found.float_convolutions} in float"
         )
+        pairs["  products"] = (
+            f"{found.integer_products} on integers, {found.float_products} in float"
+        )
     if file.in_float:
         rest = len(file.in_float) - _SHOWN
         more = f"; and {rest} more, see the manifest" if rest > 0 else ""

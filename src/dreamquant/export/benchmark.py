@@ -20,7 +20,7 @@ from dreamquant.export.runtime import (
     RUNTIMES,
     Array,
     Session,
-    convolutions,
+    kernels,
     properties_of,
     read_whole,
     running,
@@ -205,7 +205,7 @@ def _timing(seconds: NDArray[np.float64], batch: int) -> Timing:
 def _reasons(data: bytes, description: Description, threads: int) -> tuple[str, ...]:
     """Why a file may be slower than float32."""
     reasons = []
-    integer, in_float = convolutions(data, threads=threads)
+    integer, in_float = kernels(data, threads=threads)[:2]
     if description.target == "int4":
         reasons.append("an int4 file is made for size: its weights are unpacked in every run")
     elif in_float:

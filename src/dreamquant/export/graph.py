@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from dreamquant.errors import ExportError
 from dreamquant.export.metadata import IMAGES, LOGITS
 from dreamquant.export.tracing import tracing
 from dreamquant.quantization.quantizers import WeightQuantizer
@@ -108,7 +109,20 @@ def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
             verbose=False,
         )
     assert program is not None  # None only for the exporter before dynamo
+    _require_any_batch(program.model, student.network)
     return program.model
+
+
+def _require_any_batch(model: ir.Model, network: nn.Module) -> None:
+    shape = model.graph.outputs[0].shape
+    if shape is None or not isinstance(shape[0], int):
+        return
+    raise ExportError(
+        "the network cannot be exported: its code makes a constant of the number of images",
+        where=type(network).__name__,
+        remedy="in its forward pass, take that number from `x.shape[0]` wherever it is needed, and "
+        "convert it to no int",
+    )
 
 
 def attribute(node: ir.Node, name: str) -> str:

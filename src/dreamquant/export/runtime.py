@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ Array = NDArray[Any]
 EXACT = "session.x64quantprecision"
 _INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
 _FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "ConvTranspose")
+_INTEGER_PRODUCTS = ("QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm")
+_FLOAT_PRODUCTS = ("MatMul", "FusedMatMul", "MatMulNBits", "Gemm", "FusedGemm")
 
 
 class Session(Protocol):
@@ -227,14 +229,37 @@ def properties_of(data: bytes, path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def convolutions(model: bytes, *, threads: int) -> tuple[int, int]:
-    """How many convolutions ONNX Runtime runs on integers, and how many in float."""
+class Kernels(NamedTuple):
+    """How many nodes ONNX Runtime runs on integers and in float.
+
+    Attributes:
+        integer_convolutions: among the convolutions.
+        float_convolutions: likewise.
+        integer_products: among all other products of matrices, those of linear layers included.
+        float_products: likewise.
+    """
+
+    integer_convolutions: int
+    float_convolutions: int
+    integer_products: int
+    float_products: int
+
+
+def kernels(model: bytes, *, threads: int) -> Kernels:
+    """The kernels of the graph that ONNX Runtime makes of a file."""
     onnx = part("onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         OrtSession(model, threads=threads, optimized=path)
         kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
-    return (
-        sum(kinds[kind] for kind in _INTEGER_CONVOLUTIONS),
-        sum(kinds[kind] for kind in _FLOAT_CONVOLUTIONS),
+    return Kernels(
+        *(
+            sum(kinds[kind] for kind in group)
+            for group in (
+                _INTEGER_CONVOLUTIONS,
+                _FLOAT_CONVOLUTIONS,
+                _INTEGER_PRODUCTS,
+                _FLOAT_PRODUCTS,
+            )
+        )
     )

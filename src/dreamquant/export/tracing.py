@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 
-from torch import nn
+from torch import Tensor, nn
 
 from dreamquant.errors import ExportError
 from dreamquant.networks.zoo import one_line
@@ -27,7 +28,7 @@ def tracing(network: nn.Module, exporter: str) -> Iterator[None]:
         exporter: the function that traces it.
     """
     try:
-        with _quiet():
+        with _quiet(), _symbolic_len():
             yield
     except Exception as error:  # the network's own code, and any operation of it, may fail
         raise ExportError(
@@ -52,6 +53,20 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _symbolic_len() -> Iterator[None]:
+    """Let ``len(x)`` of a tensor stay the symbol that ``x.shape[0]`` is.
+
+    Python makes a number of it otherwise, and the graph would take that many images alone.
+    """
+    length = builtins.len
+    builtins.len = lambda x: x.shape[0] if isinstance(x, Tensor) and x.dim() else length(x)
+    try:
+        yield
+    finally:
+        builtins.len = length
 
 
 def _cause(error: BaseException) -> str:

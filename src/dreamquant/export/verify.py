@@ -30,10 +30,11 @@ from dreamquant.export.runtime import (
     EXACT,
     RUNTIMES,
     Array,
+    Kernels,
     OrtSession,
     Session,
     as_pixels,
-    convolutions,
+    kernels,
 )
 from dreamquant.export.saturation import layers_that_may_saturate, saturated, saturates
 from dreamquant.networks.pixels import normalise
@@ -66,6 +67,8 @@ class Verification:
         warnings: what the comparison could not show, and what holds for some runtime only.
         integer_convolutions: in the graph that ONNX Runtime runs; ``None`` where it does not.
         float_convolutions: likewise.
+        integer_products: of matrices, likewise.
+        float_products: likewise.
     """
 
     images: int
@@ -78,6 +81,8 @@ class Verification:
     warnings: tuple[str, ...]
     integer_convolutions: int | None
     float_convolutions: int | None
+    integer_products: int | None
+    float_products: int | None
 
 
 def verify(
@@ -128,10 +133,10 @@ def verify(
                 raise
             warnings.append(_does_otherwise(runtime, error))
     cut_off = saturated(model, images.numpy(), lambda shown: _session(first, shown, exact))
-    integer, in_float = (
-        convolutions(data, threads=torch.get_num_threads())
+    found_kernels = (
+        kernels(data, threads=torch.get_num_threads())._asdict()
         if "onnxruntime" in sessions
-        else (None, None)
+        else dict.fromkeys(Kernels._fields)
     )
     return Verification(
         images=len(images),
@@ -142,8 +147,7 @@ def verify(
         exact_on=("VNNI",) if cut_off else ("AVX2", "AVX-512", "VNNI"),
         saturating=cut_off,
         warnings=(*warnings, *_few(int(confident.sum()), len(images)), *_exactly(exact)),
-        integer_convolutions=integer,
-        float_convolutions=in_float,
+        **found_kernels,
     )
 
 

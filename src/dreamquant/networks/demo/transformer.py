@@ -90,7 +90,7 @@ class Transformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (N, C, H, W) to logits (N, classes)."""
         patches = self.embed(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.position
+        tokens = torch.cat([self.cls.expand(patches.shape[0], -1, -1), patches], 1) + self.position
         out: Tensor = self.head(self.norm(self.blocks(tokens)[:, 0]))
         return out
 
