@@ -1,0 +1,63 @@
+"""The student's features attend where the teacher's do: AKT (ACM SAC 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamquant.networks.module_outputs import NormOutputs
+from dreamquant.terms.contract import Step, Term
+
+
+def spatial_attention(features: Tensor) -> Tensor:
+    """Mean of squares over channels, of length 1 for each image: (B, F, ...) to (B, positions)."""
+    return F.normalize(features.square().mean(1).flatten(1))
+
+
+def channel_attention(features: Tensor) -> Tensor:
+    """Mean of squares over positions: (B, F, ...) to (B, F)."""
+    return features.square().flatten(2).mean(2)
+
+
+@dataclass(frozen=True)
+class _AttentionDistillation(Term):
+    """``Σ_l T² KL(softmax(a_l(p)/T) || softmax(a_l(q)/T))``, mean over images."""
+
+    temperature: float = 8.0
+    teacher_taps = (NormOutputs(),)
+    student_taps = (NormOutputs(),)
+    attention = staticmethod(spatial_attention)
+
+    def __call__(self, step: Step) -> Tensor:
+        """The divergence in nats, a scalar >= 0."""
+        of: Callable[[Tensor], Tensor] = self.attention
+        t = self.temperature
+        gaps = [
+            F.kl_div(
+                F.log_softmax(of(q) / t, 1),
+                F.log_softmax(of(p) / t, 1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            for p, q in zip(step.teacher[NormOutputs()], step.student[NormOutputs()], strict=True)
+        ]
+        return t**2 * torch.stack(gaps).sum()
+
+
+@dataclass(frozen=True)
+class SpatialAttentionDistillation(_AttentionDistillation):
+    """Attention over positions: channels' mean square, of length 1 for each image."""
+
+    formula = "Σ_l T² KL(softmax(s_l(p)/T) || softmax(s_l(q)/T)), s = mean_c A², of length 1"
+
+
+@dataclass(frozen=True)
+class ChannelAttentionDistillation(_AttentionDistillation):
+    """Attention over channels: positions' mean square."""
+
+    formula = "Σ_l T² KL(softmax(c_l(p)/T) || softmax(c_l(q)/T)), c = mean_x A²"
+    attention = staticmethod(channel_attention)
