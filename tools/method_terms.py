@@ -56,6 +56,7 @@ def _cells(method: Method | AddOn) -> tuple[str, str, str]:
     if isinstance(method, AddOn):
         views = " and ".join(f"the same on {call(view)}" for view in method.views)
         student = _sum(method.student_terms) if method.student_terms else views
+        student += "".join(f", all through {call(each)}" for each in method.through)
         targets = "" if method.targets is None else call(method.targets)
         return _sum(method.generator_terms), student or "–", targets or "–"
     joined = method.with_numbers(Preset()).joined()

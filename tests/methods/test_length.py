@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dreamquant.methods import METHODS
 from dreamquant.methods.method import Preset
 from dreamquant.recovery.train import Train
-from dreamquant.training.decay import Cosine, Steps
+from dreamquant.training.decay import Cosine, Exponential, Steps
 
 
 def method(alone=100, observe=40, iterations=900, decay=None, student_decay=None):
@@ -36,6 +36,13 @@ def method(alone=100, observe=40, iterations=900, decay=None, student_decay=None
 )
 def test_steps_fall_at_milestones(step, factor):
     assert Steps((300, 600)).factor(step, 1000) == pytest.approx(factor)
+
+
+def test_exponential_rates_fall_as_often_over_any_length():
+    decay = Exponential(0.5, every=100)
+    assert [decay.factor(step, 400) for step in (0, 99, 100, 399)] == [1, 1, 0.5, 0.125]
+    assert decay.stretched(0.1).factor(39, 40) == 0.125
+    assert decay.stretched(1e-9).every == 1
 
 
 def test_without_milestones_rates_stand():

@@ -11,6 +11,7 @@ from dreamquant.networks.module_outputs import NormOutputs
 from dreamquant.networks.norm_inputs import BatchNormInputs
 from dreamquant.networks.relu_maps import LastMap
 from dreamquant.networks.taps import Output
+from dreamquant.terms.activation_maps import MapOfOutput
 from dreamquant.terms.adaptability import Balance, Band
 from dreamquant.terms.contract import Term
 from dreamquant.terms.distillation import DifferenceEntropy, KnowledgeDistillation
@@ -58,6 +59,7 @@ def given_view(
     """What a network answers, ``taps`` by themselves; ``limits`` as of :class:`View`."""
     values = {
         LastMap(): last_map,
+        MapOfOutput(): last_map,
         BatchNormInputs(): statistics,
         BatchNormInputs(per_image=True): of_images,
         NormOutputs(): norm_outputs,

@@ -17,6 +17,7 @@ from dreamquant.networks.relu_maps import LastMap
 from dreamquant.networks.taps import Output
 from dreamquant.synthesis.targets import Mixtures, Regions
 from dreamquant.terms.attention_priors import RegionCrossEntropy
+from dreamquant.terms.centres import CALIBRATION
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.contract import Minimizer, Term, Weighted, weighted
 from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
@@ -42,7 +43,7 @@ def asked(name):
     """What else is asked of images."""
     random = torch.Generator().manual_seed(0)
     drawn = {kind.name: kind.sample(4, random) for kind in (Mixtures(), Regions())}
-    return drawn.get(name, torch.rand(4, 2))
+    return drawn.get(name, torch.rand(4, 12 if name == CALIBRATION else 2))
 
 
 def everything(term, step_for):
@@ -50,24 +51,27 @@ def everything(term, step_for):
     torch.manual_seed(0)
     rows = 4 if type(term) is not RegionCrossEntropy else int(asked("regions")[:, ::5].sum())
     perturbed = [given_view(torch.randn(rows, 5), torch.rand(4, 3, 2, 2)) for _ in range(4)]
+    last_map = torch.rand(4, 3, 2, 2, requires_grad=True)
+    computed = torch.randn(4, 5) * last_map.sum((1, 2, 3))[:, None]
     return step_for(
         term,
         teacher={
-            "output": torch.randn(4, 5),
-            "last_map": torch.rand(4, 3, 2, 2),
+            "output": computed,
+            "last_map": last_map,
             "statistics": Statistics(*torch.rand(4, 6), sizes=(2, 4)),
             "of_images": Statistics(*torch.rand(2, 4, 6), *torch.rand(2, 6), sizes=(2, 4)),
             "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
             "taps": attention(),
         },
         student={
-            "output": torch.randn(4, 5),
+            "output": computed + torch.randn(4, 5),
+            "last_map": last_map,
             "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
             "taps": attention(),
         },
         others=perturbed,
         targets=torch.tensor([0, 3, 4, 1]),
-        images=torch.randn(4, 1, 8, 8),
+        images=torch.randn(4, 1, 8, 8, requires_grad=True),
         latent=torch.randn(4, 7),
         condition=asked,
         student_learns=True,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dreamquant.networks.norm_inputs import Statistics
-from dreamquant.terms.statistics import BatchNormStatistics
+from dreamquant.terms.statistics import BatchNormDeviations, BatchNormStatistics
 
 
 def equation(layers):
@@ -72,3 +72,15 @@ def test_gradient_with_respect_to_the_statistics(step_for):
         return term(step_for(term, teacher={"statistics": replace(given, mean=mean, var=var)}))
 
     assert torch.autograd.gradcheck(loss, (given.mean.requires_grad_(), given.var.requires_grad_()))
+
+
+@pytest.mark.parametrize("widths", [(1,), (3, 5), (8, 8, 2, 16)])
+def test_deviations_are_the_equation_and_each_layer_counts_whole(widths, step_for):
+    layers = layers_of(widths, seed=len(widths))
+    wanted = 0.0
+    for mean, var, stored_mean, stored_var in layers:
+        roots = np.sqrt(var + 1e-6) - np.sqrt(stored_var + 1e-6)
+        wanted += ((mean - stored_mean) ** 2).mean() + (roots**2).mean()
+    term = BatchNormDeviations()
+    loss = term(step_for(term, teacher={"statistics": concatenated(layers)}))
+    assert loss.item() == pytest.approx(wanted, rel=1e-12)

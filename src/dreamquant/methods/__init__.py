@@ -11,8 +11,10 @@ from dreamquant.methods.acq import acq
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.adasg import adasg
 from dreamquant.methods.agm import agm
+from dreamquant.methods.brecq import brecq
 from dreamquant.methods.dsg import dsg
 from dreamquant.methods.gdfq import gdfq
+from dreamquant.methods.genie import genie
 from dreamquant.methods.hast import hast
 from dreamquant.methods.intraq import intraq
 from dreamquant.methods.kmdfq import kmdfq
@@ -24,9 +26,13 @@ from dreamquant.methods.nagel import nagel
 from dreamquant.methods.plf import plf
 from dreamquant.methods.psaq_vit import psaq_vit
 from dreamquant.methods.psaq_vit_v2 import psaq_vit_v2
+from dreamquant.methods.qdrop import qdrop
+from dreamquant.methods.qwt import qwt
 from dreamquant.methods.ris import ris
 from dreamquant.methods.sardfq import sardfq
 from dreamquant.methods.squant import squant
+from dreamquant.methods.synq import synq
+from dreamquant.methods.texq import texq
 from dreamquant.methods.zeroq import zeroq
 from dreamquant.networks.user_file import names_user_file, read_user_file
 
@@ -43,6 +49,11 @@ METHODS: dict[str, Method] = {
     "intraq": intraq,
     "hast": hast,
     "plf": plf,
+    "texq": texq,
+    "genie": genie,
+    "brecq": brecq,
+    "qdrop": qdrop,
+    "qwt": qwt,
     "squant": squant,
     "nagel": nagel,
     "minutes": minutes,
@@ -51,11 +62,12 @@ METHODS: dict[str, Method] = {
     "mimiq": mimiq,
     "sardfq": sardfq,
     "maskaq": maskaq,
-    # Published as add-ons; on their own they stand on the base that both name first.
+    # Published as add-ons; on their own they stand on the base that their papers name first.
     "ris": replace(gdfq + ris, name="ris"),
     "agm": replace(gdfq + agm, name="agm"),
+    "synq": replace(hast + synq, name="synq"),
 }
-ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm}
+ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm, "synq": synq}
 
 
 def find_method(name: str | Method) -> Method:

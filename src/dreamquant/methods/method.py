@@ -12,7 +12,7 @@ from dreamquant.networks.taps import Tap
 from dreamquant.quantization.prepare import Preparation
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
-from dreamquant.recovery.views import StudentView
+from dreamquant.recovery.views import Filter, StudentView
 from dreamquant.synthesis.generator import Generator
 from dreamquant.synthesis.generator_networks import LARGEST_SMALL_IMAGE
 from dreamquant.synthesis.source import Source
@@ -71,6 +71,7 @@ class AddOn:
         student_terms: beside those that the student minimises.
         targets: in place of the method's one-hot labels.
         views: of the images that the student learns from.
+        through: what images pass before the student sees them.
     """
 
     name: str
@@ -80,6 +81,7 @@ class AddOn:
     student_terms: Terms = ()
     targets: Targets | None = None
     views: tuple[StudentView, ...] = ()
+    through: tuple[Filter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def _joined(method: Method, add_on: AddOn) -> Method:
             terms=_beside(images.terms, add_on.generator_terms, where),
             targets=_targets(images.targets, add_on, where),
         )
-    if add_on.student_terms or add_on.views:
+    if add_on.student_terms or add_on.views or add_on.through:
         recovery = _student_side(recovery, add_on, where)
     return replace(method, images=images, recovery=recovery)
 
@@ -262,7 +264,8 @@ def _student_side(
                     f"{add_on.name} brings a view of images that the method has", where=where
                 )
             terms = _beside(part.terms, add_on.student_terms, where)
-            part = replace(part, terms=terms, views=(*part.views, *add_on.views))
+            views, through = (*part.views, *add_on.views), (*part.through, *add_on.through)
+            part = replace(part, terms=terms, views=views, through=through)
         joined.append(part)
     return tuple(joined)
 

@@ -78,8 +78,8 @@ class LastMap(Tap[Tensor]):
     def watch(self, network: nn.Module) -> Iterator[Collected]:
         """Collect the map; nothing where there is none."""
         with _LastReluMap() as mode:
-            yield lambda: () if mode.found is None else (full_precision(mode.found),)
+            yield lambda: () if mode.found is None else (mode.found,)
 
     def value(self, tensors: Sequence[Tensor]) -> Tensor:
         """The map."""
-        return tensors[0]
+        return full_precision(tensors[0])

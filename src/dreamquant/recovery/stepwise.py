@@ -65,7 +65,7 @@ class Walked(Phase):
 
 
 def drawn(bench: Bench, images: Images | None, count: int, batch: int, part: str) -> list[Tensor]:
-    """``count`` images in batches, the same whenever they are drawn.
+    """``count`` images in batches, or all where there are fewer; the same whenever they are drawn.
 
     Raises:
         MethodError: the method has no images.
@@ -75,6 +75,7 @@ def drawn(bench: Bench, images: Images | None, count: int, batch: int, part: str
             f"{part} works on images, and the method has none",
             remedy="choose a method that has: `dreamquant methods` lists them",
         )
+    count = min(count, images.kept or count)
     random = torch.Generator(bench.device).manual_seed(bench.seed + _SEED)
     with torch.no_grad():
         sizes = [min(batch, count - start) for start in range(0, count, batch)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
 from dreamquant.recovery.part import Recovery
-from dreamquant.recovery.views import StudentView
+from dreamquant.recovery.views import Filter, StudentView
 from dreamquant.synthesis.source import Images
 from dreamquant.terms.contract import Minimizer, Terms, weighted
 from dreamquant.training.bench import Bench
@@ -42,6 +42,8 @@ class Train(Minimizer, Recovery):
         clip: largest norm of the gradient; ``None`` leaves it as it is.
         views: of the images: the student also learns from what each of them makes, and the loss
             is the mean over all.
+        through: what images pass before the student, and the teacher beside it, sees them; what
+            makes the images learns from them as they are.
     """
 
     terms: Terms
@@ -54,6 +56,7 @@ class Train(Minimizer, Recovery):
     weight_decay: float = 1e-4
     clip: float | None = None
     views: tuple[StudentView, ...] = ()
+    through: tuple[Filter, ...] = ()
 
     @property
     def updates(self) -> int:
@@ -106,6 +109,7 @@ class StudentLearner:
     def learn(self, step: Step, losses: Losses) -> None:
         """Add the gradients of the student's terms, on the images and on the views of them."""
         parts, views = self.bench.accumulate, self.recovery.views
+        step = self._filtered(step)
         if step.images.is_leaf and any(view.reads_gradient for view in views):
             step.images.requires_grad_()  # images that were kept have no graph yet
         loss = total(self.terms, step, losses, "student", parts)
@@ -118,6 +122,16 @@ class StudentLearner:
             loss, self._parameters, retain_graph=self.shared, allow_unused=True
         )
         add_gradients(self._parameters, gradients)
+
+    def _filtered(self, step: Step) -> Step:
+        filters, batch = self.recovery.through, step.batch
+        if not filters:
+            return step
+        images = batch.images.detach()
+        for each in filters:
+            images = each(images)
+        seen = replace(batch, images=images)
+        return Step(seen, self.bench.players, self.bench.rng, student_learns=True)
 
     def _on(self, step: Step, view: StudentView, loss: Tensor) -> Step:
         bench = self.bench

@@ -35,6 +35,14 @@ class StudentView(Protocol):
         ...
 
 
+class Filter(Protocol):
+    """Makes images that stand in for those that were made: the student learns from them alone."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) for as many."""
+        ...
+
+
 @dataclass(frozen=True)
 class Mixup:
     """Linear interpolation of synthetic images and their targets (Zhang et al., ICLR 2018).

@@ -34,6 +34,11 @@ class Procedural(Source):
     size: int = 256
     terms: Terms = ()
 
+    @property
+    def kept(self) -> int:
+        """All of them."""
+        return self.size
+
     def stretched(self, ratio: float) -> Procedural:
         """The same: drawing takes no iterations."""
         return self
@@ -72,7 +77,7 @@ class _Drawing(Phase):
     def step(self) -> Losses:
         """Draw some of them."""
         pool, bench = self.pool, self.pool.bench
-        count = min(_AT_ONCE, pool.size - len(pool.images))
+        count = min(_AT_ONCE, pool.size - self.done * _AT_ONCE)
         spec = bench.input
         moments = pixel_moments(spec)
         images = procedural(pool.kind, count, spec.image, moments, bench.rng.random)

@@ -210,6 +210,37 @@ class ImageNetGenerator(GeneratorNetwork):
         return cast(Tensor, self.norm4(self.conv3(x).tanh()))
 
 
+class LatentGenerator(nn.Module):
+    """The small generator that GENIE makes anew for each batch; it knows no labels.
+
+    Args:
+        image: channels, height, width.
+        latent: length of its input.
+        widths: channels at a quarter and at half of the image's size.
+    """
+
+    def __init__(self, image: tuple[int, int, int], latent: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        wide, narrow = widths
+        base, middle, full = _stages(*image[1:])
+        self.decode = nn.Sequential(
+            nn.Linear(latent, wide * base[0] * base[1]),
+            nn.Unflatten(1, (wide, *base)),
+            BatchNorm(wide),
+            UpsampledConv2d(wide, narrow, middle),
+            BatchNorm(narrow),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Upsample(full),
+            nn.Conv2d(narrow, image[0], 3, padding=1),
+            nn.Tanh(),
+            BatchNorm(image[0], affine=False),
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Images (B, C, H, W) of ``latent`` (B, latent)."""
+        return cast(Tensor, self.decode(latent))
+
+
 LARGEST_SMALL_IMAGE = 64
 
 

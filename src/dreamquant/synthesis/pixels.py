@@ -65,6 +65,11 @@ class Pixels(Source):
     conditions: tuple[Condition, ...] = ()
 
     @property
+    def kept(self) -> int:
+        """All of them."""
+        return self.size
+
+    @property
     def iterations(self) -> int:
         """Steps on all batches."""
         return self.steps * -(-self.size // self.batch)
@@ -126,7 +131,7 @@ class Dreaming(Phase):
         super().__init__()
         self.pool, self.source, self.bench, self.first = pool, source, pool.bench, first
         self.name = f"dreaming images {first + 1} to {first + count}"
-        self.total, self.images = self.source.steps, count
+        self.total, self.first, self.images = self.source.steps, first, count
         self.terms = weighted(self.source.terms)
         self.pixels, self.targets = torch.empty(0), torch.empty(0)
         self.conditions: dict[str, Tensor] = {}

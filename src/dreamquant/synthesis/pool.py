@@ -32,15 +32,30 @@ class Pool(Images):
         self._order: list[int] = []
 
     @property
+    def kept(self) -> int:
+        """Images it will hold."""
+        return self.size
+
+    @property
     def ready(self) -> bool:
         """Whether the pool holds any image yet."""
-        return len(self.images) > 0
+        return len(self.targets) > 0
 
     def add(self, images: Tensor, targets: Tensor) -> None:
         """Keep more images (B, C, H, W) and their targets."""
         images, targets = images.detach(), targets.detach()
         self.images = torch.cat([self.images.to(images), images])
         self.targets = torch.cat([self.targets.to(targets), targets])
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Images and targets, which the pool then holds no more."""
+        taken = self.images, self.targets
+        self.images, self.targets = self.images[:0], self.targets[:0]
+        return taken
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Images (B, C, H, W) of these rows."""
+        return self.images[rows]
 
     def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
         """Rows of the pool."""
@@ -49,17 +64,17 @@ class Pool(Images):
 
     def make(self, request: Request) -> Batch:
         """The images of these rows."""
-        return Batch(self.images[request.latent], request.targets, request.latent)
+        return Batch(self.read(request.latent), request.targets, request.latent)
 
     def _next(self, size: int, random: torch.Generator) -> Tensor:
         if random is not self.bench.rng.asked:
             # Whoever draws for a look of its own leaves the order of the run alone.
-            return torch.randint(len(self.images), (size,), generator=random, device=random.device)
+            return torch.randint(len(self.targets), (size,), generator=random, device=random.device)
         while len(self._order) < size:
-            drawn = torch.randperm(len(self.images), generator=random, device=random.device)
+            drawn = torch.randperm(len(self.targets), generator=random, device=random.device)
             self._order += drawn.tolist()
         rows, self._order = self._order[:size], self._order[size:]
-        return torch.tensor(rows, device=self.images.device)
+        return torch.tensor(rows, device=self.targets.device)
 
     def _of(self, targets: Tensor, random: torch.Generator) -> Tensor:
         """For each target one image of it, or any where there is none."""

@@ -47,6 +47,11 @@ class Images(ABC):
         """The images that were asked for."""
 
     @property
+    def kept(self) -> int:
+        """How many there are; 0 of a stream, which does not end."""
+        return 0
+
+    @property
     def ready(self) -> bool:
         """Whether there are images to draw yet."""
         return True
@@ -109,6 +114,11 @@ class Source(Minimizer, ABC):
     """
 
     group: ClassVar[int] = 1
+
+    @property
+    def kept(self) -> int:
+        """Images that it keeps; 0 of a stream."""
+        return 0
 
     @property
     def iterations(self) -> int:

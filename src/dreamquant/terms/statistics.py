@@ -26,3 +26,26 @@ class BatchNormStatistics(Term):
         s = step.teacher[BatchNormInputs()]
         gap = (s.mean - s.stored_mean).square() + (s.var - s.stored_var).square()
         return (s.weight * gap).sum()
+
+
+@dataclass(frozen=True)
+class BatchNormDeviations(Term):
+    """The same gap between deviations in place of variances, summed over layers.
+
+    ``Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂_lc - σ_lc)² ]``. GENIE (CVPR 2023), as its code
+    computes it.
+
+    Attributes:
+        epsilon: added to variances before the root.
+    """
+
+    epsilon: float = 1e-6
+    formula = "Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂_lc - σ_lc)² ]"
+    teacher_taps = (BatchNormInputs(),)
+
+    def __call__(self, step: Step) -> Tensor:
+        """The gap, a scalar >= 0."""
+        s = step.teacher[BatchNormInputs()]
+        deviation, stored = (s.var + self.epsilon).sqrt(), (s.stored_var + self.epsilon).sqrt()
+        gap = (s.mean - s.stored_mean).square() + (deviation - stored).square()
+        return len(s.sizes) * (s.weight * gap).sum()

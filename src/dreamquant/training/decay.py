@@ -57,6 +57,27 @@ class Cosine(Decay):
         return Cosine(stretch(self.rise, ratio))
 
 
+@dataclass(frozen=True)
+class Exponential(Decay):
+    """Times a base every so many steps.
+
+    Attributes:
+        base: in (0, 1).
+        every: steps between two falls, at least 1.
+    """
+
+    base: float
+    every: int
+
+    def factor(self, step: int, total: int) -> float:
+        """The base to the number of falls."""
+        return float(self.base ** (step // self.every))
+
+    def stretched(self, ratio: float) -> Exponential:
+        """As many falls, further apart or closer."""
+        return Exponential(self.base, max(stretch(self.every, ratio), 1))
+
+
 def _cosine(taken: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * taken / max(total, 1)))
 
