@@ -13,15 +13,16 @@ import dreamquant
 from dreamquant.cli import main as cli
 from dreamquant.errors import DreamQuantError, SchemeError, TrainingError
 from dreamquant.jobs import distill as distill_job
+from dreamquant.jobs import dream as dream_job
 from dreamquant.jobs import quantize as quantize_job
-from dreamquant.jobs.request import DistillRequest, QuantizeRequest, asked
+from dreamquant.jobs.request import DistillRequest, DreamRequest, QuantizeRequest, asked
 from dreamquant.methods import METHODS
 from dreamquant.networks import demo
 from dreamquant.networks.load import load_network
 from dreamquant.quantization.scheme import Bits
 from dreamquant.report.wording import command
 
-REQUESTS = {"quantize": QuantizeRequest, "distill": DistillRequest}
+REQUESTS = {"quantize": QuantizeRequest, "distill": DistillRequest, "dream": DreamRequest}
 # A value of each option that is not its default, as Python takes it.
 OTHER = {
     "bits": "w3a5",
@@ -36,6 +37,8 @@ OTHER = {
     "gradient": "clipped",
     "batch_norm": "re-estimated",
     "preset": "paper",
+    "images": "some where/pool",
+    "count": 40,
     "diagnostics": True,
     "iterations": 4,
     "budget": "5min",
@@ -78,6 +81,7 @@ def parsed(monkeypatch):
 
         monkeypatch.setattr(quantize_job, "quantize", job)
         monkeypatch.setattr(distill_job, "distill", job)
+        monkeypatch.setattr(dream_job, "dream", job)
         with pytest.raises(Asked):
             cli.main(list(words))
         del given["out"]
@@ -99,7 +103,11 @@ DIGITS = (
     *(f"{demo.NETWORK}:digits", "--weights", str(demo.WEIGHTS), "--input", "1x8x8"),
     *("--mean", "0.3054", "--std", "0.3758", "--out", "out"),
 )
-NETWORK = {"quantize": DIGITS, "distill": (*DIGITS, "--student", f"{demo.NETWORK}:digits")}
+NETWORK = {
+    "quantize": DIGITS,
+    "distill": (*DIGITS, "--student", f"{demo.NETWORK}:digits"),
+    "dream": DIGITS,
+}
 
 
 # ------------------------------------------------------------- one option, three places

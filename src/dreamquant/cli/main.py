@@ -39,6 +39,7 @@ app = App(
 
 _ANYTHING = options.Expected()
 _QUANTIZING, _DISTILLING = options.Quantizing(), options.Distilling()
+_DREAMING = options.Dreaming()
 
 
 @app.command(sort_key=0)
@@ -83,6 +84,31 @@ def distill(
         network = _named_network(teacher, weights, expected)
         result = job.distill(network, student, out=out, **vars(request))
     _present(result, out, as_json=json, quiet=request.quiet)
+
+
+@app.command(sort_key=1)
+def dream(
+    network: options.Network,
+    /,
+    *,
+    out: options.PoolOut,
+    weights: options.Weights = None,
+    expected: options.Expected = _ANYTHING,
+    request: options.Dreaming = _DREAMING,
+    json: options.Json = False,
+) -> None:
+    """Make a method's images and keep them, for any number of `dreamquant quantize --images`."""
+    with resumable(out, "--resume"):
+        from dreamquant.jobs import dream as job
+
+        named = _named_network(network, weights, expected)
+        pool = job.dream(named, out=out, **vars(request))
+    if json:
+        _print_json({"out": str(out), **pool.summary()})
+    elif not request.quiet:
+        from dreamquant.cli.tables import pool_table
+
+        pool_table(pool.summary(), out)
 
 
 @app.command(sort_key=2)

@@ -12,8 +12,8 @@ from cyclopts import Group, Parameter
 
 from dreamquant.errors import DataError, NetworkError
 from dreamquant.jobs.option import Option
-from dreamquant.jobs.request import DistillRequest, QuantizeRequest
-from dreamquant.jobs.run_request import RunRequest
+from dreamquant.jobs.request import DistillRequest, DreamRequest, QuantizeRequest
+from dreamquant.jobs.run_request import JobRequest
 
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
@@ -108,6 +108,9 @@ Out = Annotated[Path, value(RESULT, "DIR", "Folder for the result; it must not h
 DemoOut = Annotated[
     Path, value(RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
 ]
+PoolOut = Annotated[
+    Path, value(RESULT, "POOL", "Folder for the images; it must not hold any yet.")
+]
 MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[
     str | None,
@@ -151,7 +154,7 @@ class Expected:
     classes: Classes = None
 
 
-def _flags(request: type[RunRequest]) -> Any:
+def _flags(request: type[JobRequest]) -> Any:
     """What the command line reads into: the fields of a request, as options."""
     hints = get_type_hints(request, localns={"Method": str, "Accelerator": Any})
     own = [
@@ -191,8 +194,10 @@ def _annotated(each: Any, hint: Any) -> Any:
 if TYPE_CHECKING:
     Quantizing: TypeAlias = QuantizeRequest
     Distilling: TypeAlias = DistillRequest
+    Dreaming: TypeAlias = DreamRequest
 else:
     Quantizing, Distilling = _flags(QuantizeRequest), _flags(DistillRequest)
+    Dreaming = _flags(DreamRequest)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

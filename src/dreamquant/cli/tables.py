@@ -101,6 +101,23 @@ def result_table(result: Result, out: Path) -> None:
         print_path(out / REPORT)
 
 
+def pool_table(summary: Mapping[str, Any], out: Path) -> None:
+    """A pool of images, and its files."""
+    print_text(f"{summary['count']} images by {summary['method']}", "bold")
+    print_pairs(
+        {
+            "confidence": f"{summary['confidence']:.0%} on average, of the class that the teacher "
+            f"sees; {summary['classes']} classes are seen",
+            "storage": f"{summary['mib']:.1f} MiB, half precision",
+            "time": f"{summary['seconds']:.0f} s",
+            "use": f"dreamquant quantize … --images {out}",
+        }
+    )
+    print_text()
+    for name in ("pool.json", "images.png"):
+        print_path(out / name)
+
+
 def _print_accuracies(accuracy: Mapping[str, Any], names: Mapping[str, str]) -> None:
     rows = {name: accuracy[key] for key, name in names.items()}
     known = {name: row for name, row in rows.items() if row and row["top1"] is not None}
@@ -127,6 +144,7 @@ def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         "weights": protocol["weights"],
         "activations": protocol["activations"],
         "batch norm": protocol["batch_norm"],
+        **({"images": protocol["images"]} if "images" in protocol else {}),
         **({"in float": str(left)} if left else {}),
         "storage": _storage(manifest["coverage"]),
         "time": _time(timings),

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dreamquant.jobs.run_request import RunRequest
+from dreamquant.jobs.run_request import JobRequest
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.networks.spec import InputSpec
@@ -30,7 +30,7 @@ def set_up(
     floating: nn.Module,
     student: Student,
     method: Method,
-    request: RunRequest,
+    request: JobRequest,
     accelerator: Accelerator,
 ) -> Bench:
     """Both networks on the device, with the taps that the method declares.
@@ -62,7 +62,7 @@ def set_up(
         rng=Rng.seeded(request.seed + 1, device),
         seed=request.seed,
         accelerator=accelerator,
-        accumulate=request.micro_batches,
+        accumulate=request.accumulate,
         compiled=request.compile,
     )
 

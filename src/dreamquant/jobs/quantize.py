@@ -16,6 +16,7 @@ from dreamquant.errors import NetworkError
 from dreamquant.export import job as export
 from dreamquant.jobs.bits import Chosen, choose_bits, parse_points, parse_size
 from dreamquant.jobs.checkpoint import STATE
+from dreamquant.jobs.images import identity, told, with_images
 from dreamquant.jobs.job import Job
 from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.request import AUTO, QuantizeRequest, asked
@@ -75,6 +76,7 @@ def quantize(
     teacher = _open(network, input)
     chosen = find_method(request.method)
     resolved = _resolved(chosen, request, teacher)
+    images = "" if request.images is None else told(resolved.images, teacher)
     scheme = _scheme(resolved, request)
     floating = prepared(teacher.module, resolved.prepare, _noise(teacher.input))
     chosen_bits = _chosen_bits(floating, teacher.input, scheme, request)
@@ -107,7 +109,9 @@ def quantize(
             "network": describe_network(teacher),
             "method": describe_method(job.method, request.preset),
             "request": {"command": "quantize", **request.record()},
-            "protocol": describe_protocol(teacher, scheme, job.method, **job.protocol())
+            "protocol": describe_protocol(
+                teacher, scheme, job.method, images=images, **job.protocol()
+            )
             | ({"bits": f"w{chosen_bits.mean:.2f}a8"} if chosen_bits else {}),
             **({"bits_chosen": chosen_bits.record()} if chosen_bits else {}),
             "scheme": asdict(scheme),
@@ -119,6 +123,7 @@ def quantize(
     configuration = {
         "network": teacher.weights_sha256,
         **job.configuration(),
+        **identity(resolved.images),
         "method": chosen.name,
         # After the preset, which it depends on: the first that differs is named.
         "scheme": asdict(scheme),
@@ -142,18 +147,23 @@ def _chosen_bits(
 
 
 def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Method:
-    resolved = method.resolved(request.preset, teacher.input.shape).lasting(request.iterations)
+    resolved = method.resolved(request.preset, teacher.input.shape)
+    if request.images is not None:
+        resolved = with_images(resolved, request.images, teacher)
+    resolved = resolved.lasting(request.iterations)
     if request.batch_norm is None:
         return resolved
     return replace(resolved, recovery=reestimating(resolved.recovery, request.batch_norm))
 
 
 def _scheme(method: Method, request: QuantizeRequest) -> Scheme:
-    given = {name: getattr(request, name) for name in ("placement", "ranges", "gradient")}
+    given = {
+        **{name: getattr(request, name) for name in ("placement", "ranges", "gradient")},
+        "first_last_bits": request.first_last,
+    }
     return Scheme(
         Bits(8, 8) if request.bits == AUTO else Bits.parse(request.bits),
-        **{**method.scheme, **{name: value for name, value in given.items() if value}},
-        first_last_bits=request.first_last,
+        **{**method.scheme, **{name: each for name, each in given.items() if each is not None}},
         overrides=request.overrides,
         joins=request.elementwise,
         weights_range=request.weights_range,

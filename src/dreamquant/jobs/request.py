@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dreamquant.errors import DreamQuantError, SchemeError
+from dreamquant.errors import DreamQuantError, SchemeError, TrainingError
 from dreamquant.quantization.choices import (
     Gradient,
     Norms,
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from dreamquant.methods.method import Method
     from dreamquant.quantization.scheme import Bits
 from dreamquant.jobs.option import option
-from dreamquant.jobs.run_request import RunRequest
+from dreamquant.jobs.run_request import JobRequest, RunRequest
 
-Asked = TypeVar("Asked", bound="RunRequest")
+Asked = TypeVar("Asked", bound="JobRequest")
 AUTO = "auto"  # bits chosen layer by layer
 _RENAMED = {"compiled": "compile", "overrides": "override"}  # in Python alone
 
@@ -123,6 +123,14 @@ class QuantizeRequest(RunRequest):
     preset: str = option(
         "quick", "Training", "NAME", "Schedule: quick, paper, or another that the method has."
     )
+    images: str | None = option(
+        None,
+        "Training",
+        "IMAGES",
+        "In place of the method's own, where it keeps its images: a pool of `dreamquant dream`; "
+        "procedural, dead-leaves, fractals, pink-noise or noise; or a folder, .tar or .npz of "
+        "unlabelled pictures.",
+    )
     diagnostics: bool = option(
         False,
         "Result",
@@ -174,6 +182,36 @@ class DistillRequest(RunRequest):
         "wNaN",
         "Quantize the student afterwards; its float weights are kept too.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamRequest(JobRequest):
+    """All that making a pool of images can be asked for.
+
+    Raises:
+        TrainingError: beside what every job refuses: there is no pool of so many images.
+    """
+
+    method: str | Method = option(
+        "hast",
+        "Training",
+        "NAME",
+        "One that `dreamquant methods` lists and that keeps its images; or procedural, "
+        "dead-leaves, fractals, pink-noise or noise, which take no time.",
+    )
+    count: int | None = option(
+        None, "Training", "N", "Number of images; by default as the preset has it."
+    )
+    preset: str = option(
+        "quick", "Training", "NAME", "Schedule: quick, paper, or another that the method has."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count is not None and self.count < 1:
+            raise TrainingError(
+                f"{self.count} images are too few", where="--count", remedy="give 1 or more"
+            )
 
 
 def asked(kind: type[Asked], given: Mapping[str, Any]) -> Asked:

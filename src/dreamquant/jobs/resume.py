@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from dreamquant.errors import ResultError
 from dreamquant.jobs import checkpoint
-from dreamquant.jobs.run_request import RunRequest
+from dreamquant.jobs.run_request import JobRequest
 from dreamquant.results.folder import CHECKPOINT, require_no_result
 from dreamquant.results.manifest import MANIFEST, read_manifest
 from dreamquant.training.devices import (
@@ -21,7 +21,7 @@ from dreamquant.training.devices import (
     has_bfloat16,
 )
 
-Asked = TypeVar("Asked", bound=RunRequest)
+Asked = TypeVar("Asked", bound=JobRequest)
 
 
 def with_settled_precision(request: Asked, folder: Path | None) -> Asked:

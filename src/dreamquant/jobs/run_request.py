@@ -20,8 +20,8 @@ _SEEDS = 2**32  # as many as NumPy takes; torch takes more
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """Length, device, precision and output of a run; a value that validates and does nothing else.
+class JobRequest:
+    """Length, device and precision of a job; a value that validates and does nothing else.
 
     Raises:
         TrainingError: no run can have that length or seed, or none on this machine that device,
@@ -35,13 +35,6 @@ class RunRequest:
         None, "Training", "TIME", "Fit the method to this machine and a duration, such as 5min."
     )
     seed: int = option(0, "Training", "N", "Random seed.")
-    data: str | Path | None = option(
-        None,
-        "Result",
-        "IMAGES",
-        "Images to measure on, never to train on: a folder of class folders, an .npz, a .tar, or "
-        "torchvision:CIFAR10:ROOT.",
-    )
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", "Training", "NAME", "auto takes a GPU where there is one."
     )
@@ -60,14 +53,6 @@ class RunRequest:
     )
     threads: int | None = option(
         None, "Training", "N", "Threads of this process; by default one per core."
-    )
-    micro_batches: int = option(
-        1,
-        "Training",
-        "N",
-        "Take each batch in this many parts and add their gradients, where memory is small. What "
-        "is computed over a batch, such as its statistics, is then computed over each part.",
-        old="accumulate",
     )
     resume: bool = option(
         False,
@@ -123,6 +108,11 @@ class RunRequest:
         """The budget."""
         return None if self.budget is None else parse_duration(self.budget)
 
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches that each process takes its part of a batch in."""
+        return 1
+
     def record(self) -> dict[str, Any]:
         """What was asked for, options at their defaults left out, as plain values.
 
@@ -151,12 +141,38 @@ class RunRequest:
         shared = {name: value for name, value in asked.items() if name not in _SAYS_NOTHING}
         return {**shared, "device": device}
 
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(JobRequest):
+    """A job that trains a student and measures it."""
+
+    data: str | Path | None = option(
+        None,
+        "Result",
+        "IMAGES",
+        "Images to measure on, never to train on: a folder of class folders, an .npz, a .tar, or "
+        "torchvision:CIFAR10:ROOT.",
+    )
+    micro_batches: int = option(
+        1,
+        "Training",
+        "N",
+        "Take each batch in this many parts and add their gradients, where memory is small. What "
+        "is computed over a batch, such as its statistics, is then computed over each part.",
+        old="accumulate",
+    )
+
+    @property
+    def accumulate(self) -> int:
+        """As asked for."""
+        return self.micro_batches
+
     def run_options(self) -> dict[str, Any]:
-        """The options that every kind of job has."""
+        """The options that every job that trains has."""
         return {each.name: getattr(self, each.name) for each in fields(RunRequest)}
 
 
-_ALWAYS = ("bits", "method", "seed")
+_ALWAYS = ("bits", "method", "count", "seed")
 # They change nothing of a result.
 _SAYS_NOTHING = ("resume", "quiet", "verbose", "threads")
 

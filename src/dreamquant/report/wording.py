@@ -89,10 +89,18 @@ def _how(manifest: Mapping[str, Any]) -> str:
     method, fields = manifest["method"], manifest["protocol"]
     parts = fields["accumulate"]
     return (
-        f"Method {method['name']}, preset {method['preset']}: {steps_taken(manifest)}. Not one "
-        f"real image was used. Seed {fields['seed']}"
+        f"Method {method['name']}, preset {method['preset']}: {steps_taken(manifest)}. "
+        f"{_images(fields)} Seed {fields['seed']}"
         + (f", each batch in {parts} micro-batches." if parts > 1 else ".")
     )
+
+
+def _images(fields: Mapping[str, Any]) -> str:
+    replaced = fields.get("images", "")
+    if replaced.startswith("given"):
+        return f"Images: {replaced}, without labels; none was synthesized."
+    own = "" if not replaced else f"Images: {replaced}. "
+    return f"{own}Not one real image was used."
 
 
 def _rounding(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -76,7 +76,10 @@ def describe_part(part: Any) -> Any:
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    values = {each.name: describe_part(getattr(part, each.name)) for each in fields(part)}
+    # What is not shown, as open files, is no number.
+    values = {
+        each.name: describe_part(getattr(part, each.name)) for each in fields(part) if each.repr
+    }
     return {"part": type(part).__name__, **values}
 
 
@@ -88,8 +91,19 @@ def describe_protocol(
     seed: int,
     precision: str,
     accumulate: int,
+    images: str = "",
 ) -> dict[str, Any]:
-    """All that must be equal for two accuracies to be compared."""
+    """All that must be equal for two accuracies to be compared.
+
+    Args:
+        network: the teacher.
+        scheme: of the student.
+        method: resolved.
+        seed: of the run.
+        precision: of training.
+        accumulate: micro-batches.
+        images: what took the place of the method's own; empty where nothing did.
+    """
     ends = scheme.first_last_bits
     weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
     symmetric = ", symmetric at 8 bits" if 8 in weight_bits else ""
@@ -110,6 +124,7 @@ def describe_protocol(
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
         **_stored(scheme),
         "batch_norm": f"float, {_norms(method)}",
+        **({"images": images} if images else {}),
         "iteration": "last",
         "teacher_sha256": network.weights_sha256,
         "seed": seed,

@@ -28,6 +28,8 @@ def require_finite_networks(networks: Mapping[str, nn.Module], step: int) -> Non
         for player, network in networks.items()
         for name, parameter in network.named_parameters()
     ]
+    if not named:
+        return
     # In one transfer, since each makes the device wait.
     finite = torch.stack([parameter.isfinite().all() for _, parameter in named]).tolist()
     broken = [name for (name, _), whole in zip(named, finite, strict=True) if not whole]

@@ -1,0 +1,103 @@
+"""Other images in place of a method's own: a kept pool, procedural ones, or the user's pictures."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from dreamquant.errors import DataError, MethodError
+from dreamquant.evaluation.pictures import open_pictures
+from dreamquant.methods.method import Method
+from dreamquant.networks.load import Network
+from dreamquant.results.pool import POOL, open_pool
+from dreamquant.synthesis.drawn import Procedural
+from dreamquant.synthesis.given import Given
+from dreamquant.synthesis.kinds import KINDS
+from dreamquant.synthesis.source import Source
+
+
+def kept_images(method: Method, where: str) -> Source:
+    """Where a method's images come from, which are made before they are used, and kept.
+
+    Args:
+        method: any.
+        where: option that asks for them, for the error.
+
+    Raises:
+        MethodError: it has none, or makes them in turns with the student.
+    """
+    remedy = "choose a method that keeps its images, such as minutes, hast or genie"
+    if method.images is None:
+        raise MethodError(f"{method.name} reads no images", where=where, remedy=remedy)
+    if not method.images.kept:
+        raise MethodError(
+            f"{method.name} trains a generator in turns with the student: its images exist only "
+            "while it learns, and others cannot stand in for them",
+            where=where,
+            remedy=remedy,
+        )
+    return method.images
+
+
+def with_images(method: Method, asked: str, teacher: Network) -> Method:
+    """The method with other images in place of its own, as many where they are drawn.
+
+    Args:
+        method: resolved.
+        asked: a kind of procedural images, or the path of a pool or of pictures.
+        teacher: that is to see them.
+
+    Raises:
+        MethodError: the method reads no images, or makes them in turns with the student.
+        DataError: there are none, or they do not fit the network.
+
+    Warns:
+        UserWarning: a pool was made for another teacher.
+    """
+    size = kept_images(method, "--images").kept
+    if asked in KINDS:
+        return replace(method, images=Procedural(kind=KINDS[asked], size=size))
+    path = Path(asked).expanduser()
+    if not path.exists():
+        raise DataError(
+            f"there is nothing at {asked}, and no kind of images has that name",
+            where="--images",
+            remedy=f"give a pool, a folder, .tar or .npz of images, or {', '.join(KINDS)}",
+        )
+    given = _pool(path, asked, teacher) if (path / POOL).is_file() else _own(path, asked, teacher)
+    return replace(method, images=given)
+
+
+def _pool(path: Path, asked: str, teacher: Network) -> Given:
+    pool = open_pool(path, teacher.input)
+    made_for = str(pool.manifest["network"]["weights_sha256"])
+    if made_for != teacher.weights_sha256:
+        warnings.warn(
+            f"{asked} was made for another network: its images do not suit this one as its own "
+            "would. The protocol says so.",
+            stacklevel=3,
+        )
+    by = str(pool.manifest["method"]["name"])
+    return Given("pool", asked, len(pool), pool.sha256, pool, by, made_for)
+
+
+def _own(path: Path, asked: str, teacher: Network) -> Given:
+    pictures = open_pictures(path, teacher.input)
+    return Given("pictures", asked, len(pictures), pictures.sha256, pictures)
+
+
+def identity(images: Source | None) -> dict[str, str]:
+    """What a resumed run has to share: the very images that it was given, if any."""
+    return {"images_sha256": images.sha256} if isinstance(images, Given) else {}
+
+
+def told(images: Source | None, teacher: Network) -> str:
+    """What the protocol says of images that replaced a method's own."""
+    if isinstance(images, Procedural):
+        return f"procedural ({type(images.kind).__name__}), {images.size} images"
+    assert isinstance(images, Given)
+    if images.kind == "pictures":
+        return f"given, {images.size} files"
+    other = "" if images.teacher_sha256 == teacher.weights_sha256 else " for another network"
+    return f"kept pool by {images.by}{other}, {images.size} images"

@@ -1,0 +1,205 @@
+"""Pools on disk: synthetic images in shards, with a manifest that says how they came about.
+
+Images are half-precision numbers in the space that the network takes: two bytes a value, twice what
+8-bit pixels need. Optimised images leave the range of pixels and differ by less than one pixel
+level, which eight bits would cut off and round away; half precision keeps three decimal digits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dreamquant.errors import DataError, ResultError, TrainingError
+from dreamquant.networks.pixels import denormalise, standardise
+from dreamquant.networks.spec import InputSpec
+from dreamquant.results.files import read_json, sha256_file, write_tensors
+
+POOL, SHEET = "pool.json", "images.png"
+SCHEMA = 1
+_AT_ONCE = 32  # images that the teacher looks at, which bounds the memory
+_REMEDY = "make the pool anew with `dreamquant dream`, or restore a copy"
+
+
+def shard_name(index: int) -> str:
+    """File of the ``index``-th shard."""
+    return f"images-{index:05d}.safetensors"
+
+
+@torch.no_grad()
+def write_shard(
+    folder: Path, index: int, images: Tensor, targets: Tensor, teacher: nn.Module
+) -> dict[str, Any]:
+    """Put images into a shard, with what the teacher sees in them as they are kept.
+
+    Args:
+        folder: of the pool.
+        index: of the shard, from 0.
+        images: (N, C, H, W), normalised.
+        targets: labels (N,) or soft ones (N, classes).
+        teacher: in eval mode.
+
+    Returns:
+        For the manifest: file, images, bytes and checksum; class and confidence of each image,
+        the teacher's probability of that class.
+
+    Raises:
+        ResultError: it cannot be written.
+        TrainingError: an image is not finite.
+    """
+    kept = images.to(torch.float16)
+    if not kept.isfinite().all():
+        raise TrainingError(
+            "images are no finite numbers",
+            where=f"shard {index}",
+            remedy="try another --seed, or a method whose images are clamped, such as minutes",
+        )
+    seen = [teacher(few.float()).softmax(1).max(1) for few in torch.split(kept, _AT_ONCE)]
+    confidence, classes = (torch.cat(each) for each in zip(*seen, strict=True))
+    path = folder / shard_name(index)
+    tensors = {"images": kept, "targets": targets, "classes": classes, "confidence": confidence}
+    write_tensors(path, tensors, {"format": "dreamquant pool", "shard": str(index)})
+    return {
+        "file": path.name,
+        "images": len(kept),
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "classes": classes.tolist(),
+        "confidence": [round(value, 4) for value in confidence.tolist()],
+    }
+
+
+@dataclass(frozen=True)
+class KeptPool:
+    """A pool on disk, read row by row through memory maps.
+
+    Attributes:
+        manifest: what it says of itself.
+        sha256: of the manifest, which has the checksums of all shards.
+        files: one open file for each shard.
+        ends: number of images up to the end of each shard.
+        targets: (N,) labels or (N, classes) soft ones, of all images.
+        own: input of the network that it was made for.
+        spec: input of the network that is to see it.
+    """
+
+    manifest: Mapping[str, Any]
+    sha256: str
+    files: Sequence[Any]
+    ends: Sequence[int]
+    targets: Tensor
+    own: InputSpec
+    spec: InputSpec
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.ends[-1]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that it is known by."""
+        manifest, seen = self.manifest, self.manifest["confidence"]
+        return {
+            "method": manifest["method"]["name"],
+            **{name: manifest[name] for name in ("count", "seed", "mib", "seconds")},
+            "confidence": sum(seen) / len(seen),
+            "classes": len(set(manifest["classes"])),
+        }
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Images (B, C, H, W) of these rows, float32, as the network takes them."""
+        images = torch.cat([self._row(row) for row in rows]).float()
+        if (self.own.mean, self.own.std) == (self.spec.mean, self.spec.std):
+            return images
+        return standardise(denormalise(images, self.own), self.spec)
+
+    def _row(self, row: int) -> Tensor:
+        shard = bisect_right(self.ends, row)
+        start = row - (self.ends[shard - 1] if shard else 0)
+        taken: Tensor = self.files[shard].get_slice("images")[start : start + 1]
+        return taken
+
+
+def open_pool(folder: Path, spec: InputSpec) -> KeptPool:
+    """A pool as images for a network.
+
+    Args:
+        folder: with a manifest.
+        spec: what the network expects.
+
+    Raises:
+        DataError: the pool is damaged, of a later version, or of another size than the network's
+            input.
+    """
+    manifest = _manifest(folder)
+    try:
+        own = _input(manifest)
+        shards = [(str(each["file"]), int(each["images"])) for each in manifest["shards"]]
+        sums = [str(each["sha256"]) for each in manifest["shards"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(f"its manifest is damaged: {error!r}", folder / POOL) from error
+    if own.shape != spec.shape:
+        sides = [" x ".join(map(str, each.shape)) for each in (own, spec)]
+        raise DataError(
+            f"the pool's images are {sides[0]}, and the network takes {sides[1]}",
+            where=str(folder),
+            remedy="make a pool for this network with `dreamquant dream`",
+        )
+    paths = [folder / Path(name).name for name, _ in shards]
+    for path, checksum in zip(paths, sums, strict=True):
+        _check(path, checksum)
+    files = [_opened(path) for path in paths]
+    targets = torch.cat([file.get_tensor("targets") for file in files])
+    ends = list(accumulate(count for _, count in shards))
+    digest = hashlib.sha256((folder / POOL).read_bytes()).hexdigest()
+    return KeptPool(manifest, digest, files, ends, targets, own, spec)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = read_json(folder / POOL)
+    except ResultError as error:
+        raise DataError(error.what, where=error.where, remedy=_REMEDY) from error
+    if manifest.get("schema") != SCHEMA:
+        raise DataError(
+            f"the pool has schema {manifest.get('schema')!r}, this version reads {SCHEMA}",
+            where=str(folder / POOL),
+            remedy="use the version of dreamquant that wrote it",
+        )
+    return manifest
+
+
+def _input(manifest: Mapping[str, Any]) -> InputSpec:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in manifest["network"]["input"].items()
+    }
+    return InputSpec(**values)
+
+
+def _check(path: Path, checksum: str) -> None:
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise _damaged(f"{path.name} cannot be read: {error.strerror}", path) from error
+    if found != checksum:
+        raise _damaged(f"{path.name} is not the file that the manifest lists", path)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise _damaged(f"{path.name} is no whole safetensors file: {error}", path) from error
+
+
+def _damaged(what: str, where: Path) -> DataError:
+    return DataError(f"the pool cannot be used: {what}", where=str(where), remedy=_REMEDY)
