@@ -56,6 +56,12 @@ def with_images(method: Method, asked: str, teacher: Network) -> Method:
         UserWarning: a pool was made for another teacher.
     """
     size = kept_images(method, "--images").kept
+    if any(part.changes_images for part in method.recovery):
+        raise MethodError(
+            f"{method.name} goes on optimising its images, and those that are given stay",
+            where="--images",
+            remedy="leave it out, or choose a method such as genie",
+        )
     if asked in KINDS:
         return replace(method, images=Procedural(kind=KINDS[asked], size=size))
     path = Path(asked).expanduser()

@@ -29,6 +29,7 @@ from dreamquant.methods.psaq_vit_v2 import psaq_vit_v2
 from dreamquant.methods.qdrop import qdrop
 from dreamquant.methods.qwt import qwt
 from dreamquant.methods.ris import ris
+from dreamquant.methods.sadag import sadag
 from dreamquant.methods.sardfq import sardfq
 from dreamquant.methods.squant import squant
 from dreamquant.methods.synq import synq
@@ -51,6 +52,7 @@ METHODS: dict[str, Method] = {
     "plf": plf,
     "texq": texq,
     "genie": genie,
+    "sadag": sadag,
     "brecq": brecq,
     "qdrop": qdrop,
     "qwt": qwt,

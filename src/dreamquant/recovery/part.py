@@ -18,10 +18,12 @@ class Recovery(ABC):
     Attributes:
         weights_by: how it rounds weights, for the protocol; empty where it does not.
         ranges_by: how it sets activation ranges, likewise.
+        changes_images: whether it changes the images, which then have to be the method's own.
     """
 
     weights_by: ClassVar[str] = ""
     ranges_by: ClassVar[str] = ""
+    changes_images: ClassVar[bool] = False
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:

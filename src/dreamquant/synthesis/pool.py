@@ -53,6 +53,10 @@ class Pool(Images):
         self.images, self.targets = self.images[:0], self.targets[:0]
         return taken
 
+    def put(self, first: int, images: Tensor) -> None:
+        """Keep other images in place of those from row ``first`` on; their targets stay."""
+        self.images[first : first + len(images)] = images.detach()
+
     def read(self, rows: Tensor) -> Tensor:
         """Images (B, C, H, W) of these rows."""
         return self.images[rows]
