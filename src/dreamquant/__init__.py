@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dreamquant.evaluation.metrics import Evaluation as Evaluation
     from dreamquant.export.job import export_result as export_result
     from dreamquant.jobs.distill import distill as distill
+    from dreamquant.jobs.dream import dream as dream
     from dreamquant.jobs.quantize import quantize as quantize
     from dreamquant.methods import METHODS as METHODS
     from dreamquant.methods.method import Method as Method
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "quantize": "dreamquant.jobs.quantize",
     "distill": "dreamquant.jobs.distill",
+    "dream": "dreamquant.jobs.dream",
     "export_result": "dreamquant.export.job",
     "load": "dreamquant.results.reopen",
     "open_result": "dreamquant.results.reopen",

@@ -108,9 +108,7 @@ Out = Annotated[Path, value(RESULT, "DIR", "Folder for the result; it must not h
 DemoOut = Annotated[
     Path, value(RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
 ]
-PoolOut = Annotated[
-    Path, value(RESULT, "POOL", "Folder for the images; it must not hold any yet.")
-]
+PoolOut = Annotated[Path, value(RESULT, "POOL", "Folder for the images; it must not hold any yet.")]
 MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[
     str | None,

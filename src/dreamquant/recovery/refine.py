@@ -162,7 +162,7 @@ class _Refining(Phase):
         self.pixels = pixels.clone().requires_grad_()
         self.optimizer = Adam([self.pixels], betas=(0.9, 0.999))
         with torch.no_grad():
-            earlier = torch.arange(0, self.first, device=pixels.device).split(_AT_ONCE)
+            earlier = torch.split(torch.arange(self.first, device=pixels.device), _AT_ONCE)
             read = [self._read(self.pool.read(rows)) for rows in earlier if len(rows)]
             read = read or [self._none(pixels)]
         self._earlier = Directions(*(torch.cat(each) for each in zip(*read, strict=True)))
@@ -180,8 +180,9 @@ class _Refining(Phase):
     def _neighbours(self) -> Tensor:
         random = self.bench.rng.random
         drawn = torch.randn(self.pixels.shape, generator=random, device=self.pixels.device)
-        away = F.normalize(drawn.flatten(1)) * self.pixels.detach().flatten(1).norm(dim=1)[:, None]
-        return self.pixels + self.recovery.reach * away.view_as(self.pixels)
+        length = self.pixels.detach().flatten(1).norm(dim=1, keepdim=True)
+        away: Tensor = self.recovery.reach * length * F.normalize(drawn.flatten(1))
+        return self.pixels + away.view_as(self.pixels)
 
     def state_dict(self) -> dict[str, Any]:
         """The images as they are now, and the optimizer."""
