@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from dreamquant.recovery.stepwise import drawn
 from dreamquant.synthesis.drawn import Procedural
 from dreamquant.synthesis.pool import Pool
 from dreamquant.synthesis.probe import COUNT, ProbeImages
@@ -177,3 +178,21 @@ def test_drawing_probe_images_takes_no_random_numbers_of_the_run(bench):
     before = bytes_of(bench.rng.state_dict())
     ProbeImages(bench).batch(8)
     assert bytes_of(bench.rng.state_dict()) == before
+
+
+def test_what_is_taken_is_gone_and_the_pool_takes_more():
+    pool = Pool(bench_of(method_of(None)), 6)
+    pool.add(images_of(4), torch.arange(4))
+    images, targets = pool.take()
+    assert (len(images), targets.tolist(), pool.ready) == (4, [0, 1, 2, 3], False)
+    pool.add(images_of(2), torch.tensor([7, 8]))
+    assert pool.targets.tolist() == [7, 8]
+    assert pool.read(torch.tensor([1])).equal(images_of(2)[1:])
+
+
+def test_closed_forms_draw_no_more_images_than_are_kept():
+    bench = bench_of(method_of(None))
+    pool = Pool(bench, 5)
+    pool.add(images_of(5), torch.arange(5))
+    drawn_batches = drawn(bench, pool, count=12, batch=4, part="Calibrate")
+    assert [len(batch) for batch in drawn_batches] == [4, 1]

@@ -50,7 +50,8 @@ class Pool(Images):
     def take(self) -> tuple[Tensor, Tensor]:
         """Images and targets, which the pool then holds no more."""
         taken = self.images, self.targets
-        self.images, self.targets = self.images[:0], self.targets[:0]
+        # Not slices of them, which would hold their memory.
+        self.images, self.targets = torch.empty(0), torch.empty(0, dtype=torch.int64)
         return taken
 
     def put(self, first: int, images: Tensor) -> None:
