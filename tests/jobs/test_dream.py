@@ -118,6 +118,12 @@ def test_no_more_than_a_shard_is_in_memory_however_many_images(teacher, tmp_path
     assert held == [64, 64, 64, 64, 44]
 
 
+def test_a_budget_sets_the_steps(teacher, tmp_path):
+    pool = dream(teacher, "minutes", out=tmp_path / "out", count=8, budget="6s", **QUICK)
+    assert pool.manifest["method"]["images"]["steps"] > 1
+    assert pool.manifest["request"]["budget"] == "6s"
+
+
 def test_procedural_images_are_those_of_the_recipe(teacher, tmp_path):
     pool = dream(teacher, "pink-noise", out=tmp_path / "out", count=8, seed=5, **QUICK)
     from dreamquant.synthesis.pink_noise import PinkNoise

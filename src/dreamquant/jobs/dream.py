@@ -38,6 +38,7 @@ from dreamquant.results.samples import save_samples
 from dreamquant.synthesis.drawn import Procedural
 from dreamquant.synthesis.kinds import KINDS
 from dreamquant.synthesis.pool import Pool
+from dreamquant.training.bench import Bench
 from dreamquant.training.phase import Run, run_to_the_end
 
 _SHOWN = 40  # images on the contact sheet
@@ -93,24 +94,22 @@ def _finished(folder: Path, request: DreamRequest, teacher: Network) -> KeptPool
 
 def _make(folder: Path, request: DreamRequest, teacher: Network, started: float) -> None:
     method = _dreaming(request, teacher)
-    accelerator = request.accelerator()
     configuration = _configuration(request, teacher, method)
     saved = open_folder(folder, configuration, resume=request.resume)
-    student = Student(nn.Identity())  # nobody asks it: images look at the teacher alone
-    bench = set_up(teacher, teacher.module, student, method, request, accelerator)
-    with naming_lines(bench.teacher, bench.example()), sparing_memory(accelerator.device):
-        record = Shards() if saved is None else Shards(**saved["record"])
+    bench = _bench(request, teacher, method)
+    with naming_lines(bench.teacher, bench.example()), sparing_memory(bench.device):
         if saved is not None:
+            record = Shards(**saved["record"])
             method = method.lasting(record.iterations)
-        elif request.seconds is not None:
-            left = started + request.seconds - time.monotonic()
-            method = fit(method, left, lambda shorter: begin(throwaway(bench), shorter)[0])
-        record.iterations = method.iterations
+        else:
+            method = _within_budget(method, bench, request, started)
+            record = Shards(iterations=method.iterations)
         run, images = begin(bench, method)
         if saved is not None:
             with checkpoint.fitting(folder / CHECKPOINT):
                 run.load_state_dict(saved["run"])
         _run(folder, run, record, configuration, request, record.writer(folder, cast(Pool, images)))
+    _show(folder, record.shards[0]["file"], teacher)
     manifest = {
         "schema": SCHEMA,
         "network": describe_network(teacher),
@@ -118,12 +117,23 @@ def _make(folder: Path, request: DreamRequest, teacher: Network, started: float)
         "request": {"command": "dream", **request.record()},
         "seed": request.seed,
         **record.described(),
-        **describe_machine(accelerator.device),
+        **describe_machine(bench.device),
         "configuration": configuration,
     }
-    _show(folder, record.shards[0]["file"], teacher)
     write_json(folder / POOL, plain(manifest))
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def _bench(request: DreamRequest, teacher: Network, method: Method) -> Bench:
+    nobody = Student(nn.Identity())  # images that are kept look at the teacher alone
+    return set_up(teacher, teacher.module, nobody, method, request, request.accelerator())
+
+
+def _within_budget(method: Method, bench: Bench, request: DreamRequest, started: float) -> Method:
+    if request.seconds is None:
+        return method
+    left = started + request.seconds - time.monotonic()
+    return fit(method, left, lambda shorter: begin(throwaway(bench), shorter)[0])
 
 
 def _show(folder: Path, shard: str, teacher: Network) -> None:
