@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/core
 	$(BIN)/dreamquant demo --out out/demo
+	$(BIN)/dreamquant demo --transformer --out out/demo-transformer
 
 test: $(VENV)/all check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -459,6 +459,13 @@ def test_demo_replaces_an_earlier_one(run_json, brief_demo, tmp_path):
     assert first | {"seconds": 0} == second | {"seconds": 0}
 
 
+def test_the_demo_has_a_transformer_too(run_json, brief_demo, tmp_path):
+    run_json("demo", "--transformer", "--out", str(tmp_path / "out"))
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["method"]["name"] == "psaq_vit"
+    assert manifest["protocol"]["placement"] == "operands"
+
+
 def test_a_stopped_demo_goes_on_by_the_same_command(run, brief_demo, tmp_path, monkeypatch):
     out = str(tmp_path / "it's out")
     with monkeypatch.context() as patched:

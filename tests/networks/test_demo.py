@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dreamquant.networks.demo import HELD_OUT, INPUT, WEIGHTS
+from dreamquant.networks.demo import HELD_OUT, INPUT, TRANSFORMER_WEIGHTS, WEIGHTS, transformer
 from dreamquant.networks.demo.network import digits
 from dreamquant.results.files import read_tensors
 
@@ -34,6 +34,15 @@ def test_network_reads_held_out_digits():
         logits = trained()((pixels - INPUT.mean[0]) / INPUT.std[0])
     assert logits.shape == (597, INPUT.num_classes)
     assert (logits.argmax(1).numpy() == labels).mean() >= 0.98
+
+
+def test_transformer_reads_held_out_digits_and_is_small():
+    images, labels = held_out()
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        logits = transformer().module((pixels - INPUT.mean[0]) / INPUT.std[0])
+    assert (logits.argmax(1).numpy() == labels).mean() >= 0.97
+    assert TRANSFORMER_WEIGHTS.stat().st_size < 300_000
 
 
 def test_weights_are_finite_floats_below_a_megabyte():

@@ -87,4 +87,5 @@ def given_step(term, *, teacher=None, student=None, others=(), **attributes):
     if others:
         seen.in_training_mode = others[0]
     asked = given_view(**given, owner="student", allowed=term.student_taps, reader=reader)
+    asked.on = lambda _: asked
     return SimpleNamespace(teacher=seen, student=asked, **attributes)

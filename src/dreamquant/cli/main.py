@@ -176,15 +176,16 @@ def methods(
 def demo(
     *,
     out: options.DemoOut = Path("out/demo"),
+    transformer: options.DemoTransformer = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Quantize the embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
+    """Quantize an embedded digit network to W3A3 with AdaDFQ: no download, about a minute."""
     with resumable(out):
         from dreamquant.jobs.quantize import quantize_demo
 
-        result = quantize_demo(out, quiet=quiet, verbose=verbose)
+        result = quantize_demo(out, transformer=transformer, quiet=quiet, verbose=verbose)
     _present(result, out, as_json=json, quiet=quiet)
 
 

@@ -109,6 +109,9 @@ DemoOut = Annotated[
     Path, value(RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
 ]
 PoolOut = Annotated[Path, value(RESULT, "POOL", "Folder for the images; it must not hold any yet.")]
+DemoTransformer = Annotated[
+    bool, flag(_NETWORK, "Take the embedded transformer, to W4A4 with PSAQ-ViT: seconds.")
+]
 MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[
     str | None,

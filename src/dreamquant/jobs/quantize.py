@@ -174,31 +174,36 @@ def _scheme(method: Method, request: QuantizeRequest) -> Scheme:
 # Digits of 8 x 8 pixels need fewer iterations than the quick preset's 1200: top-1 of seeds 0, 1, 2
 # is 96.15, 96.15 and 96.31 % after 450, and 96.65, 95.98 and 95.64 % after 1200, from 64 to 74 %
 # with ranges alone. That is 37 s of one core instead of 82.
-_DEMO_ITERATIONS = 450
+_DEMO = ("w3a3", "adadfq", 450)
+_DEMO_TRANSFORMER = ("w4a4", "psaq_vit", 50)
 
 
-def quantize_demo(out: str | Path, *, quiet: bool = False, verbose: bool = False) -> Result:
-    """Quantize the embedded digit network to W3A3 with AdaDFQ, and save the result.
+def quantize_demo(
+    out: str | Path, *, transformer: bool = False, quiet: bool = False, verbose: bool = False
+) -> Result:
+    """Quantize an embedded digit network, and save the result: to W3A3 with AdaDFQ.
 
     It trains in float32 wherever it runs, so that the figure differs little between machines.
 
     Args:
         out: the result folder; what an earlier demo left there is replaced, or resumed where
             it was stopped.
+        transformer: take the transformer instead, to W4A4 with PSAQ-ViT.
         quiet: as for :func:`quantize`.
         verbose: likewise.
 
     Raises:
         ResultError: the folder holds something else, or cannot be written.
     """
-    network = demo.teacher()
+    network = demo.transformer() if transformer else demo.teacher()
+    bits, method, iterations = _DEMO_TRANSFORMER if transformer else _DEMO
     remove_result(Path(out), made_from=network.weights_sha256)
     resume = (Path(out) / CHECKPOINT / STATE).exists()
     return quantize(
         network,
-        "w3a3",
-        "adadfq",
-        iterations=_DEMO_ITERATIONS,
+        bits,
+        method,
+        iterations=iterations,
         data=demo.HELD_OUT,
         device="cpu",
         precision="32",

@@ -11,7 +11,9 @@ from dreamquant.methods.acq import acq
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.adasg import adasg
 from dreamquant.methods.agm import agm
+from dreamquant.methods.akt import akt
 from dreamquant.methods.brecq import brecq
+from dreamquant.methods.dqdg import dqdg
 from dreamquant.methods.dsg import dsg
 from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.genie import genie
@@ -64,12 +66,14 @@ METHODS: dict[str, Method] = {
     "mimiq": mimiq,
     "sardfq": sardfq,
     "maskaq": maskaq,
+    "dqdg": dqdg,
     # Published as add-ons; on their own they stand on the base that their papers name first.
     "ris": replace(gdfq + ris, name="ris"),
     "agm": replace(gdfq + agm, name="agm"),
     "synq": replace(hast + synq, name="synq"),
+    "akt": replace(adadfq + akt, name="akt"),
 }
-ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm, "synq": synq}
+ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm, "synq": synq, "akt": akt}
 
 
 def find_method(name: str | Method) -> Method:

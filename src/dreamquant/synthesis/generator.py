@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
-from dreamquant.synthesis.generator_networks import build_generator
+from dreamquant.synthesis.generator_networks import Interleaved, build_generator
 from dreamquant.synthesis.source import Images, Source
 from dreamquant.synthesis.targets import Condition, OneHot, Targets
 from dreamquant.terms.contract import Terms, weighted
@@ -39,6 +39,7 @@ class Generator(Source):
         alone: iterations at the start in which it learns and the student does not.
         observe: iterations at the start in which the student's activation ranges follow its
             images; at most ``alone``.
+        networks: of fresh weights each, that make images in turns.
         lr: of Adam with betas (0.5, 0.999).
         decay: of the rate, over all iterations of the run.
 
@@ -53,6 +54,7 @@ class Generator(Source):
     batch: int = 16
     alone: int = 100
     observe: int = 100
+    networks: int = 1
     lr: float = 1e-3
     decay: Decay = _CONSTANT
 
@@ -66,8 +68,9 @@ class Generator(Source):
 
     @property
     def group(self) -> int:  # type: ignore[override]
-        """Consecutive images that share what is asked of them."""
-        return max(self.targets.copies, 1 if self.condition is None else self.condition.copies)
+        """Consecutive images that share what is asked of them, or that all networks have made."""
+        asked = 1 if self.condition is None else self.condition.copies
+        return max(self.targets.copies, asked, self.networks)
 
     @property
     def iterations(self) -> int:
@@ -113,12 +116,13 @@ class Stream(Images):
         spec, condition = bench.input, source.condition
         with torch.random.fork_rng():
             torch.manual_seed(bench.seed)
-            self.network: nn.Module = build_generator(
-                spec.image,
-                spec.num_classes,
-                source.latent,
-                condition=0 if condition is None else condition.width,
-            ).to(bench.device)
+            width = 0 if condition is None else condition.width
+            made = [
+                build_generator(spec.image, spec.num_classes, source.latent, condition=width)
+                for _ in range(source.networks)
+            ]
+            self.network: nn.Module = made[0] if len(made) == 1 else Interleaved(made)
+            self.network.to(bench.device)
         self._parameters = list(self.network.parameters())
         self.optimizer = Adam(self._parameters, betas=(0.5, 0.999))
         self._generate: Callable[..., Tensor] = self.network

@@ -9,6 +9,7 @@ is ours).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -251,3 +252,24 @@ def build_generator(
     small = max(image[1:]) <= LARGEST_SMALL_IMAGE
     kind = SmallGenerator if small else ImageNetGenerator
     return kind(image, classes, latent, condition=condition)
+
+
+class Interleaved(nn.Module):
+    """Several generators, each of which makes every so manyth image of a batch.
+
+    Args:
+        generators: in the order of their rows.
+    """
+
+    def __init__(self, generators: Sequence[GeneratorNetwork]) -> None:
+        super().__init__()
+        self.generators = nn.ModuleList(generators)
+
+    def forward(self, noise: Tensor, *asked: Tensor) -> Tensor:
+        """Images (B, C, H, W) for noise (B, latent), targets and condition."""
+        count = len(self.generators)
+        made = [
+            generator(noise[first::count], *(each[first::count] for each in asked))
+            for first, generator in enumerate(self.generators)
+        ]
+        return torch.stack(made, 1).flatten(0, 1)

@@ -32,6 +32,10 @@ class View(Protocol):
         """
         ...
 
+    def on(self, images: Tensor) -> View:
+        """The network on other images."""
+        ...
+
 
 class TeacherView(View, Protocol):
     """The teacher on this step's images, and what else it can be asked."""
@@ -39,10 +43,6 @@ class TeacherView(View, Protocol):
     @property
     def in_training_mode(self) -> View:
         """The same images with batch norm on the batch's own statistics; nothing is updated."""
-        ...
-
-    def on(self, images: Tensor) -> View:
-        """The teacher on other images."""
         ...
 
     def under_weight_noise(self, noise: float) -> View:

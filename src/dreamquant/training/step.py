@@ -60,7 +60,9 @@ class Step:
         self.student_learns = student_learns
         self.teacher = TeacherView(players.teacher, batch.images, rng.random)
         self.student = View(
-            lambda: players.student.read(batch.images, compiled=compiled), owner="student"
+            lambda: players.student.read(batch.images, compiled=compiled),
+            owner="student",
+            elsewhere=lambda images: players.student.read(images, compiled=compiled),
         )
 
     def condition(self, name: str) -> Tensor:

@@ -105,6 +105,7 @@ class View:
         allowed: taps that may be read; ``None`` allows all.
         reader: who reads, for the error.
         owner: whose view it is, for the error: ``teacher`` or ``student``.
+        elsewhere: a forward pass on other images, see :meth:`on`.
     """
 
     def __init__(
@@ -114,8 +115,9 @@ class View:
         owner: str,
         allowed: Sequence[Tap[Any]] | None = None,
         reader: str = "",
+        elsewhere: Callable[[Tensor], Read] | None = None,
     ) -> None:
-        self._run, self._owner = run, owner
+        self._run, self._owner, self._elsewhere = run, owner, elsewhere
         self._allowed, self._reader = allowed, reader
 
     @cached_property
@@ -146,7 +148,21 @@ class View:
 
     def limited_to(self, allowed: Sequence[Tap[Any]], reader: str) -> View:
         """The same view for a reader that declares what it reads; the forward pass is shared."""
-        return View(lambda: self._read, owner=self._owner, allowed=allowed, reader=reader)
+        return View(
+            lambda: self._read,
+            owner=self._owner,
+            allowed=allowed,
+            reader=reader,
+            elsewhere=self._elsewhere,
+        )
+
+    def on(self, images: Tensor) -> View:
+        """The network on other images."""
+        run = self._elsewhere
+        assert run is not None  # a view of other images leads no further
+        return View(
+            lambda: run(images), owner=self._owner, allowed=self._allowed, reader=self._reader
+        )
 
     def _require(self, tap: Tap[Any]) -> None:
         if self._allowed is None or tap in self._allowed:
