@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 from dreamquant.errors import MethodError, SchemeError
+from dreamquant.networks.demo.transformer import Transformer
+from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.units import Unit, find_units, quantizers_of
 
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -66,3 +69,27 @@ def test_stored_tensors_are_refused(make_network, make_bench):
     bench = make_bench(make_network(), "w8a8", placement="layer-input", joins=8)
     with pytest.raises(SchemeError, match="leave --joins out"):
         quantizers_of(bench.student, Unit("block", ()), IMAGES)
+
+
+@pytest.mark.parametrize("softmax", ["linear", "log2"])
+def test_a_block_of_a_transformer_runs_on_its_own_with_its_operands_quantized(softmax):
+    torch.manual_seed(0)
+    network = Transformer(nn.Conv2d(1, 8, 2, stride=2), 4, width=8, depth=2, heads=2).eval()
+    images = torch.randn(6, 1, 4, 4)
+    scheme = Scheme(Bits(4, 4), placement="operands", softmax=softmax)
+    student, _ = quantize_network(network, scheme, images[:2])
+    student.observe(True)
+    student(images)
+    student.observe(False)
+    names = list(student.quantized_layers())
+    unit = next(u for u in find_units(network, names, images[:2]) if u.name == "blocks.1")
+    quantizers = quantizers_of(student, unit, images[:2])
+    # Of four layers the inputs, of two products the operands, and what GELU reads.
+    assert len(quantizers.all) == 4 + 4 + 1
+    block, seen = student.network.blocks[1], []
+    block.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    with torch.no_grad():
+        student(images)
+        with quantizers.context():
+            block(seen[0][0])
+    assert torch.equal(seen[0][1], seen[1][1])

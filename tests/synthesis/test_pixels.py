@@ -1,19 +1,21 @@
 """Images optimised pixel by pixel."""
 
 import io
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from dreamquant.methods import METHODS
+from dreamquant.networks.spec import InputSpec
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.train import Train
 from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.pixels import Dreaming, Pixels
 from dreamquant.synthesis.procedural import WhiteNoise, pixel_moments, procedural
-from dreamquant.synthesis.targets import OneHot
+from dreamquant.synthesis.targets import OneHot, Regions
 from dreamquant.terms.classes import TeacherCrossEntropy
+from dreamquant.terms.contract import Term
 from dreamquant.terms.distillation import KnowledgeDistillation
 from dreamquant.terms.statistics import BatchNormStatistics
 from dreamquant.training.decay import Cosine
@@ -96,6 +98,32 @@ def test_values_stay_those_of_pixels_where_they_are_clamped():
     assert (images.images <= high[:, None, None] + 1e-6).all()
     _, _, free = dreamed(pixels(lr=5.0))
     assert free.images.abs().max() > high.max()
+
+
+def test_features_have_no_range_of_pixels():
+    assert InputSpec((3, 8, 8), (0.5, 0.4, 0.3), (0.25,) * 3, 5).pixels
+    assert InputSpec((1, 8, 8), (0.0,), (1.0,), 5).pixels
+    assert not InputSpec((1, 98, 40), (-1.2,), (0.9,), 5).pixels
+    assert not InputSpec((98, 40), (0.5,), (10.4,), 5).pixels
+
+
+def test_what_else_is_asked_of_images_stays_theirs_and_outlives_a_stop():
+    @dataclass(frozen=True)
+    class Asked(Term):
+        def __call__(self, step):
+            seen.append(step.condition("regions").clone())
+            return step.images.square().mean()
+
+    seen = []
+    source = Pixels((Asked(),), size=4, batch=4, steps=4, conditions=(Regions(),))
+    run, _ = run_of(method_of(source))
+    advance(run, 2)
+    state = run.state_dict()
+    again, _ = run_of(method_of(source), seed=9)
+    again.load_state_dict(state)
+    advance(again, 1)
+    assert len(seen) == 3
+    assert all(each.equal(seen[0]) for each in seen)
 
 
 def test_a_start_of_procedural_images_has_their_moments():

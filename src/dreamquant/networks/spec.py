@@ -86,6 +86,11 @@ class InputSpec:
         return self.shape[0] if len(self.shape) > 2 else 1
 
     @property
+    def pixels(self) -> bool:
+        """Whether the input can be pixels: features have other means and deviations than [0, 1]."""
+        return all(0 <= mean <= 1 for mean in self.mean) and max(self.std) <= 1
+
+    @property
     def image(self) -> tuple[int, int, int]:
         """Channels, height and width.
 

@@ -45,7 +45,7 @@ class Pixels(Source):
         start: what images are before the first step.
         shift: pixels by which the batch is rolled at random, in each step anew.
         flip: whether the batch is mirrored at random.
-        clamp: whether values stay in the range that pixels can have.
+        clamp: whether values stay in the range that pixels can have, where they are pixels.
         targets: what is asked of each image.
         conditions: what else; images that are kept are kept without it.
     """
@@ -196,7 +196,7 @@ class Dreaming(Phase):
 
     @torch.no_grad()
     def _clamp(self) -> None:
-        if self.source.clamp:
+        if self.source.clamp and self.bench.input.pixels:
             low, high = (
                 end.to(self.pixels)[:, None, None] for end in pixel_moments(self.bench.input)[2:]
             )

@@ -1,0 +1,271 @@
+"""Transformers and sound without data: methods side by side, networks of both kinds.
+
+    python benchmarks/transformers.py [--data DIR] [--seeds 0] [--minutes 10] [--only kwt1 w8a8]
+
+Clips are the first 300 of each set. Of sound two numbers are told, as pictures have them in their
+mean and deviation: those of all features. Finished runs are kept in ``docs/results/`` and not
+repeated; no run begins once the minutes are over, so the script may be stopped and started again at
+any time. A method that refuses a network is on record with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dreamquant import InputSpec, Method, quantize
+from dreamquant.errors import NetworkError
+from dreamquant.methods import METHODS
+from dreamquant.methods.method import Preset
+from dreamquant.networks import demo
+from dreamquant.networks.load import Network, wrap_module
+from dreamquant.recovery.calibrate import Calibrate
+from dreamquant.synthesis.generator import Generator
+from dreamquant.synthesis.pixels import Pixels
+from dreamquant.synthesis.procedural import WhiteNoise
+from dreamquant.terms.total_variation import TotalVariation
+from grid import DATA, ROOT, Grid
+from pages import cpu_seconds
+
+TITLE = "Transformers and sound without data"
+CLIPS, CLASSES = 300, 12
+BITS = ("w8a8", "w4a8", "w4a4", "w3a3")
+NETWORKS = ("digits", "kwt1", "dscnn")
+NAMES = {"digits": "digits' transformer", "kwt1": "KWT-1", "dscnn": "DS-CNN"}
+CONVOLUTIONAL = ("squant", "noise", "gdfq", "adadfq", "dqdg", "minutes")
+ATTENTIVE = ("squant", "noise", "psaq_vit", "sardfq", "mimiq", "maskaq")
+# Fewer images and steps than the quick presets have: minutes of one core, for all of a row alike.
+_IMAGES, _STEPS, _ITERATIONS = 64, 30, 100
+
+
+class Subject(NamedTuple):
+    """A network and its clips."""
+
+    network: Network
+    data: Path
+    methods: tuple[str, ...]
+
+
+class OneChannel(nn.Module):
+    """A network of features, fed with normalised ones of one channel.
+
+    Args:
+        inner: takes features, with one channel or without.
+        mean: of all features.
+        std: likewise.
+        channel: whether the inner network has the channel too.
+    """
+
+    def __init__(self, inner: nn.Module, mean: float, std: float, *, channel: bool) -> None:
+        super().__init__()
+        self.inner, self.mean, self.std, self.channel = inner, mean, std, channel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits for ``x`` (B, 1, frames, coefficients)."""
+        x = x * self.std + self.mean
+        return self.inner(x if self.channel else x.squeeze(1))
+
+
+def subject(name: str, data: Path, folder: Path) -> Subject:
+    """A network by its name; clips of sound are written into ``folder``."""
+    if name == "digits":
+        return Subject(demo.transformer(), demo.HELD_OUT, ATTENTIVE)
+    if name == "kwt1":
+        clips = "data_kws_speechcommands_mfcc98x40_1200.npz"
+        return _sound(data / "zoo", "kws_kwt1", clips, ATTENTIVE, folder)
+    return _sound(
+        data / "zoo", "kws_mlperf_dscnn", "data_kws_eembc1000_mfcc.npz", CONVOLUTIONAL, folder
+    )
+
+
+def _sound(zoo: Path, factory: str, clips: str, methods: tuple[str, ...], folder: Path) -> Subject:
+    spec = importlib.util.spec_from_file_location(factory, zoo / f"{factory}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    inner = module.make()
+    inner.load_state_dict(load_file(zoo / f"{factory}.safetensors"))
+    with np.load(zoo / clips) as arrays:
+        features, labels = _features(arrays), arrays["labels"][:CLIPS]
+    mean, std = (float(value) for value in (features.mean(), features.std()))
+    folder.mkdir(parents=True, exist_ok=True)
+    first = features[:CLIPS].reshape(CLIPS, 1, *features.shape[-2:])
+    np.savez(folder / f"{factory}.npz", features=first, labels=labels)
+    wrapped = OneChannel(inner, mean, std, channel=factory == "kws_mlperf_dscnn")
+    shape = (1, *features.shape[-2:])
+    network = wrap_module(wrapped, InputSpec(shape, (mean,), (std,), CLASSES))
+    return Subject(network, folder / f"{factory}.npz", methods)
+
+
+def _features(arrays: Any) -> np.ndarray:
+    if "features" in arrays:
+        return arrays["features"].astype(np.float32)
+    codes = arrays["features_int8"].astype(np.float32)
+    return (codes - arrays["zero_point"]) * arrays["scale"]
+
+
+def method(name: str) -> Method:
+    """A method with few images and steps; ``noise`` sets ranges on white noise and rounds."""
+    if name == "noise":
+        images = Pixels(
+            [TotalVariation()], size=_IMAGES, batch=_IMAGES, steps=1, lr=0.0, start=WhiteNoise()
+        )
+        return replace(
+            METHODS["psaq_vit"],
+            name="noise",
+            images=images,
+            recovery=(Calibrate(count=_IMAGES, batch=_IMAGES),),
+            presets={"quick": Preset()},
+        )
+    found = METHODS[name]
+    quick = found.presets["quick"]
+    images = {**quick.images}
+    if isinstance(found.images, Pixels):
+        images |= {"size": _IMAGES, "batch": _IMAGES, "steps": _STEPS}
+    recovery = {kind: {**numbers} for kind, numbers in quick.recovery.items()}
+    if isinstance(found.images, Generator):
+        images |= {"batch": 16, "alone": _ITERATIONS, "observe": _ITERATIONS}
+    lengths = {
+        "Train": {"iterations": _ITERATIONS, "batch": 16},
+        "Reconstruct": {"steps": _STEPS},
+        "Redream": {"steps": _STEPS // 2},
+    }
+    for part in found.recovery:
+        kind = type(part).__name__
+        counted = {"count": _IMAGES, "batch": 32} if hasattr(part, "count") else {}
+        recovery[kind] = recovery.get(kind, {}) | counted | lengths.get(kind, {})
+    return replace(found, presets={"quick": replace(quick, images=images, recovery=recovery)})
+
+
+def points(options: argparse.Namespace) -> Iterator[tuple[int, str, str, str]]:
+    """Seed, network, bits and method of every run, the most telling first."""
+    for seed, bits, name in product(options.seeds, BITS, NETWORKS):
+        methods = CONVOLUTIONAL if name == "dscnn" else ATTENTIVE
+        for each in methods:
+            if not options.only or {name, bits, each} >= set(options.only):
+                yield seed, name, bits, each
+
+
+def main() -> None:
+    """Run what is missing while there is time, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of weights and clips")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--only", nargs="+", default=[], help="network, bits and method to run")
+    options = parser.parse_args()
+    grid = Grid("transformers", TITLE)
+    end = time.monotonic() + 60 * options.minutes
+    known: dict[str, Subject] = {}
+    for seed, name, bits, each in points(options):
+        if time.monotonic() > end:
+            break
+        if _has(grid, seed, name, bits, each):
+            continue
+        if name not in known:
+            known[name] = subject(name, options.data, ROOT / "out" / "transformers")
+        grid.add(_run(known[name], seed, name, bits, each))
+        grid.write_page(_page(grid.runs))
+    grid.write_page(_page(grid.runs))
+
+
+def _has(grid: Grid, seed: int, name: str, bits: str, each: str) -> bool:
+    place = (seed, name, bits, each)
+    return any((r["seed"], r["network"], r["bits"], r["method"]) == place for r in grid.runs)
+
+
+def _run(its: Subject, seed: int, name: str, bits: str, each: str) -> dict[str, Any]:
+    place = {"network": name, "bits": bits, "method": each, "seed": seed}
+    placement = "layer-input" if name == "dscnn" else "operands"
+    before = cpu_seconds()
+    try:
+        result = quantize(
+            its.network,
+            bits,
+            method(each),
+            seed=seed,
+            placement=placement,
+            data=its.data,
+            device="cpu",
+            precision="32",
+            quiet=True,
+        )
+    except NetworkError as error:
+        return {**place, "refused": error.what}
+    accuracy = result.manifest["accuracy"]
+    return {
+        **place,
+        "teacher_top1": accuracy["teacher"]["top1"],
+        "top1": accuracy["student"]["top1"],
+        "ci95": accuracy["student"]["ci95"],
+        "n": accuracy["student"]["n"],
+        "agreement": result.manifest["agreement"]["percent"],
+        "placement": placement,
+        "training_cpu_seconds": result.manifest["timings"]["training_cpu_seconds"],
+        "cpu_seconds": cpu_seconds() - before,
+        "versions": result.manifest["versions"],
+        "hardware": result.manifest["hardware"],
+    }
+
+
+def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
+    yield f"# {TITLE}"
+    for name in NETWORKS:
+        its = [run for run in runs if run["network"] == name]
+        if its:
+            yield ""
+            yield from _section(name, its)
+    yield ""
+    yield (
+        f"One seed, {_IMAGES} images of {_STEPS} steps, {_ITERATIONS} iterations where a student "
+        "is trained: far fewer than the papers take. `squant` needs no images; `noise` sets ranges "
+        "of least squared error on white noise. Operands of all products are quantized in the "
+        "transformers, inputs of all layers in the convolutional network. CPU seconds count all "
+        "of a run; figures are clips or images right."
+    )
+
+
+def _section(name: str, runs: list[dict[str, Any]]) -> Iterable[str]:
+    measured = [run for run in runs if "top1" in run]
+    if measured:
+        first = measured[0]
+        yield f"## {NAMES[name]}: {first['teacher_top1']:.2f} % of {first['n']} in full precision"
+    else:
+        yield f"## {NAMES[name]}"
+    yield ""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    bits = [each for each in BITS if any(run["bits"] == each for run in runs)]
+    yield f"| method | {' | '.join(f'{each}, %' for each in bits)} | CPU s |"
+    yield f"|---|{'--:|' * (len(bits) + 1)}"
+    for each in methods:
+        own = {run["bits"]: run for run in runs if run["method"] == each}
+        cells = [_cell(own.get(one)) for one in bits]
+        seconds = [run["cpu_seconds"] for run in own.values() if "top1" in run]
+        mean = f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"
+        yield f"| {each} | {' | '.join(cells)} | {mean} |"
+    for reason in dict.fromkeys(run["refused"] for run in runs if "refused" in run):
+        yield ""
+        yield f"Refused: {reason}."
+
+
+def _cell(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return ""
+    return "refused" if "refused" in run else f"{run['top1']:.2f}"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
