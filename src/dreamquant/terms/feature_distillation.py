@@ -36,6 +36,7 @@ class _AttentionDistillation(Term):
         """The divergence in nats, a scalar >= 0."""
         of: Callable[[Tensor], Tensor] = self.attention
         t = self.temperature
+        teacher, student = step.teacher[NormOutputs()], step.student[NormOutputs()]
         gaps = [
             F.kl_div(
                 F.log_softmax(of(q) / t, 1),
@@ -43,7 +44,7 @@ class _AttentionDistillation(Term):
                 reduction="batchmean",
                 log_target=True,
             )
-            for p, q in zip(step.teacher[NormOutputs()], step.student[NormOutputs()], strict=True)
+            for p, q in zip(teacher, student, strict=True)
         ]
         return t**2 * torch.stack(gaps).sum()
 
