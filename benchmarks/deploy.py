@@ -26,8 +26,8 @@ from dreamquant.evaluation.data import EvaluationSet, open_images
 from dreamquant.evaluation.metrics import evaluate
 from dreamquant.export.benchmark import benchmark, float_twin
 from dreamquant.export.job import ExportedFile, FileTarget
+from dreamquant.export.noise import noise
 from dreamquant.export.runtime import RUNTIMES, open_onnx
-from dreamquant.export.verify import noise
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.method import Method, Preset
 from dreamquant.methods.quick import QUICK, QUICK_IMAGENET
@@ -136,7 +136,7 @@ def measure(name: str, bits: str, folder: Path) -> dict[str, Any]:
 
 def ranged(network: Network, scheme: Scheme) -> Result:
     """A student that learned nothing: its ranges cover noise."""
-    images = noise(network.input.shape)
+    images = noise(network.input)
     student, coverage = quantize_network(network.module, scheme, images[:2])
     student.observe(True)
     with torch.no_grad():

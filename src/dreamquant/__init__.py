@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamquant.errors import DreamQuantError as DreamQuantError
-    from dreamquant.evaluation.metrics import Evaluation as Evaluation
+    from dreamquant.evaluation.evaluation import Evaluation as Evaluation
     from dreamquant.export.job import export_result as export_result
     from dreamquant.jobs.distill import distill as distill
     from dreamquant.jobs.dream import dream as dream

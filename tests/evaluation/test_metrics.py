@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from dreamquant.errors import DataError
 from dreamquant.evaluation.data import EvaluationSet, open_images
-from dreamquant.evaluation.metrics import Evaluation, evaluate, evaluate_both, wilson
+from dreamquant.evaluation.evaluation import Evaluation
+from dreamquant.evaluation.intervals import wilson
+from dreamquant.evaluation.metrics import evaluate, evaluate_both
 from dreamquant.networks.spec import InputSpec
 
 

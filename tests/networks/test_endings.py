@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamquant.networks.endings import as_given, logits_of
+from dreamquant.networks.endings import as_given, ending_of, logits_of, with_ending
 from dreamquant.networks.fit import fit
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
@@ -53,7 +53,10 @@ def test_a_sigmoid_per_class_is_found_and_undone() -> None:
 def test_one_logit_becomes_two_whose_softmax_is_its_sigmoid(ends: tuple[nn.Module, ...]) -> None:
     module = net(1, *ends)
     assert any("one logit" in note for note in fit(module, (3,)))
-    for one in (module, copy.deepcopy(module), as_given(module)):
+    assert torch.equal(as_given(module)(X), net(1, *ends)(X))
+    restored = with_ending(as_given(module)(X), ending_of(module))
+    assert torch.equal(restored, module(X))
+    for one in (module, copy.deepcopy(module)):
         assert one(X).shape == (5, 2)
         assert torch.allclose(one(X).softmax(1)[:, 1], net(1)(X).sigmoid()[:, 0], atol=1e-6)
 

@@ -51,7 +51,7 @@ def damage(record, *path_and_value):
     ("change", "level", "words"),
     [
         (("analysis", "answers", "outcomes", "lost", 900), "warning", "lost 9.9 points"),
-        (("manifest", "agreement", "percent", 70.0), "warning", "on only 70.0 % of 9000 images"),
+        (("manifest", "agreement", "percent", 70.0), "warning", "is only 70.0 % on 9000 images"),
         (
             ("manifest", "accuracy", "student", {"top1": 55.0, "ci95": [54, 56]}),
             "warning",
@@ -72,7 +72,7 @@ def damage(record, *path_and_value):
         (
             ("analysis", "sites", 0, "alone", {"agreement": 60.0}),
             "warning",
-            "nothing but the weights of layer 0 changes 40 %",
+            "nothing but the weights of layer 0 takes 40 %",
         ),
         (
             ("manifest", "coverage", "layers", 0, "weight_bits", 4),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dreamquant.networks.spec import InputSpec
+    from dreamquant.networks.zoo import Boxes
 
 
 def export(
@@ -41,16 +42,19 @@ def predict(
     /,
     *images: options_deploy.Images,
     top: options_deploy.Top = 3,
+    boxes: options.Boxes = None,
     json: options.Json = False,
 ) -> None:
-    """Classify image files, JPEG or PNG or others, by a result or an exported file."""
+    """Say what image files show, JPEG or PNG or others, by a result or an exported file."""
     from dreamquant.cli.tables_deploy import predictions_list
-    from dreamquant.export.predict import predict as classify
+    from dreamquant.export.predict import predict as say
     from dreamquant.export.predict import read_pictures
+    from dreamquant.networks.origins import named_boxes
 
-    model, spec = exported_network(target) if target.suffix == ".onnx" else _student(target)
+    model, spec, own = _opened(target)
     pictures = read_pictures(images, spec)
-    predictions = classify(model, pictures, spec, top=top)
+    made = named_boxes(boxes) if boxes else own
+    predictions = say(model, pictures, spec, top=top, boxes=made)
     for picture in pictures:
         for note in picture.notes:
             print(f"{picture.path}: {note}", file=sys.stderr)
@@ -112,8 +116,10 @@ def exported_network(path: Path) -> tuple[nn.Module, InputSpec]:
     return network, network.description.input
 
 
-def _student(folder: Path) -> tuple[nn.Module, InputSpec]:
+def _opened(target: Path) -> tuple[nn.Module, InputSpec, Boxes | None]:
+    if target.suffix == ".onnx":
+        return *exported_network(target), None
     from dreamquant.results.reopen import open_result
 
-    result = open_result(folder)
-    return result.model, result.input
+    result = open_result(target)
+    return result.model, result.input, result.boxes()

@@ -120,27 +120,29 @@ def evaluate(
     data: options.MeasuredData = None,
     limit: options.Limit = None,
     weights: options.TeachersWeights = None,
+    boxes: options.Boxes = None,
     expected: options.Expected = _ANYTHING,
     json: options.Json = False,
 ) -> None:
-    """Measure a result or a network on images: top-1, top-5, agreement with the teacher."""
+    """Measure a result or a network on images: its scores, agreement with the teacher."""
     from dreamquant.cli.tables import evaluation_table
     from dreamquant.evaluation.data import open_images
     from dreamquant.evaluation.metrics import evaluate as measure
     from dreamquant.jobs.progress import counting
+    from dreamquant.networks.origins import named_boxes
 
     data = options.one_of(images, data)
     foreign = target.endswith(".onnx") and expected != _ANYTHING
     if target.endswith(".onnx") and not foreign:
-        model, spec, teacher = *deploy.exported_network(Path(target)), None
+        model, spec, teacher, own = *deploy.exported_network(Path(target)), None, None
     elif foreign or (":" in target and not Path(target).is_dir()):
         net = _named_network(target, weights, expected)
-        model, spec, teacher = net.module, net.input, None
+        model, spec, teacher, own = net.module, net.input, None, net.boxes
     else:
         _refuse(expected)
-        model, spec, teacher = _saved_student(Path(target), weights)
-    opened = open_images(data, spec, limit=limit)
-    if opened.labels is None and teacher is None:
+        model, spec, teacher, own = _saved_student(Path(target), weights)
+    opened = open_images(data, spec, limit=limit, boxes=named_boxes(boxes) if boxes else own)
+    if not opened.labelled and teacher is None:
         raise _nothing_to_measure(data)
     with counting("measuring", len(opened)) as count:
         evaluation = measure(model, opened, teacher=teacher, on_batch=count)
@@ -214,7 +216,14 @@ def _named_network(name: str, weights: Path | None, expected: options.Expected) 
     from dreamquant.networks.load import load_network
 
     network = load_network(
-        name, weights=weights, shape=shape, mean=mean, std=std, num_classes=expected.classes
+        name,
+        weights=weights,
+        shape=shape,
+        mean=mean,
+        std=std,
+        num_classes=expected.classes,
+        task=expected.task,
+        features=expected.features,
     )
     for text in network.notes:
         note(text)
@@ -223,8 +232,8 @@ def _named_network(name: str, weights: Path | None, expected: options.Expected) 
 
 def _saved_student(
     folder: Path, weights: Path | None
-) -> tuple[nn.Module, InputSpec, nn.Module | None]:
-    """The student in a result folder, its input, and its teacher where that is at hand."""
+) -> tuple[nn.Module, InputSpec, nn.Module | None, Any]:
+    """The student in a result folder, its input, its teacher and what makes boxes, if at hand."""
     if not folder.is_dir():
         raise ResultError(
             f"{folder} is neither a result folder nor a network",
@@ -238,7 +247,7 @@ def _saved_student(
     teacher = reopen_teacher(result.manifest, weights)
     if teacher is None:
         note("agreement is not measured, for the teacher's weights are not at hand: give --weights")
-    return result.model, result.input, teacher
+    return result.model, result.input, teacher, result.boxes()
 
 
 def _refuse(expected: options.Expected) -> None:

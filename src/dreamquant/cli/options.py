@@ -14,6 +14,7 @@ from dreamquant.errors import DataError, NetworkError
 from dreamquant.jobs.option import Option
 from dreamquant.jobs.request import DistillRequest, DreamRequest, QuantizeRequest
 from dreamquant.jobs.run_request import JobRequest
+from dreamquant.networks.choices import Kind
 
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
@@ -103,6 +104,26 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, value(_NETWORK, "R,G,B", "Standard deviation, likewise.")]
 Classes = Annotated[int | None, number(_NETWORK, "Number of classes it must have.")]
+Task = Annotated[
+    Kind | None,
+    value(
+        _NETWORK,
+        "NAME",
+        "What its outputs are for: classification, multi-label, segmentation, or tensors for "
+        "anything else; by default what they look made for.",
+    ),
+]
+Features = Annotated[
+    bool | None,
+    Parameter(
+        name="--features",
+        negative="--pixels",
+        group=_NETWORK,
+        help="Whether its input holds numbers that are no pixels, such as a spectrum; by default "
+        "what its file says, or its shape suggests.",
+        show_default=False,
+    ),
+]
 
 Out = Annotated[Path, value(RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
 DemoOut = Annotated[
@@ -120,6 +141,15 @@ MeasuredData = Annotated[
         "IMAGES",
         "A folder of class folders, an .npz, a .tar, or torchvision:CIFAR10:ROOT; without labels, "
         "only agreement with the teacher is measured.",
+    ),
+]
+Boxes = Annotated[
+    str | None,
+    value(
+        RESULT,
+        "FILE.py:NAME",
+        "Function that makes boxes (images, boxes, 6) of a detector's outputs: corners in units of "
+        "the image, score, class; by default that called boxes in the network's file.",
     ),
 ]
 Limit = Annotated[int | None, number(RESULT, "Use only the first so many images.")]
@@ -153,6 +183,8 @@ class Expected:
     mean: Mean = None
     std: Std = None
     classes: Classes = None
+    task: Task = None
+    features: Features = None
 
 
 def _flags(request: type[JobRequest]) -> Any:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from dreamquant.evaluation.metrics import Evaluation
+from dreamquant.evaluation.evaluation import Evaluation
 from dreamquant.results.floats import in_float, remedy
 from dreamquant.results.folder import REPORT
 from dreamquant.results.result import Result
+from dreamquant.results.scores import main_score
 from dreamquant.results.steps import steps_taken
 from dreamquant.results.storage import storage_of
 
@@ -87,11 +88,7 @@ def result_table(result: Result, out: Path) -> None:
     if left and left.warning:
         print_text(f"warning: {left.warning}; {remedy(protocol['placement'])}\n", "yellow")
     _print_accuracies(manifest["accuracy"], _QUANTIZED if quantized else _DISTILLED)
-    agreement = manifest["agreement"]
-    print_text(
-        f"agreement with the full-precision network: {_percent(agreement['percent'])} "
-        f"of {agreement['on']}\n"
-    )
+    _print_agreement(manifest["agreement"])
     print_pairs(_protocol(manifest) if quantized else _distillation(manifest))
     print_text()
     for name in ("manifest.json", *manifest.get("files", {})):
@@ -118,14 +115,27 @@ def pool_table(summary: Mapping[str, Any], out: Path) -> None:
         print_path(out / name)
 
 
+def _print_agreement(agreement: Mapping[str, Any]) -> None:
+    shown = _percent(agreement["percent"])
+    if "means" not in agreement:
+        print_text(f"agreement with the full-precision network: {shown} of {agreement['on']}\n")
+        return
+    print_text(f"agreement with the full-precision network: {shown} on {agreement['on']}")
+    print_text(f"({agreement['means']})")
+    for name, percent in agreement["outputs"].items():
+        print_text(f"  {name}: {_percent(percent)}")
+    print_text()
+
+
 def _print_accuracies(accuracy: Mapping[str, Any], names: Mapping[str, str]) -> None:
     rows = {name: accuracy[key] for key, name in names.items()}
-    known = {name: row for name, row in rows.items() if row and row["top1"] is not None}
+    found = {name: main_score(row) for name, row in rows.items()}
+    known = {name: score for name, score in found.items() if score is not None}
     if not known:
         return
-    table = _table("", "top-1", "95 % interval", numbers=True)
-    for name, row in known.items():
-        table.add_row(name, _percent(row["top1"]), _interval(row["ci95"]))
+    table = _table("", next(iter(known.values())).name, "95 % interval", numbers=True)
+    for name, score in known.items():
+        table.add_row(name, _percent(score.value), _interval(score.ci95))
     _console.print(table)
     print_text()
 
@@ -183,11 +193,13 @@ def _storage(coverage: Mapping[str, Any]) -> str:
 
 def evaluation_table(evaluation: Evaluation, title: str) -> None:
     """An evaluation: what was measured, on how many images."""
-    of = "top-1" if evaluation.top1 is not None else "agreement"
+    of = "agreement" if evaluation.main is None else evaluation.main[0]
     measured = {
         "top-1": evaluation.top1,
         "top-5": evaluation.top5,
+        **evaluation.scores,
         "agreement": evaluation.agreement,
+        **{f"agreement of {name}": each for name, each in evaluation.outputs.items()},
     }
     print_path(title)
     print_text(f"{evaluation.n} images\n", "bold")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dreamquant.cli.tables import print_pairs, print_path, print_table, print_text
 from dreamquant.export.benchmark import Benchmark
 from dreamquant.export.job import ExportedFile
-from dreamquant.export.predict import Prediction
+from dreamquant.export.prediction import Prediction
 
 if TYPE_CHECKING:
     from dreamquant.export.verify import Verification
@@ -68,10 +68,25 @@ def _saturating(found: Verification) -> str:
 
 
 def predictions_list(predictions: Sequence[Prediction]) -> None:
-    """The likeliest classes of each image."""
+    """What each image shows."""
     for found in predictions:
         print_path(found.path)
-        print_text("  " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.classes))
+        for text in _told(found):
+            print_text(f"  {text}")
+
+
+def _told(found: Prediction) -> list[str]:
+    if found.outputs:
+        return [
+            f"{name}: {' x '.join(map(str, each['shape']))} from {each['lowest']:.4g} to "
+            f"{each['highest']:.4g}, mean {each['mean']:.4g}"
+            for name, each in found.outputs
+        ]
+    classes = [f"{name} {100 * share:.1f} %" for name, share in found.classes]
+    if not found.boxes:
+        return [", ".join(classes)]
+    corners = [", ".join(f"{value:.3f}" for value in box) for box in found.boxes]
+    return [f"{text} at {box}" for text, box in zip(classes, corners, strict=True)]
 
 
 def benchmark_table(timed: Benchmark, path: Path) -> None:

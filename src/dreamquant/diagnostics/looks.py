@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dreamquant.networks.pixels import denormalise
+from dreamquant.networks.pixels import denormalise, heat_map
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
 from dreamquant.synthesis.source import Images
@@ -51,6 +51,10 @@ class Looks:
     def _show_images(self, source: Images, iteration: int) -> None:
         random = torch.Generator(source.bench.device).manual_seed(self.seed)
         images = source.batch(_IMAGES, random).images.float().cpu()
+        if self.spec.features:
+            maps = heat_map(images)
+            self.writer.add_images("images/synthetic", maps, iteration, dataformats="NHWC")
+            return
         pixels = denormalise(images, self.spec).clamp(0, 1)
         shown = pixels if pixels.shape[1] == 3 else pixels[:, :1]
         self.writer.add_images("images/synthetic", shown, iteration)

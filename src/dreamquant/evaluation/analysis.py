@@ -7,18 +7,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dreamquant.evaluation.metrics import wilson
+from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.rounding import Tally, activation_tallies, decibels, weight_tallies
 from dreamquant.evaluation.sites import Site, answer_with, find_sites, quantizer_of, twin
+from dreamquant.evaluation.task import Task
 from dreamquant.quantization.student import Student
 
 SCHEMA = 1
 _MOST, _FEWEST = 256, 16  # images
+_VALUES, _LEAST = 2**25, 4  # numbers that outputs of all images may have, and images at least
+_CLASSIFICATION = Classification()
 _SHARE = 0.4  # of the images a run trains on: each of those costs about ten such forward passes
 
 
 def analyse(
-    teacher: nn.Module, student: Student, batches: Sequence[Tensor], affordable: int
+    teacher: nn.Module,
+    student: Student,
+    batches: Sequence[Tensor],
+    affordable: int,
+    task: Task = _CLASSIFICATION,
 ) -> dict[str, Any]:
     """Ranges, clipping, signal to noise and sensitivity of every site, as plain values.
 
@@ -30,6 +37,7 @@ def analyse(
         student: made from it, its training over.
         batches: images (B, C, H, W) each.
         affordable: how many images may pass through a network, over all sites.
+        task: of both; several outputs are taken for one row of values.
     """
     teacher = twin(teacher, student)
     sites = find_sites(teacher, student, batches[0][:2])
@@ -42,14 +50,14 @@ def analyse(
     wanted = answer_with(teacher, student, (), batches)
     looked_at = _worst(tallies, affordable // len(wanted))
     alone = {
-        site: _compared(answer_with(teacher, student, [site], batches), wanted)
+        site: _compared(answer_with(teacher, student, [site], batches), wanted, task)
         for site in looked_at
     }
     return {
         "schema": SCHEMA,
         "images": len(wanted),
-        "student": _compared(answers, wanted),
-        "rounded": _compared(answer_with(teacher, student, sites, batches), wanted),
+        "student": _compared(answers, wanted, task),
+        "rounded": _compared(answer_with(teacher, student, sites, batches), wanted, task),
         "sites": [
             {**_described(site, student), **tallies[site].as_json(), "alone": alone.get(site)}
             for site in sites
@@ -62,9 +70,16 @@ def affordable_images(trained_on: int) -> int:
     return int(_SHARE * trained_on)
 
 
-def image_count(sites: int, affordable: int) -> int:
-    """How many images to analyse a student of so many sites on."""
-    return max(_FEWEST, min(_MOST, affordable // max(sites, 1)))
+def image_count(sites: int, affordable: int, values: int = 1) -> int:
+    """How many images to analyse a student of so many sites on.
+
+    Args:
+        sites: of it.
+        affordable: see :func:`analyse`.
+        values: of an image's outputs, which are kept for all of them.
+    """
+    fitting = max(_LEAST, _VALUES // values)
+    return min(fitting, max(_FEWEST, min(_MOST, affordable // max(sites, 1))))
 
 
 def _worst(tallies: dict[Site, Tally], count: int) -> set[Site]:
@@ -75,13 +90,13 @@ def _worst(tallies: dict[Site, Tally], count: int) -> set[Site]:
     return set(sorted(tallies, key=quality)[:count])
 
 
-def _compared(logits: Tensor, wanted: Tensor) -> dict[str, Any]:
-    """How near logits (N, classes) come to the teacher's: agreement in percent, and dB."""
-    agreed = int(logits.argmax(1).eq(wanted.argmax(1)).sum())
-    noise = (logits - wanted).double().square().sum().item()
+def _compared(given: Tensor, wanted: Tensor, task: Task) -> dict[str, Any]:
+    """How near outputs (N, ...) come to the teacher's: agreement in percent, and dB."""
+    agreement = task.agreement(task.agree(given, wanted))
+    noise = (given - wanted).double().square().sum().item()
     return {
-        "agreement": 100 * agreed / len(wanted),
-        "ci95": list(wilson(agreed, len(wanted))),
+        "agreement": agreement.percent,
+        "ci95": list(agreement.ci95),
         "sqnr": decibels(wanted.double().square().sum().item(), noise),
     }
 

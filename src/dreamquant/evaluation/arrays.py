@@ -20,7 +20,8 @@ _SAVE = "save it with numpy.savez(file, images=..., labels=...), or features=...
 
 
 def read_npz(path: Path, spec: InputSpec) -> tuple[Values, NDArray[Any] | None]:
-    """Values (N, ...) and integer labels (N,), where the file has them.
+    """Values (N, ...) and integer labels, where the file has them: (N,) classes, (N, labels) of 0
+    and 1 for several labels an image, (N, H, W) masks of classes for segmentation.
 
     The file holds one of
 
@@ -45,7 +46,7 @@ def read_npz(path: Path, spec: InputSpec) -> tuple[Values, NDArray[Any] | None]:
     values = read(values, arrays, spec, str(path))
     labels = arrays.get("labels")
     if labels is not None:
-        _check_labels(labels, len(values), str(path))
+        _check_labels(labels, len(values), spec, str(path))
     return values, labels
 
 
@@ -124,16 +125,21 @@ def _dequantized(codes: NDArray[Any], arrays: Mapping[str, NDArray[Any]], where:
     return (codes.astype(np.float32) - np.float32(zero_point.item())) * np.float32(scale.item())
 
 
-def _check_labels(labels: NDArray[Any], count: int, where: str) -> None:
+def _check_labels(labels: NDArray[Any], count: int, spec: InputSpec, where: str) -> None:
     if labels.dtype.kind not in "iu":
         raise DataError(
             f"labels are {labels.dtype}, not integers", where=where, remedy="save class numbers"
         )
-    if labels.shape != (count,):
+    sides: dict[str, tuple[int, ...]] = {
+        "multi-label": (spec.num_classes,),
+        "segmentation": spec.shape[1:],
+    }
+    wanted = (count, *sides.get(spec.task, ()))
+    if labels.shape != wanted:
         raise DataError(
             f"labels have shape {labels.shape} for {count} images",
             where=where,
-            remedy="save one label per image",
+            remedy="save one label per image" if len(wanted) == 1 else f"save {wanted}",
         )
 
 

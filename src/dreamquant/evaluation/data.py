@@ -11,12 +11,18 @@ from torch import Tensor
 
 from dreamquant.errors import DataError
 from dreamquant.evaluation.arrays import Values, read_npz
+from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.decoding import Pixels, decode, decode_file
 from dreamquant.evaluation.files import Files, folder_files, tar_files
 from dreamquant.evaluation.labels import with_labels
+from dreamquant.evaluation.task import Task, Truth
+from dreamquant.evaluation.tasks import task_of
+from dreamquant.evaluation.tensors import Tensors
+from dreamquant.evaluation.truth import Found, with_truth
 from dreamquant.networks.pixels import normalise, standardise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.torchvision_data import TEST_SPLITS, open_test_split
+from dreamquant.networks.zoo import Boxes
 
 FORMS = "a folder of images, an .npz, a .tar, or torchvision:NAME:ROOT"
 
@@ -29,6 +35,9 @@ class EvaluationSet:
         count: number of images.
         labels: int64 (N,), or ``None``.
         spec: what the network expects; gives mean and std.
+        task: of the network; where not given, that of the spec.
+        truth: of each image, as the task is scored by; ``None`` for a classifier and where there
+            is none.
     """
 
     def __init__(
@@ -37,8 +46,11 @@ class EvaluationSet:
         count: int,
         labels: Tensor | None,
         spec: InputSpec,
+        task: Task | None = None,
+        truth: Truth | None = None,
     ) -> None:
-        self.labels = labels
+        self.labels, self.truth = labels, truth
+        self.task = task or task_of(spec)
         self._chunks = chunks
         self._count = count
         self._spec = spec
@@ -46,6 +58,11 @@ class EvaluationSet:
     def __len__(self) -> int:
         """Number of images."""
         return self._count
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to be right about."""
+        return self.labels is not None or self.truth is not None
 
     def first(self, count: int) -> EvaluationSet:
         """The first ``count`` of these images, or all where there are fewer.
@@ -56,8 +73,14 @@ class EvaluationSet:
         _check_positive(count, "count")
         count = min(count, self._count)
         labels = None if self.labels is None else self.labels[:count]
+        truth = None if self.truth is None else self.truth[:count]
         return EvaluationSet(
-            lambda size: _cut(self._chunks(size), count), count, labels, self._spec
+            lambda size: _cut(self._chunks(size), count),
+            count,
+            labels,
+            self._spec,
+            self.task,
+            truth,
         )
 
     def batches(self, size: int) -> Iterator[Tensor]:
@@ -93,7 +116,9 @@ def _cut(chunks: Iterator[Values], count: int) -> Iterator[Values]:
             return
 
 
-def open_images(source: str | Path, spec: InputSpec, *, limit: int | None = None) -> EvaluationSet:
+def open_images(
+    source: str | Path, spec: InputSpec, *, limit: int | None = None, boxes: Boxes | None = None
+) -> EvaluationSet:
     """Images to evaluate a network on.
 
     ``source`` is one of
@@ -116,10 +141,15 @@ def open_images(source: str | Path, spec: InputSpec, *, limit: int | None = None
     is scaled just to cover it. EXIF rotation and transparency are ignored, as by torchvision.
     An ``.npz`` has to be of the network's size already.
 
+    Networks that are no classifiers have another truth, see :mod:`dreamquant.evaluation.truth`;
+    their images come in the order of their names.
+
     Args:
         source: where the images are.
         spec: what the network expects.
         limit: take only the first so many, in the order told above.
+        boxes: makes boxes of the network's outputs, see
+            :class:`dreamquant.evaluation.tensors.Tensors`.
 
     Raises:
         DataError: the images are missing, unreadable, of unknown form, or do not fit ``spec``.
@@ -129,13 +159,13 @@ def open_images(source: str | Path, spec: InputSpec, *, limit: int | None = None
     if str(source).startswith("torchvision:"):
         _, name, *root = str(source).split(":", 2)
         return _from_torchvision(name, root[0] if root else None, spec, limit)
-    path = Path(source).expanduser()
+    path, task = Path(source).expanduser(), task_of(spec, boxes)
     if path.is_dir():
-        return _from_files(folder_files(path), spec, limit, path)
+        return _from_files(folder_files(path), spec, limit, path, task)
     if path.suffix == ".npz" and path.is_file():
-        return _from_npz(path, spec, limit)
+        return _from_npz(path, spec, limit, task)
     if path.suffix == ".tar" and path.is_file():
-        return _from_files(tar_files(path), spec, limit, path)
+        return _from_files(tar_files(path), spec, limit, path, task)
     if path.exists():
         raise DataError(
             "the images are of a form that is not known", where=str(path), remedy=f"give {FORMS}"
@@ -148,29 +178,47 @@ def open_images(source: str | Path, spec: InputSpec, *, limit: int | None = None
 # ---------------------------------------------------------------------------- arrays
 
 
-def _from_npz(path: Path, spec: InputSpec, limit: int | None) -> EvaluationSet:
+def _from_npz(path: Path, spec: InputSpec, limit: int | None, task: Task) -> EvaluationSet:
     values, labels = read_npz(path, spec)
     _check_not_empty(len(values), str(path))
     taken = values[:limit]
-    known = None if labels is None else _label_tensor(labels.tolist(), spec, str(path))[:limit]
 
     def chunks(size: int) -> Iterator[Values]:
         return (taken[start : start + size] for start in range(0, len(taken), size))
 
+    if not isinstance(task, Classification):
+        truth = None if labels is None or isinstance(task, Tensors) else torch.from_numpy(labels)
+        return EvaluationSet(chunks, len(taken), None, spec, task, truth)
+    known = None if labels is None else _label_tensor(labels.tolist(), spec, str(path))[:limit]
     return EvaluationSet(chunks, len(taken), known, spec)
 
 
 # ----------------------------------------------------------------------------- files
 
 
-def _from_files(files: Files, spec: InputSpec, limit: int | None, where: Path) -> EvaluationSet:
+def _from_files(
+    files: Files, spec: InputSpec, limit: int | None, where: Path, task: Task
+) -> EvaluationSet:
     _check_pictures(spec, str(where), "image files have")
+    if not isinstance(task, Classification):
+        return _with_truth(with_truth(files, spec, task, str(where)), spec, limit, where, task)
     pictures, labels = with_labels(files, spec, str(where))
     _check_not_empty(len(pictures), str(where))
     known = None if labels is None else _label_tensor(labels, spec, str(where))[:limit]
     taken = pictures[:limit]
     chunks = _stacked(lambda index: decode_file(taken[index], spec), len(taken))
     return EvaluationSet(chunks, len(taken), known, spec)
+
+
+def _with_truth(
+    found: Found, spec: InputSpec, limit: int | None, where: Path, task: Task
+) -> EvaluationSet:
+    _check_not_empty(len(found.pictures), str(where))
+    taken = found.pictures[:limit]
+    chunks = _stacked(lambda index: decode_file(taken[index], spec), len(taken))
+    scored = not isinstance(task, Tensors) or task.boxes is not None
+    truth = None if found.truth is None or not scored else found.truth[:limit]
+    return EvaluationSet(chunks, len(taken), None, spec, task, truth)
 
 
 def _stacked(picture: Callable[[int], Pixels], count: int) -> Callable[[int], Iterator[Values]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from dreamquant.errors import DataError
 from dreamquant.evaluation.files import Extent
@@ -17,6 +20,7 @@ from dreamquant.networks.spec import InputSpec
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**27
 Pixels = NDArray[np.uint8]
+Read = TypeVar("Read")
 
 
 def decode_file(file: Extent, spec: InputSpec) -> Pixels:
@@ -25,7 +29,54 @@ def decode_file(file: Extent, spec: InputSpec) -> Pixels:
     Raises:
         DataError: it cannot be read.
     """
-    return decode(lambda: Image.open(BytesIO(file.read()), formats=FORMATS), spec, file.place)
+    return decode(lambda: _opened(file), spec, file.place)
+
+
+def decode_mask(file: Extent, spec: InputSpec) -> Pixels:
+    """A mask of class numbers as uint8 (H, W), scaled and cropped as its image is.
+
+    Raises:
+        DataError: it cannot be read, or holds colours.
+    """
+    return _reading(lambda: _opened(file), lambda mask: _cropped_mask(mask, spec), file.place)
+
+
+def _cropped_mask(mask: Image.Image, spec: InputSpec) -> Pixels:
+    if mask.mode not in ("1", "L", "P"):
+        raise ValueError(f"a mask holds one class number a pixel, and this is {mask.mode}")
+    crop = _at_size(mask, spec, Image.Resampling.NEAREST)
+    return np.array(crop, dtype=np.uint8)
+
+
+def placed_boxes(boxes: Tensor, file: Extent, spec: InputSpec) -> Tensor:
+    """Boxes of an image in units of what the network sees of it; those outside are left out.
+
+    Args:
+        boxes: (M, 5): class, centre x and y, width, height, in units of the whole image.
+        file: the image.
+        spec: what the network expects.
+
+    Returns:
+        (K, 5): class, x1, y1, x2, y2.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    size = _reading(
+        lambda: _opened(file), lambda image: _scaled_size(*image.size, spec), file.place
+    )
+    _, height, width = spec.shape
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    centre, half = boxes[:, 1:3], boxes[:, 3:] / 2
+    corners = torch.cat([centre - half, centre + half], 1) * torch.tensor(size).repeat(2)
+    corners = (corners - torch.tensor([left, top]).repeat(2)) / torch.tensor([width, height] * 2)
+    corners = corners.clamp(0, 1)
+    seen = (corners[:, 2:] > corners[:, :2]).all(1)
+    return torch.cat([boxes[:, :1], corners], 1)[seen]
+
+
+def _opened(file: Extent) -> Image.Image:
+    return Image.open(BytesIO(file.read()), formats=FORMATS)
 
 
 def decode(open_image: Callable[[], Image.Image], spec: InputSpec, place: str) -> Pixels:
@@ -34,9 +85,15 @@ def decode(open_image: Callable[[], Image.Image], spec: InputSpec, place: str) -
     Raises:
         DataError: it cannot be opened or read; ``place`` is what it is called.
     """
+    return _reading(open_image, lambda image: _cropped(image, spec), place)
+
+
+def _reading(
+    open_image: Callable[[], Image.Image], use: Callable[[Image.Image], Read], place: str
+) -> Read:
     try:
         with open_image() as image:
-            return _cropped(image, spec)
+            return use(image)
     except UnidentifiedImageError as error:
         raise DataError(
             "the image cannot be read: it is of no known format",
@@ -53,14 +110,19 @@ def decode(open_image: Callable[[], Image.Image], spec: InputSpec, place: str) -
 def _cropped(image: Image.Image, spec: InputSpec) -> Pixels:
     channels, height, width = spec.shape
     image = _eight_bit(image).convert("L" if channels == 1 else "RGB")
+    crop = _at_size(image, spec, Image.Resampling.BILINEAR)
+    return np.asarray(crop, dtype=np.uint8).reshape(height, width, channels)
+
+
+def _at_size(image: Image.Image, spec: InputSpec, resampling: Image.Resampling) -> Image.Image:
+    _, height, width = spec.shape
     size = _scaled_size(*image.size, spec)
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"{image.size} is too elongated to be scaled to {size}")
     if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
+        image = image.resize(size, resampling)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    crop = image.crop((left, top, left + width, top + height))
-    return np.asarray(crop, dtype=np.uint8).reshape(height, width, channels)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

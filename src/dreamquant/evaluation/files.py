@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from dreamquant.errors import DataError
 
 LABELS_FILE = PurePosixPath("labels.csv")
+BOXES_FILE = "boxes.csv"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_FILE_BYTES = 64 * 2**20
 
@@ -49,7 +50,7 @@ Files = dict[PurePosixPath, Extent]
 
 
 def folder_files(root: Path) -> Files:
-    """The images and label tables below a folder, by their names seen from it, sorted."""
+    """The images and what tells of them below a folder, by their names seen from it, sorted."""
     found = [Path(folder, name) for folder, names in _walk(root) for name in names]
     files = {
         PurePosixPath(path.relative_to(root).as_posix()): Extent(path, 0, -1, str(path))
@@ -109,7 +110,9 @@ def _is_wanted(name: PurePosixPath) -> bool:
     # Leading dots: what file browsers leave beside images ("._cat.png").
     if name.name.startswith("."):
         return False
-    return name.suffix.lower() in SUFFIXES or name.name == LABELS_FILE.name
+    if name.suffix == ".txt":
+        return "labels" in name.parts[:-1]  # boxes, as YOLO has them
+    return name.suffix.lower() in SUFFIXES or name.name in (LABELS_FILE.name, BOXES_FILE)
 
 
 def _plain_name(name: str) -> PurePosixPath:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import PurePosixPath
 
 from dreamquant.errors import DataError
-from dreamquant.evaluation.files import LABELS_FILE, Extent, Files
+from dreamquant.evaluation.files import LABELS_FILE, SUFFIXES, Extent, Files
 from dreamquant.networks.spec import InputSpec
 
 
@@ -24,6 +24,7 @@ def with_labels(files: Files, spec: InputSpec, where: str) -> tuple[list[Extent]
     Raises:
         DataError: table or class folders do not fit the images or the network.
     """
+    files = {n: e for n, e in files.items() if _tells_classes(n)}
     files = _without_wrapper(files)
     table = files.pop(LABELS_FILE, None)
     files = {name: extent for name, extent in files.items() if name.name != LABELS_FILE.name}
@@ -109,3 +110,8 @@ def _folder_labels(folders: Sequence[str], spec: InputSpec, where: str) -> dict[
             "or name these after the network's classes or class numbers",
         )
     return {folder: label for label, folder in enumerate(sorted(folders))}
+
+
+def _tells_classes(name: PurePosixPath) -> bool:
+    """Whether a file is an image or the table of labels; others tell of boxes."""
+    return name.suffix.lower() in SUFFIXES or name.name == LABELS_FILE.name

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.data import EvaluationSet
+from dreamquant.evaluation.evaluation import Evaluation
+from dreamquant.evaluation.intervals import wilson
+from dreamquant.evaluation.outputs import evaluate_outputs
 
-Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 NO_CLASS = -1  # predicted where the logits hold a NaN; equals no label
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured, in percent of the images.
-
-    Attributes:
-        top1: images whose label has the largest logit; ``None`` without labels.
-        top5: images whose label is among the five largest logits, or among all of them where
-            there are fewer; ``None`` without labels.
-        n: number of images.
-        ci95: Wilson 95 % interval of ``top1``, of ``agreement`` where there are no labels, and
-            ``None`` where there is no teacher either.
-        agreement: images on which top-1 equals the teacher's; ``None`` without a teacher.
-    """
-
-    top1: float | None
-    top5: float | None
-    n: int
-    ci95: tuple[float, float] | None
-    agreement: float | None
-
-    def as_json(self) -> dict[str, object]:
-        """The five attributes by name, with ``ci95`` as a list."""
-        return asdict(self) | {"ci95": None if self.ci95 is None else list(self.ci95)}
 
 
 def evaluate(
@@ -59,7 +35,7 @@ def evaluate(
         model: gives logits (B, C); lies on ``device``. Its training flags are restored.
         images: what to evaluate on.
         teacher: the network to agree with; lies on ``device`` too.
-        batch: images per forward.
+        batch: images per forward; of a network that is no classifier they are 8.
         device: where the images are sent.
         on_batch: called after each batch with its number of images.
 
@@ -83,27 +59,42 @@ def evaluate_both(
     """What :func:`evaluate` finds for ``model``, and for ``teacher`` in the same pass.
 
     Without a teacher the second holds no more than the number of images. With one, ``on_answers``
-    is called after each batch with the classes (B,) that either predicts. Args and errors as there.
+    is called after each batch with the classes (B,) that either predicts; networks that are no
+    classifiers have none. Args and errors as there.
     """
+    with _evaluating(model), _evaluating(teacher), torch.inference_mode():
+        if isinstance(images.task, Classification):
+            return _evaluate_classes(model, teacher, images, batch, device, on_batch, on_answers)
+        return evaluate_outputs(model, teacher, images, device=device, on_batch=on_batch)
+
+
+def _evaluate_classes(
+    model: nn.Module,
+    teacher: nn.Module | None,
+    images: EvaluationSet,
+    batch: int,
+    device: torch.device | str,
+    on_batch: Callable[[int], None] | None,
+    on_answers: Callable[[Tensor, Tensor], None] | None,
+) -> tuple[Evaluation, Evaluation]:
     hits = torch.zeros(3, 2, dtype=torch.int64, device=device)  # top-1, top-5, agreement
     seen = 0
-    with _evaluating(model), _evaluating(teacher), torch.inference_mode():
-        for chunk in images.batches(batch):
-            pixels = chunk.to(device)
-            best = [_best_classes(net(pixels)) for net in (model, teacher) if net is not None]
-            if images.labels is not None:
-                labels = images.labels[seen : seen + len(chunk), None].to(device)
-                for i, classes in enumerate(best):
-                    hits[0, i] += (classes[:, :1] == labels).sum()
-                    hits[1, i] += (classes == labels).sum()
-            if teacher is not None:
-                ours, wanted = (classes[:, 0] for classes in best)
-                hits[2, 0] += ((ours == wanted) & (wanted != NO_CLASS)).sum()
-                if on_answers is not None:
-                    on_answers(ours, wanted)
-            seen += len(chunk)
-            if on_batch is not None:
-                on_batch(len(chunk))
+    for chunk in images.batches(batch):
+        pixels = chunk.to(device)
+        best = [_best_classes(net(pixels)) for net in (model, teacher) if net is not None]
+        if images.labels is not None:
+            labels = images.labels[seen : seen + len(chunk), None].to(device)
+            for i, classes in enumerate(best):
+                hits[0, i] += (classes[:, :1] == labels).sum()
+                hits[1, i] += (classes == labels).sum()
+        if teacher is not None:
+            ours, wanted = (classes[:, 0] for classes in best)
+            hits[2, 0] += ((ours == wanted) & (wanted != NO_CLASS)).sum()
+            if on_answers is not None:
+                on_answers(ours, wanted)
+        seen += len(chunk)
+        if on_batch is not None:
+            on_batch(len(chunk))
     (top1, wanted1), (top5, wanted5), (agreed, _) = hits.tolist()
     labelled, taught = images.labels is not None, teacher is not None
     return (
@@ -121,24 +112,6 @@ def _evaluation(n: int, right: tuple[int, int] | None, agreed: int | None) -> Ev
         ci95=None if main is None else wilson(main, n),
         agreement=None if agreed is None else 100 * agreed / n,
     )
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion, in percent.
-
-    Unlike the normal interval it stays within 0..100 and keeps a width at either end.
-
-    Raises:
-        ValueError: not ``0 <= successes <= n``, or ``n`` is 0.
-    """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} successes in {n} trials")
-    share = successes / n
-    centre = share + Z95**2 / (2 * n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + (Z95 / (2 * n)) ** 2)
-    scale = 100 / (1 + Z95**2 / n)
-    # Rounding may step over the ends by an ulp.
-    return max(0.0, scale * (centre - half)), min(100.0, scale * (centre + half))
 
 
 def _best_classes(logits: Tensor) -> Tensor:

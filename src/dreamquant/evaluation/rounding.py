@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.evaluation.sites import Site, quantizer_of, rounded_weight
+from dreamquant.networks.outputs import as_one
 from dreamquant.quantization.affine import Grid
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
@@ -99,7 +100,7 @@ def weight_tallies(teacher: nn.Module, student: Student) -> dict[str, Tally]:
 def activation_tallies(
     student: Student, sites: Iterable[Site], batches: Iterable[Tensor]
 ) -> tuple[dict[Site, Tally], Tensor]:
-    """What enters the student's activation quantizers, and its logits (N, classes).
+    """What enters the student's activation quantizers, and its outputs (N, ...).
 
     Args:
         student: in use, its ranges frozen.
@@ -118,7 +119,7 @@ def activation_tallies(
     with ExitStack() as stack:
         for site, tally in tallies.items():
             stack.callback(hook(quantizers[site], tally).remove)
-        logits = torch.cat([student(images).float() for images in batches])
+        logits = torch.cat([as_one(student(images)).float() for images in batches])
     return tallies, logits
 
 

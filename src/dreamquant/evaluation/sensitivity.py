@@ -10,14 +10,16 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dreamquant.evaluation.classes import Classification
+from dreamquant.evaluation.task import Task
 from dreamquant.quantization.quantizers import WeightQuantizer
 from dreamquant.quantization.student import channel_layout
 
 MEASURED_AT = 4  # bits; at fewer, answers saturate, and at more, there is too little to see
+_CLASSIFICATION = Classification()
 _SCALE_BYTES = 5  # a scale and a zero-point, each channel
 
 
@@ -28,8 +30,9 @@ class Sensitivity:
     Attributes:
         layers: names, in the order of the rows.
         bits: in the order of the columns.
-        damage: Kullback-Leibler divergence from the teacher's answers in nats, mean over images,
-            with this layer alone rounded.
+        damage: to the teacher's outputs with this layer alone rounded, see
+            :meth:`dreamquant.evaluation.task.Task.damage`: of a classifier the Kullback-Leibler
+            divergence in nats, mean over images.
         sizes: bytes of the layer's codes, scales and zero-points.
     """
 
@@ -41,7 +44,11 @@ class Sensitivity:
 
 @torch.no_grad()
 def sensitivity(
-    network: nn.Module, layers: Sequence[str], bits: Sequence[int], images: Tensor
+    network: nn.Module,
+    layers: Sequence[str],
+    bits: Sequence[int],
+    images: Tensor,
+    task: Task = _CLASSIFICATION,
 ) -> Sensitivity:
     """Round one layer at a time and see what becomes of the answers.
 
@@ -54,8 +61,9 @@ def sensitivity(
         layers: names of its layers that are to be quantized.
         bits: of weights to compare.
         images: normalised (B, C, H, W).
+        task: of the network.
     """
-    wanted = network(images).log_softmax(1)
+    wanted = network(images)
     damage, sizes = [], []
     for name in layers:
         layer = network.get_submodule(name)
@@ -63,8 +71,7 @@ def sensitivity(
         rounded = {each: rounded_weight(layer, each) for each in {*bits, MEASURED_AT}}
         errors = {each: float((weight - rounded[each]).square().sum()) for each in rounded}
         with _replaced(network, {name: rounded[MEASURED_AT]}):
-            given = network(images).log_softmax(1)
-        measured = F.kl_div(given, wanted, log_target=True, reduction="batchmean")
+            measured = task.damage(network(images), wanted)
         per_error = max(float(measured), 0.0) / max(errors[MEASURED_AT], 1e-30)
         axis, groups = channel_layout(layer)
         scales = _SCALE_BYTES * groups * weight.shape[axis]
@@ -74,20 +81,23 @@ def sensitivity(
 
 
 @torch.no_grad()
-def agreement_rounded(network: nn.Module, bits: Mapping[str, int], images: Tensor) -> float:
-    """Percent of images that a network with rounded weights answers as before.
+def agreement_rounded(
+    network: nn.Module, bits: Mapping[str, int], images: Tensor, task: Task = _CLASSIFICATION
+) -> float:
+    """Agreement in percent of a network with rounded weights and itself as before.
 
     Args:
         network: in eval mode; left as it is.
         bits: of the weights of each layer by name.
         images: normalised (B, C, H, W).
+        task: of the network.
     """
-    wanted = network(images).argmax(1)
+    wanted = network(images)
     weights = {
         name: rounded_weight(network.get_submodule(name), each) for name, each in bits.items()
     }
     with _replaced(network, weights):
-        return 100 * float((network(images).argmax(1) == wanted).double().mean())
+        return task.agreement(task.agree(network(images), wanted)).percent
 
 
 def rounded_weight(layer: nn.Module, bits: int) -> Tensor:

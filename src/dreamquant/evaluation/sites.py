@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dreamquant.networks.attention import SplitAttention, split_attention
+from dreamquant.networks.outputs import as_one
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.stored import layer_input
 from dreamquant.quantization.student import Student
@@ -95,7 +96,7 @@ def rounded_weight(teacher: nn.Module, student: Student, layer: str) -> Tensor:
 def answer_with(
     teacher: nn.Module, student: Student, sites: Collection[Site], batches: Sequence[Tensor]
 ) -> Tensor:
-    """Logits (N, classes) of the teacher when it rounds at ``sites`` and nowhere else.
+    """Outputs (N, ...) of the teacher when it rounds at ``sites`` and nowhere else.
 
     Weights are the teacher's own, rounded; activations are rounded as the student does.
 
@@ -146,8 +147,8 @@ def _forward(
         for name, change in changes.items():
             stack.enter_context(_entering(teacher.get_submodule(name), change))
         stack.enter_context(student.sites.quantizing(places))
-        logits: Tensor = functional_call(teacher, dict(weights), (images,))
-    return logits.float()
+        output = functional_call(teacher, dict(weights), (images,))
+    return as_one(output).float()
 
 
 @contextmanager

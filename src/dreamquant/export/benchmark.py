@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from dreamquant import machine
 from dreamquant.errors import ExportError
 from dreamquant.export import metadata
-from dreamquant.export.metadata import IMAGES, LOGITS, Description
+from dreamquant.export.metadata import IMAGES, Description
 from dreamquant.export.parts import part, require
 from dreamquant.export.runtime import (
     RUNTIMES,
@@ -101,7 +102,7 @@ def benchmark(path: Path, *, runtime: str, threads: int | None, batch: int, runs
     feed = {IMAGES: _images(description, batch)}
     with running(runtime, path):
         sessions = [RUNTIMES[runtime](model, threads=threads) for model in (data, float_twin(data))]
-        times = _in_turns(sessions, feed, runs)
+        times = _in_turns(sessions, feed, description.input.outputs, runs)
     quantized, float32 = (_timing(row, batch) for row in times)
     slower = quantized.p50 > float32.p50
     reasons = _reasons(data, description, threads) if slower else ()
@@ -176,24 +177,27 @@ def _dequantized(tensors: list[Any], node: Any) -> NDArray[np.float32]:
 
 
 def _images(description: Description, batch: int) -> Array:
-    channels, height, width = description.input.shape
     random = np.random.default_rng(0)
     if description.layout is None:
-        return random.standard_normal((batch, channels, height, width), np.float32)
+        return random.standard_normal((batch, *description.input.shape), np.float32)
+    channels, height, width = description.input.image
     nhwc = description.layout == "nhwc"
     size = (height, width, channels) if nhwc else (channels, height, width)
     return random.integers(0, 256, (batch, *size), np.uint8)
 
 
-def _in_turns(sessions: list[Any], feed: dict[str, Array], runs: int) -> NDArray[np.float64]:
+def _in_turns(
+    sessions: list[Any], feed: dict[str, Array], outputs: Sequence[str], runs: int
+) -> NDArray[np.float64]:
     """Seconds of each run, (sessions, runs)."""
-    times = np.array([[_timed(s, feed) for s in sessions] for _ in range(_WARM_UP + runs)])
+    rounds = range(_WARM_UP + runs)
+    times = np.array([[_timed(s, feed, outputs) for s in sessions] for _ in rounds])
     return times[_WARM_UP:].T
 
 
-def _timed(session: Session, feed: dict[str, Array]) -> float:
+def _timed(session: Session, feed: dict[str, Array], outputs: Sequence[str]) -> float:
     start = time.perf_counter()
-    session.run(feed, [LOGITS])
+    session.run(feed, outputs)
     return time.perf_counter() - start
 
 

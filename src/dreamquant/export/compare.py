@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dreamquant.errors import ExportError
 from dreamquant.export.runtime import Array
+from dreamquant.networks.outputs import tensors_of
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
 
@@ -73,41 +74,71 @@ def compare_codes(found: Array, wanted: Array, name: str) -> Difference:
     return Difference(name, flips, difference.size, int(difference.max(initial=0)))
 
 
-def require_equal_logits(found: Tensor, wanted: Tensor) -> None:
-    """Logits (B, classes) where the last layer's input is equal.
+class Outputs(NamedTuple):
+    """What the student gives for some images.
+
+    Attributes:
+        names: of its outputs.
+        values: (B, ...) each.
+        sensitivity: of each, how far it moves when codes flip, see :func:`sensitivity_of`.
+        confident: (B,), of logits, whether top-1 stands well above the sensitivity; ``None`` of
+            anything else.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[Tensor, ...]
+    sensitivity: tuple[float, ...]
+    confident: Tensor | None
+
+
+def require_equal_outputs(
+    names: Sequence[str], found: Sequence[Tensor], wanted: Sequence[Tensor]
+) -> None:
+    """Outputs where the last layer's input is equal.
 
     Raises:
         NotTheStudentError: they differ by more than rounding does.
     """
-    deviation = float((found - wanted).abs().max())
-    if deviation > _FLIPPED * float(wanted.abs().max()):
-        raise NotTheStudentError(
-            f"logits deviate by {deviation:.3g} though the last layer's input is equal"
-        )
+    for name, ours, aim in zip(names, found, wanted, strict=True):
+        deviation = float((ours - aim).abs().max())
+        if deviation > _FLIPPED * float(aim.abs().max()):
+            raise NotTheStudentError(
+                f"{name} deviate by {deviation:.3g} though the last layer's input is equal"
+            )
 
 
-def compare_logits(
-    found: Tensor, wanted: Tensor, confident: Tensor, sensitivity: float, runtime: str
-) -> float | None:
+def compare_outputs(found: Sequence[Tensor], wanted: Outputs, runtime: str) -> float | None:
     """Agreement of top-1 on confident inputs; ``None`` where there are none.
 
     Args:
-        found: logits (B, classes) of the file.
+        found: outputs of the file.
         wanted: of the student.
-        confident: (B,), whether the student's top-1 stands well above the sensitivity.
-        sensitivity: how far logits move when codes flip, see :func:`sensitivity_of`.
         runtime: that ran the file.
 
     Raises:
         NotTheStudentError: they differ by more than flipped codes explain.
     """
-    deviation = float((found - wanted).abs().amax(1).median())
-    rounding = 1e-4 * float(wanted.abs().max())
-    if not deviation <= 2 * sensitivity + rounding:
-        raise NotTheStudentError(
-            f"in {runtime} logits deviate by {deviation:.3g}, where flipped codes move the "
-            f"student's own by {sensitivity:.3g}"
-        )
+    for name, ours, aim, sensitivity in zip(
+        wanted.names, found, wanted.values, wanted.sensitivity, strict=True
+    ):
+        deviation = deviation_of(ours, aim)
+        rounding = 1e-4 * float(aim.abs().max())
+        if not deviation <= 2 * sensitivity + rounding:
+            raise NotTheStudentError(
+                f"in {runtime} {name} deviate by {deviation:.3g}, where flipped codes move the "
+                f"student's own by {sensitivity:.3g}"
+            )
+    if wanted.confident is None:
+        return None
+    return _same_top1(found[0], wanted.values[0], wanted.confident, runtime)
+
+
+def deviation_of(found: Tensor, wanted: Tensor) -> float:
+    """The largest deviation of an image (B, ...) in the middle of all images."""
+    return float((found - wanted).abs().reshape(len(wanted), -1).amax(1).median())
+
+
+def _same_top1(found: Tensor, wanted: Tensor, confident: Tensor, runtime: str) -> float | None:
     if not confident.any():
         return None
     same = found.argmax(1) == wanted.argmax(1)
@@ -119,8 +150,10 @@ def compare_logits(
     return agreement
 
 
-def sensitivity_of(student: Student, images: Tensor, logits: Tensor) -> float:
-    """How far logits typically move when each quantizer flips as many codes as it may.
+def sensitivity_of(
+    student: Student, images: Tensor, outputs: Sequence[Tensor]
+) -> tuple[float, ...]:
+    """How far each output typically moves when each quantizer flips as many codes as it may.
 
     Of each image it flips at least one: 0.1 % of few codes is less than one, and yet one may flip.
     """
@@ -135,8 +168,8 @@ def sensitivity_of(student: Student, images: Tensor, logits: Tensor) -> float:
         return torch.addcmul(result, steps.view_as(result), scale)
 
     with torch.no_grad(), hooked(student, flip):
-        moved = student(images)
-    return float((moved - logits).abs().amax(1).median())
+        moved = tensors_of(student(images))
+    return tuple(deviation_of(ours, aim) for ours, aim in zip(moved, outputs, strict=True))
 
 
 def margins(logits: Tensor) -> Tensor:
@@ -146,8 +179,8 @@ def margins(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def record(student: Student, images: Tensor) -> tuple[list[Array], Tensor]:
-    """Codes (uint8) at each call of an activation quantizer in the order executed, and logits."""
+def record(student: Student, images: Tensor) -> tuple[list[Array], tuple[Tensor, ...]]:
+    """Codes (uint8) at each call of an activation quantizer in the order executed, and outputs."""
     codes: list[Array] = []
 
     def keep(quantizer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
@@ -155,8 +188,8 @@ def record(student: Student, images: Tensor) -> tuple[list[Array], Tensor]:
         codes.append(found.to(torch.uint8).numpy())
 
     with hooked(student, keep):
-        logits = student(images)
-    return codes, logits
+        outputs = tensors_of(student(images))
+    return codes, outputs
 
 
 @contextmanager

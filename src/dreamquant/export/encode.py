@@ -98,7 +98,7 @@ class _Encoder:
                 made[quantizer] = self._insert(marker, quantizer)
             last = made[quantizer]
             self.encoded.codes[int(attribute(marker, CALL))] = str(read_by(last).name)
-            marker.outputs[0].replace_all_uses_with(last.outputs[0])
+            marker.outputs[0].replace_all_uses_with(last.outputs[0], replace_graph_outputs=True)
             self._remove(marker, up_to=quantizer.source)
 
     def _remove(self, marker: ir.Node, *, up_to: ir.Value) -> None:
@@ -189,7 +189,7 @@ class _Encoder:
         added = initializer(self.graph, name, wide, ir.DataType.FLOAT)
         layer.resize_inputs(2)
         node = named_node("Add", [out, added], f"{name}.sum", out)
-        out.replace_all_uses_with(node.outputs[0])
+        out.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
         node.replace_input_with(0, out)
         self.graph.insert_after(layer, node)
 

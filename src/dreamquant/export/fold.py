@@ -46,6 +46,8 @@ def fold_batch_norms(graph: ir.Graph) -> list[str]:
 def _obstacle(layer: ir.Node | None) -> str:
     if layer is None or layer.op_type not in LAYERS:
         return "no layer comes right before it"
+    if layer.outputs[0].is_graph_output():
+        return f"the result of {layer.name} is an output too"
     if len(layer.outputs[0].uses()) > 1:
         return f"another operation reads the result of {layer.name} too"
     marker = weight_marker(layer)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dreamquant.errors import ExportError
-from dreamquant.export.metadata import IMAGES, LOGITS
+from dreamquant.export.metadata import IMAGES
 from dreamquant.export.tracing import tracing
+from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.quantizers import WeightQuantizer
 from dreamquant.quantization.student import Student
 
@@ -77,13 +78,13 @@ class _MarkedStudent(nn.Module):
             if isinstance(module, ParametrizationList) and isinstance(module[0], WeightQuantizer):
                 module[0] = markers[module[0]]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         self.calls.made = 0
-        return self.student(images)  # type: ignore[no-any-return]
+        return self.student(images)
 
 
-def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
-    """The float graph of a student, from ``images`` (batch, C, H, W) to ``logits``.
+def draw(student: Student, spec: InputSpec) -> ir.Model:
+    """The float graph of a student, from ``images`` (batch, ...) to its outputs.
 
     Each call of an activation quantizer is a node ``dreamquant::Activation`` with attributes
     ``quantizer`` (its name in the student) and ``call`` (counted from 0 in the order executed);
@@ -92,7 +93,7 @@ def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
 
     Args:
         student: its training is over.
-        shape: channels, height, width of an image.
+        spec: what it expects and gives.
 
     Raises:
         ExportError: the network's code cannot be traced, or an operation has no ONNX form.
@@ -100,11 +101,11 @@ def draw(student: Student, shape: tuple[int, int, int]) -> ir.Model:
     with tracing(student.network, "torch.onnx.export"):
         program = torch.onnx.export(
             _MarkedStudent(student).eval(),
-            (torch.zeros(2, *shape),),
+            (torch.zeros(2, *spec.shape),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[IMAGES],
-            output_names=[LOGITS],
+            output_names=list(spec.outputs),
             dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             verbose=False,
         )

@@ -14,7 +14,6 @@ import torch
 from dreamquant.errors import ExportError, ResultError
 from dreamquant.export.metadata import Layout
 from dreamquant.export.parts import is_there, require_export
-from dreamquant.networks.endings import as_given
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
 from dreamquant.results.describe import describe_machine
@@ -126,7 +125,7 @@ def rehearse_export(student: Student, spec: InputSpec) -> None:
 
     require_export()
     unknown = {"coverage": {"layers": []}, "method": {"name": None}, "protocol": {"seed": None}}
-    onnx_file(as_given(student), unknown, spec, "int8box", layout=None, two_bit=False)
+    onnx_file(student, unknown, spec, "int8box", layout=None, two_bit=False)
 
 
 def _folder(to: str | Path | None, own: Path | None, result: Result) -> Path:
@@ -186,7 +185,7 @@ def _verified(
     from dreamquant.export.onnx_file import onnx_file
     from dreamquant.export.program import program
 
-    path, model = folder / file_name(target), as_given(result.model)
+    path, model = folder / file_name(target), result.model
     if target == "pt2":
         data = program(model, result.manifest, result.input)
         done = ExportedFile(path, target, len(data), None, ())

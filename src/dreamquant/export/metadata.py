@@ -13,7 +13,7 @@ from dreamquant.networks.spec import InputSpec
 
 Layout = Literal["nhwc", "nchw"]
 
-IMAGES, LOGITS = "images", "logits"  # the input and the output of every file
+IMAGES = "images"  # the input of every file
 _PREFIX = "dreamquant."
 
 
@@ -25,15 +25,22 @@ class Description:
         target: ``int8box`` or ``int4``.
         input: what the network expects, its class names with it.
         layout: of the uint8 images that the file takes; ``None`` where it takes normalised ones.
+        ending: what makes logits of its output, see :func:`dreamquant.networks.endings.ending_of`;
+            ``None`` in files of versions that did not say.
     """
 
     target: str
     input: InputSpec
     layout: Layout | None
+    ending: tuple[str, ...] | None
 
 
 def describe(
-    manifest: Mapping[str, Any], spec: InputSpec, target: str, layout: Layout | None
+    manifest: Mapping[str, Any],
+    spec: InputSpec,
+    target: str,
+    layout: Layout | None,
+    ending: tuple[str, ...],
 ) -> dict[str, str]:
     """The ``metadata_props`` of a file; every value is JSON."""
     bits = {
@@ -44,6 +51,7 @@ def describe(
         "version": importlib.metadata.version("dreamquant"),
         "target": target,
         "preprocessing": layout,
+        "ending": ending,
         "input": asdict(spec),
         "class_names": spec.class_names,
         "bits": bits,
@@ -80,7 +88,10 @@ def read(properties: Mapping[str, str], where: str) -> Description:
         target, layout = (
             json.loads(properties[f"{_PREFIX}{name}"]) for name in ("target", "preprocessing")
         )
-        return Description(target, InputSpec(**fields), layout)
+        ending = json.loads(properties.get(f"{_PREFIX}ending", "null"))
+        return Description(
+            target, InputSpec(**fields), layout, None if ending is None else tuple(ending)
+        )
     except (KeyError, TypeError, ValueError, AttributeError, DreamQuantError) as error:
         raise ExportError(
             "the file's metadata are damaged", where=where, remedy="export it again"

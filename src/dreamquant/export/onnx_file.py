@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ from dreamquant.export.encode import Target, encode
 from dreamquant.export.fold import fold_batch_norms
 from dreamquant.export.graph import BATCH, DOMAIN, draw
 from dreamquant.export.means import lift_means
-from dreamquant.export.metadata import IMAGES, LOGITS, Layout
+from dreamquant.export.metadata import IMAGES, Layout
 from dreamquant.export.nodes import initializer
 from dreamquant.export.verify import Verification, verify, verify_preprocessing
+from dreamquant.networks.endings import as_given, ending_of
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
 
@@ -53,7 +54,7 @@ def onnx_file(
     """Draw, encode and verify a student.
 
     Args:
-        student: its training is over.
+        student: its training is over; the file ends as its network was given.
         manifest: of its result, for the file's metadata.
         spec: what it expects.
         target: see :func:`dreamquant.export.encode.encode`, as for ``two_bit``.
@@ -63,18 +64,19 @@ def onnx_file(
     Raises:
         ExportError: the network cannot be exported, or the file fails its verification.
     """
-    model = draw(student, spec.image)
+    given, ending = as_given(student), ending_of(student)
+    model = draw(given, spec)
     unfolded = fold_batch_norms(model.graph)
-    encoded = encode(model, student, target, two_bit=two_bit)
+    encoded = encode(model, given, target, two_bit=two_bit)
     lift_means(model.graph)
     two_bit = _holds(model, ir.DataType.INT2)
-    _tidy(model, opset=_TWO_BIT_OPSET if two_bit else None)
+    _tidy(model, spec.outputs, opset=_TWO_BIT_OPSET if two_bit else None)
     model.metadata_props.clear()
-    model.metadata_props.update(metadata.describe(manifest, spec, target, layout))
+    model.metadata_props.update(metadata.describe(manifest, spec, target, layout, ending))
     plain = _serialized(model)
     # OpenVINO knows no integers of 2 bits.
     runtimes = ("onnxruntime",) if two_bit else ("onnxruntime", "openvino")
-    verification = verify(plain, encoded.codes, student, spec.image, runtimes)
+    verification = verify(plain, encoded.codes, given, spec, runtimes)
     in_float = (*unfolded, *encoded.in_float)
     record = asdict(verification) | {"in_float": in_float}
     model.metadata_props.update([metadata.encoded("verification", record)])
@@ -90,15 +92,21 @@ def _holds(model: ir.Model, dtype: ir.DataType) -> bool:
     return any(value.dtype == dtype for value in model.graph.initializers.values())
 
 
-def _tidy(model: ir.Model, *, opset: int | None) -> None:
-    """Drop what the markers left behind, and give input and output their names."""
+def _tidy(model: ir.Model, outputs: Sequence[str], *, opset: int | None) -> None:
+    """Drop what the markers left behind, and give input and outputs their names."""
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     model.opset_imports.pop(DOMAIN, None)
     model.producer_name = "dreamquant"
-    (images,), (logits,) = model.graph.inputs, model.graph.outputs
-    images.name, logits.name = IMAGES, LOGITS
-    for value in (images, logits):
+    (images,) = model.graph.inputs
+    images.name = IMAGES
+    for value in [value for node in model.graph for value in node.outputs]:
+        # What was an output before something was put behind it still has that name.
+        if value.name in outputs:
+            value.name = f"{value.name}.inner"
+    for value, name in zip(model.graph.outputs, outputs, strict=True):
+        value.name = name
+    for value in (images, *model.graph.outputs):
         assert value.shape is not None  # torch.export knows every shape
         value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
     if opset is not None:
@@ -115,7 +123,7 @@ def _prepend_preprocessing(model: ir.Model, spec: InputSpec, layout: Layout) -> 
     """Let the network take uint8 images, and normalise them as evaluation does."""
     graph = model.graph
     (normalised,) = graph.inputs
-    channels, height, width = spec.shape
+    channels, height, width = spec.image
     size = (height, width, channels) if layout == "nhwc" else spec.shape
     pixels = ir.Value(
         name=IMAGES, type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape([BATCH, *size])

@@ -1,11 +1,10 @@
-"""Classes of image files, by a student or an exported file."""
+"""What a student or an exported file says of image files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,9 @@ from dreamquant.errors import DataError
 from dreamquant.evaluation.data import normalised
 from dreamquant.evaluation.decoding import FORMATS, Pixels, decode_file
 from dreamquant.evaluation.files import SUFFIXES, Extent
+from dreamquant.export.prediction import Prediction, tell
 from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.zoo import Boxes
 
 _BATCH = 32
 _CONVERTED = {
@@ -40,25 +41,6 @@ class Picture:
     path: Path
     pixels: Pixels
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What an image shows.
-
-    Attributes:
-        path: of the file.
-        classes: names, or numbers where there are none, with their probability in [0, 1]; the
-            likeliest first.
-    """
-
-    path: Path
-    classes: tuple[tuple[str, float], ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """The attributes as plain JSON values."""
-        classes = [{"class": name, "probability": share} for name, share in self.classes]
-        return {"image": str(self.path), "classes": classes}
 
 
 def read_pictures(paths: Sequence[Path], spec: InputSpec) -> list[Picture]:
@@ -86,9 +68,10 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read(path: Path, spec: InputSpec) -> Picture:
-    if spec.shape[0] not in (1, 3):
+    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
         raise DataError(
-            f"image files have 1 or 3 channels, but the network takes {spec.shape[0]}",
+            "image files have 1 or 3 channels, but the network takes "
+            + " x ".join(map(str, spec.shape)),
             where=str(path),
             remedy="give an .npz to `dreamquant evaluate`",
         )
@@ -112,28 +95,32 @@ def _notes(path: Path, spec: InputSpec) -> tuple[str, ...]:
 
 
 def predict(
-    model: nn.Module, pictures: Sequence[Picture], spec: InputSpec, *, top: int
+    model: nn.Module,
+    pictures: Sequence[Picture],
+    spec: InputSpec,
+    *,
+    top: int,
+    boxes: Boxes | None = None,
 ) -> list[Prediction]:
-    """The likeliest classes of each picture.
+    """What the network says of each picture.
 
     Args:
-        model: logits (B, classes) of normalised images (B, C, H, W).
+        model: gives the outputs of normalised images (B, C, H, W).
         pictures: from :func:`read_pictures`.
-        spec: what the network expects.
-        top: so many classes, or all where there are fewer.
+        spec: what the network expects and gives.
+        top: so many classes or boxes, or all where there are fewer.
+        boxes: makes boxes of the outputs.
 
     Raises:
         DataError: ``top`` is below 1.
     """
     if top < 1:
         raise DataError(f"{top} classes are too few", where="--top", remedy="give 1 or more")
-    found = []
+    found: list[Prediction] = []
     for start in range(0, len(pictures), _BATCH):
         few = pictures[start : start + _BATCH]
         images = normalised(np.stack([picture.pixels for picture in few]), spec)
         with torch.inference_mode():
-            likely = model(images).softmax(1).topk(min(top, spec.num_classes), dim=1)
-        for picture, shares, classes in zip(few, *map(torch.Tensor.tolist, likely), strict=True):
-            names = [spec.class_names[c] if spec.class_names else str(c) for c in classes]
-            found.append(Prediction(picture.path, tuple(zip(names, shares, strict=True))))
+            told = tell(model(images), spec, top, boxes)
+        found += [replace(each, path=picture.path) for picture, each in zip(few, told, strict=True)]
     return found

@@ -11,31 +11,33 @@ import torch
 
 from dreamquant.export import metadata
 from dreamquant.export.compare import NotTheStudentError
+from dreamquant.export.noise import noise
 from dreamquant.export.tracing import tracing
-from dreamquant.export.verify import noise
+from dreamquant.networks.endings import as_given, ending_of
+from dreamquant.networks.outputs import as_one
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
 
 
 def program(student: Student, manifest: Mapping[str, Any], spec: InputSpec) -> bytes:
-    """The bytes of a ``.pt2`` file, whose logits are the student's own.
+    """The bytes of a ``.pt2`` file, whose outputs are the student's own.
 
     Its quantizers compute in float, as the student does; the batch is free.
 
     Raises:
         ExportError: the network cannot be traced, or the saved program computes something else.
     """
-    images = noise(spec.image)
+    images, given = noise(spec), as_given(student)
     buffer = io.BytesIO()
     with tracing(student.network, "torch.export"), torch.no_grad():
         exported = torch.export.export(
-            student, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+            given, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
-    properties = metadata.describe(manifest, spec, "pt2", None)
+    properties = metadata.describe(manifest, spec, "pt2", None, ending_of(student))
     torch.export.save(exported, buffer, extra_files={"dreamquant.json": json.dumps(properties)})
     buffer.seek(0)
     again = torch.export.load(buffer).module()
     with torch.no_grad():
-        if not torch.equal(again(images), student(images)):
-            raise NotTheStudentError("its logits differ")
+        if not torch.equal(as_one(again(images)), as_one(given(images))):
+            raise NotTheStudentError("its outputs differ")
     return buffer.getvalue()

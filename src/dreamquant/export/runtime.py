@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from dreamquant.errors import ExportError
 from dreamquant.export import metadata
-from dreamquant.export.metadata import IMAGES, LOGITS, Description
+from dreamquant.export.metadata import IMAGES, Description
 from dreamquant.export.parts import part, require
-from dreamquant.networks.endings import logits_of
+from dreamquant.networks.endings import logits_of, with_ending
 from dreamquant.networks.pixels import denormalise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
@@ -106,7 +106,9 @@ RUNTIMES: dict[str, type[OrtSession] | type[OpenVinoSession]] = {
 
 
 class OnnxNetwork(nn.Module):
-    """An exported file as a module: logits (B, classes) of normalised images (B, C, H, W).
+    """An exported file as a module: the outputs of its network for normalised images (B, ...).
+
+    Those of a classifier are logits, whatever the file ends in; several are a dictionary by name.
 
     Args:
         session: it runs in.
@@ -123,17 +125,21 @@ class OnnxNetwork(nn.Module):
         self.session, self.description = session, description
         self.runtime, self.path, self.model = runtime, path, model
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of normalised images (B, C, H, W).
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        """See the class.
 
         Raises:
             ExportError: the runtime cannot run the file.
         """
-        feed = images.numpy()
+        feed, names = images.numpy(), self.description.input.outputs
         if self.description.layout is not None:
             feed = as_pixels(images, self.description.input, self.description.layout)
         with running(self.runtime, self.path):
-            return logits_of(torch.from_numpy(self.session.run({IMAGES: feed}, [LOGITS])[0]))
+            found = [torch.from_numpy(each) for each in self.session.run({IMAGES: feed}, names)]
+        if len(found) > 1:
+            return dict(zip(names, found, strict=True))
+        ending = self.description.ending
+        return logits_of(found[0]) if ending is None else with_ending(found[0], ending)
 
 
 def as_pixels(images: Tensor, spec: InputSpec, layout: metadata.Layout) -> Array:

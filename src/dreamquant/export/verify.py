@@ -8,23 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dreamquant import machine
 from dreamquant.errors import ExportError
 from dreamquant.export.compare import (
     NotTheStudentError,
+    Outputs,
     compare_codes,
-    compare_logits,
+    compare_outputs,
     margins,
     record,
-    require_equal_logits,
+    require_equal_outputs,
     sensitivity_of,
     smallest,
 )
 from dreamquant.export.evidence import evidence
-from dreamquant.export.metadata import IMAGES, LOGITS, Layout
+from dreamquant.export.metadata import IMAGES, Layout
+from dreamquant.export.noise import noise
 from dreamquant.export.parts import is_there
 from dreamquant.export.runtime import (
     EXACT,
@@ -44,9 +45,6 @@ from dreamquant.quantization.student import Student
 
 _CONFIDENT = 4.0  # margins above so many typical deviations make an input confident
 _FEWEST = 8  # confident inputs, below which agreement on them says little
-_SCALES = (1.0, 4.0)
-_PIXELS = 2**19  # images to compare on, counted in pixels, so that memory stays small
-_MOST_IMAGES = 32
 _FORCED = "forced/"
 
 
@@ -58,7 +56,8 @@ class Verification:
         images: on which.
         layers: calls of activation quantizers compared, each fed with the student's own codes.
         flipped: the largest share of codes of one of them that differ, each by one.
-        confident: images whose top-1 is compared end to end.
+        confident: images whose top-1 is compared end to end; ``None`` where outputs are no logits
+            of classes.
         agreement: of top-1 on these, by runtime that computes what the student does; ``None``
             where there are none.
         exact_on: instruction sets of x86 on which no sum of integers saturates, by calculation.
@@ -74,7 +73,7 @@ class Verification:
     images: int
     layers: int
     flipped: float
-    confident: int
+    confident: int | None
     agreement: dict[str, float | None]
     exact_on: tuple[str, ...]
     saturating: dict[str, float]
@@ -89,7 +88,7 @@ def verify(
     model: onnx.ModelProto,
     codes: Mapping[int, str],
     student: Student,
-    shape: tuple[int, int, int],
+    spec: InputSpec,
     runtimes: Sequence[str],
 ) -> Verification:
     """Compare an exported network with its student.
@@ -106,7 +105,7 @@ def verify(
         model: without preprocessing.
         codes: see :class:`dreamquant.export.encode.Encoded`.
         student: it was made from.
-        shape: channels, height, width of an image.
+        spec: what it expects and gives.
         runtimes: to compare in; all but ONNX Runtime may be missing.
 
     Raises:
@@ -114,20 +113,19 @@ def verify(
     """
     data = model.SerializeToString()
     _require_well_formed(model)
-    images = noise(shape)
-    recorded, logits = record(student, images)
+    images = noise(spec)
+    recorded, values = record(student, images)
     exact = bool(layers_that_may_saturate(model)) and saturates("onnxruntime")
     sessions, warnings = _sessions(data, [name for name in runtimes if is_there(name)], exact)
     first = next(iter(sessions))
     forced = _session(first, forced_network(model, codes), exact)
-    flipped = _compare_layers(forced, model, codes, images, recorded, logits)
-    sensitivity = sensitivity_of(student, images, logits)
-    confident = margins(logits) > _CONFIDENT * sensitivity
+    wanted = _wanted(student, images, values, spec)
+    flipped = _compare_layers(forced, model, codes, images, recorded, wanted)
     agreement = {}
     for runtime, session in sessions.items():
         try:
-            found = torch.from_numpy(session.run({IMAGES: images.numpy()}, [LOGITS])[0])
-            agreement[runtime] = compare_logits(found, logits, confident, sensitivity, runtime)
+            found = _as_tensors(session.run({IMAGES: images.numpy()}, spec.outputs))
+            agreement[runtime] = compare_outputs(found, wanted, runtime)
         except Exception as error:  # runtimes raise types of their own
             if runtime == first:
                 raise
@@ -138,15 +136,16 @@ def verify(
         if "onnxruntime" in sessions
         else dict.fromkeys(Kernels._fields)
     )
+    confident = None if wanted.confident is None else int(wanted.confident.sum())
     return Verification(
         images=len(images),
         layers=len(codes),
         flipped=flipped,
-        confident=int(confident.sum()),
+        confident=confident,
         agreement=agreement,
         exact_on=("VNNI",) if cut_off else ("AVX2", "AVX-512", "VNNI"),
         saturating=cut_off,
-        warnings=(*warnings, *_few(int(confident.sum()), len(images)), *_exactly(exact)),
+        warnings=(*warnings, *_few(confident, len(images)), *_exactly(exact)),
         **found_kernels,
     )
 
@@ -161,27 +160,29 @@ def verify_preprocessing(
             something else.
     """
     _require_well_formed(model)
-    channels, height, width = spec.shape
     generator = torch.Generator().manual_seed(2)
-    pixels = torch.randint(0, 256, (4, channels, height, width), generator=generator)
+    pixels = torch.randint(0, 256, (4, *spec.image), generator=generator)
     images = normalise(pixels, spec)
     with_pixels, normalised = (
-        _session("onnxruntime", proto.SerializeToString(), False).run({IMAGES: feed}, [LOGITS])[0]
+        _session("onnxruntime", proto.SerializeToString(), False).run({IMAGES: feed}, spec.outputs)
         for proto, feed in ((model, as_pixels(images, spec, layout)), (plain, images.numpy()))
     )
-    if not np.array_equal(with_pixels, normalised):
-        raise NotTheStudentError("with preprocessing its logits differ")
+    if not all(map(np.array_equal, with_pixels, normalised)):
+        raise NotTheStudentError("with preprocessing its outputs differ")
 
 
-def noise(shape: tuple[int, int, int]) -> Tensor:
-    """Normalised images (N, C, H, W): patches and grain, then the same four times larger."""
-    channels, height, width = shape
-    count = max(4, min(_MOST_IMAGES, _PIXELS // (height * width)))
-    generator = torch.Generator().manual_seed(0)
-    patches = torch.randn(count, channels, -(-height // 4), -(-width // 4), generator=generator)
-    grain = torch.randn(count, *shape, generator=generator)
-    images = F.interpolate(patches, (height, width), mode="bilinear") * 1.5 + grain * 0.5
-    return torch.cat([images * scale for scale in _SCALES])
+def _wanted(
+    student: Student, images: Tensor, values: tuple[Tensor, ...], spec: InputSpec
+) -> Outputs:
+    sensitivity = sensitivity_of(student, images, values)
+    confident = None
+    if spec.task == "classification" and values[0].dim() == 2 and values[0].shape[1] > 1:
+        confident = margins(values[0]) > _CONFIDENT * sensitivity[0]
+    return Outputs(spec.outputs, values, sensitivity, confident)
+
+
+def _as_tensors(found: Sequence[Array]) -> list[Tensor]:
+    return [torch.from_numpy(each) for each in found]
 
 
 def forced_network(model: onnx.ModelProto, codes: Mapping[int, str]) -> bytes:
@@ -252,11 +253,12 @@ def _compare_layers(
     codes: Mapping[int, str],
     images: Tensor,
     recorded: Sequence[Array],
-    logits: Tensor,
+    wanted: Outputs,
 ) -> float:
     names = list(dict.fromkeys(codes.values()))
     feed = {_FORCED + codes[call]: recorded[call] for call in codes}
-    *found, last = session.run({IMAGES: images.numpy(), **feed}, [*names, LOGITS])
+    every = session.run({IMAGES: images.numpy(), **feed}, [*names, *wanted.names])
+    found, last = every[: len(names)], _as_tensors(every[len(names) :])
     by_name = dict(zip(names, found, strict=True))
     differences = [
         compare_codes(by_name[name], recorded[call], name) for call, name in codes.items()
@@ -270,12 +272,12 @@ def _compare_layers(
             f"{least}{more}",
             evidence(model, least.name, set(names), by_name[least.name], given),
         )
-    require_equal_logits(torch.from_numpy(last), logits)
+    require_equal_outputs(wanted.names, last, wanted.values)
     return max((difference.fraction for difference in differences), default=0.0)
 
 
-def _few(confident: int, images: int) -> tuple[str, ...]:
-    if confident >= _FEWEST:
+def _few(confident: int | None, images: int) -> tuple[str, ...]:
+    if confident is None or confident >= _FEWEST:
         return ()
     return (
         f"only {confident} of {images} synthetic inputs are confident, so that equal top-1 on them "

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from dreamquant.errors import SchemeError
 from dreamquant.evaluation.sensitivity import Sensitivity, agreement_rounded, sensitivity
+from dreamquant.evaluation.task import Task
+from dreamquant.evaluation.tasks import task_of
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.allocation import allocate
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.synthesis.dead_leaves import DeadLeaves
-from dreamquant.synthesis.procedural import pixel_moments, procedural
+from dreamquant.synthesis.procedural import drawn_inputs
 
 CHOICES = tuple(range(2, 9))
 _POINTS = 12  # of the curve
@@ -123,9 +125,9 @@ def choose_bits(
     device = next(network.parameters()).device
     _, coverage = quantize_network(network, scheme, torch.zeros(2, *spec.shape, device=device))
     layers = [layer for layer in coverage.layers if layer.shares is None]
-    images = _images(spec, device)
+    images, task = _images(spec, device), task_of(spec)
     seen, unseen = images[:_IMAGES], images[_IMAGES:]
-    measured = sensitivity(network, [layer.name for layer in layers], CHOICES, seen)
+    measured = sensitivity(network, [layer.name for layer in layers], CHOICES, seen, task)
     now = sum(measured.sizes[row, layer.weight_bits - 2] for row, layer in enumerate(layers))
     rest = coverage.weight_bytes + coverage.scale_bytes + coverage.float_bytes - round(now)
     _keep(measured, scheme)
@@ -135,16 +137,15 @@ def choose_bits(
     if size is not None:
         limits.append(max(size - rest, 1))
     for limit in limits:
-        point = _point(network, measured, limit, rest, unseen)
+        point = _point(network, measured, limit, rest, unseen, task)
         points[point.bytes] = point
     curve = tuple(points[count] for count in sorted(points))
     return _chosen(curve, measured, size=size, max_drop=max_drop)
 
 
 def _images(spec: InputSpec, device: torch.device) -> Tensor:
-    moments = pixel_moments(spec)
     random = torch.Generator(device).manual_seed(_SEED)
-    return procedural(DeadLeaves(), 2 * _IMAGES, spec.image, moments, random)
+    return drawn_inputs(DeadLeaves(), 2 * _IMAGES, spec, random)
 
 
 def _keep(measured: Sensitivity, scheme: Scheme) -> None:
@@ -157,14 +158,19 @@ def _keep(measured: Sensitivity, scheme: Scheme) -> None:
 
 
 def _point(
-    network: nn.Module, measured: Sensitivity, limit: float, rest: int, images: Tensor
+    network: nn.Module,
+    measured: Sensitivity,
+    limit: float,
+    rest: int,
+    images: Tensor,
+    task: Task,
 ) -> Point:
     columns = allocate(measured.damage, measured.sizes, limit)
     bits = {
         name: measured.bits[column] for name, column in zip(measured.layers, columns, strict=True)
     }
     taken = sum(measured.sizes[row, column] for row, column in enumerate(columns))
-    return Point(rest + round(taken), agreement_rounded(network, bits, images), bits)
+    return Point(rest + round(taken), agreement_rounded(network, bits, images, task), bits)
 
 
 def _chosen(

@@ -16,6 +16,7 @@ from dreamquant.jobs.quantize import quantize
 from dreamquant.jobs.request import DistillRequest, asked
 from dreamquant.jobs.resume import with_settled_precision
 from dreamquant.methods import find_method
+from dreamquant.methods.any_output import for_task
 from dreamquant.methods.method import Method
 from dreamquant.methods.quick import DISTILL
 from dreamquant.networks.load import Network, inheriting, load_network, untrained
@@ -97,7 +98,8 @@ def _distilled(
     folder: Path | None,
     started: float,
 ) -> Result:
-    resolved = method.resolved("quick", source.input.shape).with_numbers(DISTILL)
+    resolved = method.resolved("quick", source.input.shape)
+    resolved = for_task(resolved, source.input.task).with_numbers(DISTILL)
     student = _beginner(target.module)
     job = Job(source, student, resolved.lasting(request.iterations), request, started=started)
     configuration = {

@@ -72,7 +72,8 @@ class Job:
     ) -> None:
         self.network, self.method, self.request = network, method, request
         self.started = started
-        self.images = None if request.data is None else open_images(request.data, network.input)
+        data, boxes = request.data, network.boxes
+        self.images = None if data is None else open_images(data, network.input, boxes=boxes)
         self.accelerator = request.accelerator()
         self.quiet = request.quiet or not self.accelerator.is_main_process
         self.record = Record()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -12,10 +12,16 @@ from torch import Tensor
 from dreamquant.errors import MethodError
 from dreamquant.evaluation.analysis import affordable_images, analyse, image_count
 from dreamquant.evaluation.answers import Answers
+from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
-from dreamquant.evaluation.metrics import evaluate, evaluate_both, wilson
+from dreamquant.evaluation.intervals import wilson
+from dreamquant.evaluation.metrics import evaluate, evaluate_both
+from dreamquant.evaluation.task import Agreement
+from dreamquant.evaluation.tasks import task_of
+from dreamquant.evaluation.tensors import Tensors
 from dreamquant.jobs.progress import counting
+from dreamquant.networks.outputs import as_one
 from dreamquant.quantization.student import Student
 from dreamquant.results.result import Samples
 from dreamquant.synthesis.probe import COUNT as PROBES
@@ -26,6 +32,7 @@ from dreamquant.training.bench import Bench
 
 _GLANCE = 1000  # images for accuracies on the way
 _SYNTHETIC = 512  # images for diversity
+_FEW = 64  # probe images for agreement of networks that are no classifiers
 _SHOWN = 40  # images in samples.png
 _AT_ONCE = 32  # so many images of 224 pixels take a gigabyte or two
 
@@ -42,15 +49,16 @@ class Measurements:
     def __init__(self, bench: Bench, images: EvaluationSet | None, source: Images | None) -> None:
         self.teacher, self.prepared, self.device = bench.teacher, bench.prepared, bench.device
         self.images, self.source, self.probe = images, source, ProbeImages(bench)
-        self.classes = bench.input.num_classes
-        self.answers = Answers(self.classes)
+        self.spec, self.task = bench.input, task_of(bench.input)
+        self.classifies = isinstance(self.task, Classification)
+        self.answers = Answers(self.spec.num_classes)
 
     def ranges(self, student: Student) -> dict[str, Any] | None:
         """The student with its ranges set and nothing learned; ``None`` without images."""
         if self.images is None or not student.quantized_weights():
             return None
         # Without labels there is nothing to tell but agreement.
-        teacher = self.teacher if self.images.labels is None else None
+        teacher = None if self.images.labelled else self.teacher
         return evaluate(student, self.images, teacher=teacher, device=self.device).as_json()
 
     def glance(self, student: Student) -> tuple[float, int] | None:
@@ -74,8 +82,8 @@ class Measurements:
         Returns:
             ``teacher``, ``ranges_only`` and ``student`` accuracies (``None`` without labelled
             images), ``agreement`` in percent and what it was measured on, and ``diversity`` of
-            synthetic images (``None`` without them, and where no ReLU of the teacher yields a
-            feature map).
+            synthetic images (``None`` without them, of a network that is no classifier, and where
+            no ReLU of the teacher yields a feature map).
 
         Raises:
             MethodError: no part of the method has set the ranges of activations.
@@ -90,10 +98,14 @@ class Measurements:
     ) -> dict[str, Any]:
         device, module = self.device, self.teacher
         if self.images is None:
-            agreed = self._agreed_on_probe(student)
+            # Detectors and segmenters take large images, and each of their outputs tells much.
+            probes = PROBES if self.classifies else _FEW
+            agreed = self._agreed_on_probe(student, probes)
             return {
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
-                "agreement": _agreement(agreed, PROBES, PROBE_IMAGES),
+                "agreement": self._agreement(
+                    agreed, PROBE_IMAGES.replace(str(PROBES), str(probes))
+                ),
             }
         with counting("measuring both networks", len(self.images), quiet=quiet) as count:
             seen, teacher = evaluate_both(
@@ -105,31 +117,40 @@ class Measurements:
                 on_answers=self.answers.add,
             )
         assert seen.agreement is not None  # there was a teacher to agree with
-        agreed = round(seen.agreement * seen.n / 100)
+        ci95 = seen.agreement_ci95 or wilson(round(seen.agreement * seen.n / 100), seen.n)
+        agreed = Agreement(seen.agreement, ci95, seen.outputs)
         return {
             "accuracy": {
                 "teacher": teacher.as_json(),
                 "ranges_only": ranges_only,
                 "student": seen.as_json(),
             },
-            "agreement": _agreement(agreed, seen.n, f"{seen.n} images given"),
+            "agreement": self._agreement(agreed, f"{seen.n} images given"),
         }
 
+    def _agreement(self, agreed: Agreement, on: str) -> dict[str, Any]:
+        found = {"percent": agreed.percent, "on": on, "ci95": list(agreed.ci95)}
+        if self.classifies:
+            return found
+        return {**found, "means": self.task.agreeing, "outputs": agreed.outputs}
+
     @torch.no_grad()
-    def _agreed_on_probe(self, student: Student) -> int:
-        agreed = 0
-        for images in self.probe.batches(PROBES, _AT_ONCE):
-            wanted = self.teacher(images).argmax(1)
-            given = student(images).argmax(1)
-            agreed += int(given.eq(wanted).sum())
-            self.answers.add(given, wanted)
-        return agreed
+    def _agreed_on_probe(self, student: Student, count: int) -> Agreement:
+        rows = []
+        for images in self.probe.batches(count, _AT_ONCE):
+            wanted, given = self.teacher(images), student(images)
+            rows.append(self.task.agree(given, wanted))
+            if self.classifies:
+                self.answers.add(given.argmax(1), wanted.argmax(1))
+        return self.task.agreement(torch.cat(rows))
 
     @torch.no_grad()
     def _diversity(self) -> dict[str, Any] | None:
         if self.source is None:
             return None
         module, device = self.teacher, self.device
+        if not self.classifies:
+            return None
         synthetic = look_at(module, self._synthetic(self.source))
         if synthetic is None:
             return None
@@ -145,11 +166,17 @@ class Measurements:
 
     @torch.no_grad()
     def samples(self) -> Samples | None:
-        """Synthetic images to look at, as many of each class; ``None`` of a method without."""
+        """Synthetic images to look at, as many of each class where there are classes.
+
+        ``None`` of a method without images.
+        """
         source = self.source
         if source is None:
             return None
-        turns = torch.arange(_SHOWN, device=self.device) % self.classes
+        if not self.classifies:
+            asked = source.ask(_SHOWN, source.bench.rng.asked)
+            return Samples(source.make(asked).images.cpu())
+        turns = torch.arange(_SHOWN, device=self.device) % self.spec.num_classes
         asked = source.ask(_SHOWN, source.bench.rng.asked, turns.sort().values)
         batch = source.make(asked)
         images, labels = batch.images, batch.targets
@@ -168,19 +195,23 @@ class Measurements:
             images_used: that the run took; the analysis takes a fraction of its time.
         """
         labels = None if self.images is None else self.images.labels
-        return {
-            **self._analysed_sites(student, images_used),
-            "answers": self.answers.as_json(labels),
-        }
+        analysed = self._analysed_sites(student, images_used)
+        if not self.classifies:
+            return analysed
+        return {**analysed, "answers": self.answers.as_json(labels)}
 
     def _analysed_sites(self, student: Student, images_used: int) -> dict[str, Any]:
         sites = len(student.quantized_weights()) + len(student.activation_quantizers())
         if not sites:
             return {}
         affordable = affordable_images(images_used)
-        count = image_count(sites, affordable)
-        batches = list(self.probe.batches(count, _AT_ONCE))
-        return {"on": "probe images", **analyse(self.prepared, student, batches, affordable)}
+        values = as_one(self.teacher(self.probe.bench.example())).numel() // 2
+        count = image_count(sites, affordable, values)
+        batches, task = list(self.probe.batches(count, _AT_ONCE)), self.task
+        if isinstance(task, Tensors):
+            task = replace(task, names=("values",))  # the analysis looks at all in one row
+        found = analyse(self.prepared, student, batches, affordable, task)
+        return {"on": "probe images", **found}
 
 
 def _require_ranges(student: Student) -> None:
@@ -192,7 +223,3 @@ def _require_ranges(student: Student) -> None:
             where="recovery",
             remedy="let a part of the method set ranges, such as Calibrate()",
         )
-
-
-def _agreement(agreed: int, n: int, on: str) -> dict[str, Any]:
-    return {"percent": 100 * agreed / n, "on": on, "ci95": list(wilson(agreed, n))}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dreamquant.diagnostics.figure import require_matplotlib
-from dreamquant.errors import NetworkError
+from dreamquant.errors import MethodError, NetworkError
 from dreamquant.export import job as export
 from dreamquant.jobs.bits import Chosen, choose_bits, parse_points, parse_size
 from dreamquant.jobs.checkpoint import STATE
@@ -22,6 +22,7 @@ from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.request import AUTO, QuantizeRequest, asked
 from dreamquant.jobs.resume import with_settled_precision
 from dreamquant.methods import find_method
+from dreamquant.methods.any_output import for_task, left_out
 from dreamquant.methods.method import Method
 from dreamquant.networks import demo
 from dreamquant.networks.load import Network, load_network, wrap_module
@@ -75,7 +76,7 @@ def quantize(
         require_matplotlib()
     teacher = _open(network, input)
     chosen = find_method(request.method)
-    resolved = _resolved(chosen, request, teacher)
+    teacher, resolved = _for_task(teacher, _resolved(chosen, request, teacher), request)
     images = "" if request.images is None else told(resolved.images, teacher)
     scheme = _scheme(resolved, request)
     floating = prepared(teacher.module, resolved.prepare, _noise(teacher.input))
@@ -154,6 +155,22 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Met
     if request.batch_norm is None:
         return resolved
     return replace(resolved, recovery=reestimating(resolved.recovery, request.batch_norm))
+
+
+def _for_task(teacher: Network, method: Method, request: QuantizeRequest) -> tuple[Network, Method]:
+    """The method as it serves the network's task; what it leaves out is noted with the network."""
+    task = teacher.input.task
+    if request.diagnostics and task != "classification":
+        raise MethodError(
+            f"the papers' diagnoses are of classifiers, and this network's task is {task}",
+            where="--diagnostics",
+            remedy="leave it out",
+        )
+    served = for_task(method, task)
+    notes = [
+        f"images are made without {name}, which needs classes" for name in left_out(method, served)
+    ]
+    return replace(teacher, notes=(*teacher.notes, *notes)), served
 
 
 def _scheme(method: Method, request: QuantizeRequest) -> Scheme:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dreamquant.networks.choices import Kind
+
 _SIGMOIDS: frozenset[Any] = frozenset(
     {torch.sigmoid, Tensor.sigmoid, torch.special.expit, F.sigmoid}
 )
@@ -40,33 +42,45 @@ def before_sigmoid(_: nn.Module, __: Any, output: Tensor) -> Tensor:
     return output.logit(eps=torch.finfo(output.dtype).eps)
 
 
-_OF_LOSSES: tuple[Callable[..., Tensor], ...] = (before_softmax, before_sigmoid)
+_HOOKS: dict[str, Callable[..., Tensor]] = {
+    "softmax": before_softmax,
+    "sigmoid": before_sigmoid,
+    "one logit": two_logits,
+}
 
 
-def fit_ending(module: nn.Module, output: object, sigmoids: Sigmoids) -> tuple[str, ...]:
+def fit_ending(
+    module: nn.Module, output: object, sigmoids: Sigmoids, task: Kind | None
+) -> tuple[str, ...]:
     """Let ``module`` return logits of at least two classes, where a hook can do that.
 
     Args:
         module: it gets the hooks.
         output: that it gave for at least two images of noise.
         sigmoids: that watched.
+        task: that the outputs are for; ``None`` for what they look made for.
 
     Returns:
         What was changed, in words.
     """
-    if not isinstance(output, Tensor) or output.dim() not in (1, 2):
+    if not isinstance(output, Tensor) or output.dim() not in (1, 2) or task == "tensors":
         return ()
     notes = []
-    if _are_distributions(output):
+    if task != "multi-label" and _are_distributions(output):
         module.register_forward_hook(before_softmax)
         notes.append("ends in a softmax: losses and measures take the logits before it")
     elif sigmoids.ends_in(output):
         module.register_forward_hook(before_sigmoid)
         notes.append("ends in a sigmoid: losses and measures take the logits before it")
-    if output.dim() == 1 or output.shape[1] == 1:
+    if task != "multi-label" and (output.dim() == 1 or output.shape[1] == 1):
         module.register_forward_hook(two_logits)
-        notes.append("has one logit z: taken as the two logits 0 and z, here and in the files")
+        notes.append("has one logit z: taken as the two logits 0 and z; files keep the one")
     return tuple(notes)
+
+
+def ends_in_sigmoids(module: nn.Module) -> bool:
+    """Whether ``module``, fitted, ended in a sigmoid."""
+    return before_sigmoid in module._forward_hooks.values()
 
 
 def logits_of(output: Tensor) -> Tensor:
@@ -74,21 +88,27 @@ def logits_of(output: Tensor) -> Tensor:
     return before_softmax(_NOTHING, (), output) if _are_distributions(output) else output
 
 
-def as_given(module: Given) -> Given:
-    """``module`` as it was given: a copy without the hooks, where it ends in a softmax or sigmoid.
+def ending_of(module: nn.Module) -> tuple[str, ...]:
+    """What makes logits of the outputs that ``module`` had when it was given, in this order."""
+    hooks = [hook for part in module.modules() for hook in part._forward_hooks.values()]
+    return tuple(name for hook in hooks for name, known in _HOOKS.items() if hook is known)
 
-    One with one logit keeps its two logits.
-    """
-    if not any(
-        hook in _OF_LOSSES for part in module.modules() for hook in part._forward_hooks.values()
-    ):
+
+def with_ending(output: Tensor, ending: tuple[str, ...]) -> Tensor:
+    """Logits of an output as it was given; see :func:`ending_of`."""
+    for name in ending:
+        output = _HOOKS[name](_NOTHING, (), output)
+    return output
+
+
+def as_given(module: Given) -> Given:
+    """``module`` with the outputs it was given with: a copy without the hooks, where it has any."""
+    if not ending_of(module):
         return module
-    own = copy.deepcopy(module)
+    own, known = copy.deepcopy(module), tuple(_HOOKS.values())
     for part in own.modules():
-        hooks = part._forward_hooks
-        if two_logits not in hooks.values():
-            for key in [key for key, hook in hooks.items() if hook in _OF_LOSSES]:
-                del hooks[key]
+        for key in [key for key, hook in part._forward_hooks.items() if hook in known]:
+            del part._forward_hooks[key]
     return own
 
 

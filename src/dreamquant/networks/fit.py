@@ -6,15 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.networks.checkpointing import keeping_activations, switch_off
+from dreamquant.networks.choices import Kind
 from dreamquant.networks.endings import Sigmoids, fit_ending
 
 
-def fit(module: nn.Module, shape: tuple[int, ...]) -> tuple[str, ...]:
+def fit(module: nn.Module, shape: tuple[int, ...], task: Kind | None = None) -> tuple[str, ...]:
     """Let ``module`` return logits, and checkpoint no activations; its layers stay as they are.
 
     Args:
         module: in eval mode; it gets forward hooks. Fitted again, it gets none.
         shape: of one input.
+        task: that its outputs are for; ``None`` for what they look made for.
 
     Returns:
         What was changed, in words.
@@ -28,7 +30,9 @@ def fit(module: nn.Module, shape: tuple[int, ...]) -> tuple[str, ...]:
     # With gradient: some networks checkpoint only what one flows through.
     with torch.enable_grad(), keeping_activations() as checkpointed, sigmoids:
         output = module(images)
-    notes = fit_ending(module, output.detach() if isinstance(output, Tensor) else output, sigmoids)
+    notes = fit_ending(
+        module, output.detach() if isinstance(output, Tensor) else output, sigmoids, task
+    )
     if not checkpointed:
         return notes
     switch_off(module)

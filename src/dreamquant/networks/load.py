@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dreamquant.errors import DreamQuantError, NetworkError, WeightsError
+from dreamquant.errors import NetworkError, WeightsError
 from dreamquant.networks.checkpoints import Loaded, load_weights
+from dreamquant.networks.choices import Kind
 from dreamquant.networks.copying import own_copy
 from dreamquant.networks.expected import unknown_input, with_options
 from dreamquant.networks.fit import fit
 from dreamquant.networks.forms import plain_form, require_python
+from dreamquant.networks.observed import observe, running
 from dreamquant.networks.origins import find, find_again
 from dreamquant.networks.reparametrized import bake
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.taps import entering
 from dreamquant.networks.weights import require_finite, state_sha256
-from dreamquant.networks.zoo import Found, one_line
+from dreamquant.networks.zoo import Boxes, Found
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Network:
             module's own.
         notes: what was changed to take it in, in words: reparametrizations baked in, wrappers
             taken off, and so on.
+        boxes: that its file defines: makes boxes (images, boxes, 6) of its outputs, see
+            :class:`dreamquant.evaluation.tensors.Tensors`.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Network:
     source_sha256: str | None
     weights: str | None = None
     notes: tuple[str, ...] = ()
+    boxes: Boxes | None = None
 
 
 def load_network(
@@ -61,6 +64,8 @@ def load_network(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     num_classes: int | None = None,
+    task: Kind | None = None,
+    features: bool | None = None,
 ) -> Network:
     """The network of that name.
 
@@ -75,16 +80,20 @@ def load_network(
         mean: one per channel, in units of [0, 1] pixels.
         std: like ``mean``.
         num_classes: width the logits must have; a zoo's network for ``weights`` is built with it.
+        task: what its outputs are for; ``None`` for what they look made for.
+        features: whether the input holds no pixels; ``None`` for what the file says or, of an input
+            of another rank than three or with one channel that is not square, that it does not.
 
     Raises:
         NetworkError: the network cannot be found, built or run on such an input, has another
-            number of classes, or its input is not fully known.
+            number of classes or other outputs, or its input is not fully known.
         WeightsError: the weights are unreadable, of another network, or not finite.
     """
     found, source_sha256 = find(
         name, pretrained=weights is None, num_classes=num_classes, shape=shape
     )
     found = with_options(found, {"shape": shape, "mean": mean, "std": std})
+    found = found if features is None else replace(found, features=features)
     module, notes = plain_form(found.module, name)
     loaded = Loaded((), ())
     if weights is not None:
@@ -93,12 +102,17 @@ def load_network(
     notes = (*found.notes, *notes, *loaded.notes, *bake(module))
     if found.shape is None or found.mean is None or found.std is None:
         raise unknown_input(found, name)
-    with _running(found.shape, name):
+    with running(found.shape, name):
         _require_idle(module, loaded.absent, found.shape)
-        notes += fit(module, found.shape)
-    spec = _input_spec(module, found, name, num_classes or found.num_classes)
+        notes += fit(module, found.shape, task)
+    spec, seen = _input_spec(module, found, name, task, num_classes or found.num_classes)
     network = _network(name, module, spec, found.source, source_sha256)
-    return replace(network, weights=None if weights is None else str(weights), notes=notes)
+    return replace(
+        network,
+        weights=None if weights is None else str(weights),
+        notes=(*notes, *seen),
+        boxes=found.boxes,
+    )
 
 
 def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
@@ -110,20 +124,21 @@ def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
         WeightsError: its weights are not finite.
     """
     name = type(module).__name__
-    own, notes = ready_copy(module, spec.shape)
-    _require_classes(_measured_classes(own, spec.shape, name), spec.num_classes, name)
+    own, notes = ready_copy(module, spec)
+    seen = observe(own, spec.shape, name, task=spec.task, classes=spec.num_classes)
+    spec = replace(spec, outputs=seen.outputs, features=spec.features or len(spec.shape) != 3)
     return replace(_network(name, own, spec, "the InputSpec given", None), notes=notes)
 
 
-def ready_copy(module: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[str, ...]]:
+def ready_copy(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy of ``module`` as in :attr:`Network.module`, and what was changed, in words.
 
     Raises:
-        NetworkError: it is TorchScript, or cannot be copied or run on an input of that shape.
+        NetworkError: it is TorchScript, or cannot be copied or run on such an input.
     """
     name = type(module).__name__
     require_python(module, name)
-    return _ready(own_copy(module), name, shape)
+    return _ready(own_copy(module), name, spec.shape, spec.task)
 
 
 def untrained(name: str, teacher: Network, seed: int) -> Network:
@@ -143,11 +158,11 @@ def untrained(name: str, teacher: Network, seed: int) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         found, source_sha256 = find(name, pretrained=False, num_classes=spec.num_classes)
-    module, notes = _ready(found.module, name, spec.shape)
-    classes = _measured_classes(module, spec.shape, name)
-    if classes != spec.num_classes:
+    module, notes = _ready(found.module, name, spec.shape, spec.task)
+    seen = observe(module, spec.shape, name, task=spec.task)
+    if seen.classes != spec.num_classes:
         raise NetworkError(
-            f"{name} has {classes} classes, its teacher {spec.num_classes}",
+            f"{name} has {seen.classes} classes, its teacher {spec.num_classes}",
             where="--student",
             remedy="give a network of as many classes",
         )
@@ -198,48 +213,51 @@ def build_module(
             one the result was made with; then no code of it has run.
     """
     found = find_again(name, spec, source_sha256, pretrained=pretrained)
-    return _ready(found.module, name, spec.shape)[0]
+    return _ready(found.module, name, spec.shape, spec.task)[0]
 
 
-def _input_spec(module: nn.Module, found: Found, name: str, num_classes: int | None) -> InputSpec:
+def _input_spec(
+    module: nn.Module, found: Found, name: str, task: Kind | None, num_classes: int | None
+) -> tuple[InputSpec, tuple[str, ...]]:
     assert found.shape is not None
     assert found.mean is not None
     assert found.std is not None
-    measured = _measured_classes(module, found.shape, name)
-    if num_classes is not None:
-        _require_classes(measured, num_classes, name)
-    return InputSpec(
+    seen = observe(module, found.shape, name, task=task, classes=num_classes)
+    features, notes = _features(found)
+    spec = InputSpec(
         shape=found.shape,
         mean=found.mean,
         std=found.std,
-        num_classes=measured,
-        class_names=found.class_names if len(found.class_names) == measured else (),
+        num_classes=seen.classes,
+        class_names=found.class_names if len(found.class_names) == seen.classes else (),
         resize=found.resize,
+        task=seen.task,
+        outputs=seen.outputs,
+        features=features,
+    )
+    return spec, (*seen.notes, *notes)
+
+
+def _features(found: Found) -> tuple[bool, tuple[str, ...]]:
+    """Whether the input holds no pixels: as its origin says, or by its shape."""
+    shape = found.shape or ()
+    if found.features is not None or len(shape) != 3:
+        return bool(found.features) or len(shape) != 3, ()
+    if shape[0] > 1 or shape[1] == shape[2]:
+        return False, ()
+    return True, (
+        f"an input of {' x '.join(map(str, shape))} is taken for features that are no pixels "
+        "(FEATURES = False in the network's file, or --pixels, says otherwise)",
     )
 
 
 def _ready(
-    module: nn.Module, name: str, shape: tuple[int, ...]
+    module: nn.Module, name: str, shape: tuple[int, ...], task: Kind
 ) -> tuple[nn.Module, tuple[str, ...]]:
     module, notes = plain_form(module, name)
     notes += bake(module)
-    with _running(shape, name):
-        return module, notes + fit(module, shape)
-
-
-@contextmanager
-def _running(shape: tuple[int, ...], name: str) -> Iterator[None]:
-    """Turn whatever a forward pass raises into an error about the input."""
-    try:
-        yield
-    except DreamQuantError:
-        raise
-    except Exception as error:  # the network's own code may raise anything
-        raise NetworkError(
-            f"{name} does not run on an input of {'x'.join(map(str, shape))}: {one_line(error)}",
-            where="--input",
-            remedy="give the channels, height and width it was trained with",
-        ) from error
+    with running(shape, name):
+        return module, notes + fit(module, shape, task)
 
 
 def _require_idle(module: nn.Module, absent: tuple[str, ...], shape: tuple[int, ...]) -> None:
@@ -256,35 +274,8 @@ def _require_idle(module: nn.Module, absent: tuple[str, ...], shape: tuple[int, 
         )
 
 
-def _measured_classes(module: nn.Module, shape: tuple[int, ...], name: str) -> int:
-    """The width of the logits, measured on a batch of two zeros of ``shape``."""
-    with torch.no_grad(), _running(shape, name):
-        logits = module(torch.zeros(2, *shape))
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
-        raise NetworkError(
-            f"{name} returns no logits (images, classes) for 2 images but {_kind(logits)}",
-            remedy="only classifiers can be quantized; wrap the network so that it returns logits",
-        )
-    return logits.shape[1]
-
-
-def _require_classes(measured: int, asked: int, name: str) -> None:
-    if measured != max(asked, 2):  # one logit counts as two classes
-        raise NetworkError(
-            f"{name} has {measured} classes, not {asked}",
-            where="--classes",
-            remedy="leave it out, or give the network and weights of that many classes",
-        )
-
-
 def _network(
     name: str, module: nn.Module, spec: InputSpec, input_source: str, source_sha256: str | None
 ) -> Network:
     require_finite(module, name)
     return Network(name, module, spec, input_source, state_sha256(module), source_sha256)
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__}"

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from dreamquant.networks.forms import exported_program
 from dreamquant.networks.onnx_file import names_onnx_file, network_in, read_onnx
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.user_file import UserFile, names_user_file, read_user_file
-from dreamquant.networks.zoo import ZOOS, Found
+from dreamquant.networks.zoo import ZOOS, Boxes, Found
 
 FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY", "FILE.onnx"))
 
@@ -66,6 +66,33 @@ def find_again(name: str, spec: InputSpec, source_sha256: str | None, *, pretrai
     if name.partition(":")[0] not in ZOOS:
         _require_same_file(name, source_sha256)
     return find(name, pretrained=pretrained, num_classes=spec.num_classes, shape=spec.shape)[0]
+
+
+def boxes_of(name: str, spec: InputSpec, source_sha256: str | None) -> Boxes | None:
+    """What makes boxes of a network's outputs, where its file defines that and is at hand.
+
+    Raises:
+        NetworkError: as of :func:`find_again`.
+    """
+    if spec.task != "tensors" or source_sha256 is None or names_onnx_file(name):
+        return None
+    return find_again(name, spec, source_sha256, pretrained=False).boxes
+
+
+def named_boxes(name: str) -> Boxes:
+    """What makes boxes of outputs, as ``FILE.py:NAME``.
+
+    Raises:
+        NetworkError: there is no such function.
+    """
+    if not names_user_file(name):
+        raise NetworkError(
+            f"{name!r} names no function", where="--boxes", remedy="give FILE.py:NAME"
+        )
+    found = read_user_file(name, NetworkError).attribute()
+    if not callable(found):
+        raise NetworkError(f"{name} is no function", where="--boxes", remedy="give FILE.py:NAME")
+    return cast(Boxes, found)
 
 
 def _require_same_file(name: str, source_sha256: str | None) -> None:
@@ -135,10 +162,11 @@ def _call_remedy(factory: UserFile, build: Any) -> str:
 
 
 def _with_input(module: nn.Module, path: Path, defined: Mapping[str, Any]) -> Found:
-    """The input that the file defines: INPUT or SIZE, MEAN, STD, CLASSES, as far as it does."""
+    """The input that the file defines: INPUT or SIZE, MEAN, STD, CLASSES, FEATURES, boxes."""
     mean, std = (_numbers(defined.get(name)) for name in ("MEAN", "STD"))
     shape = _shape(module, defined, mean)
-    classes = defined.get("CLASSES")
+    classes, boxes = defined.get("CLASSES"), defined.get("boxes")
+    features = defined.get("FEATURES")
     return Found(
         module,
         source=path.name if shape or mean or std else "",
@@ -147,6 +175,8 @@ def _with_input(module: nn.Module, path: Path, defined: Mapping[str, Any]) -> Fo
         std=std,
         class_names=_names(classes),
         num_classes=classes if isinstance(classes, int) else None,
+        features=features if isinstance(features, bool) else None,
+        boxes=boxes if callable(boxes) else None,
     )
 
 

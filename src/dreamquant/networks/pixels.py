@@ -7,6 +7,9 @@ from torch import Tensor
 
 from dreamquant.networks.spec import InputSpec
 
+# From dark to bright in steps that are seen alike, whatever one's eyes tell of red and green.
+_HEAT = ((20, 24, 60), (48, 72, 140), (60, 132, 150), (140, 186, 120), (250, 230, 90))
+
 
 def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
     """Whole numbers 0 to 255 (B, C, H, W) as the network takes them, float32."""
@@ -24,6 +27,18 @@ def denormalise(images: Tensor, spec: InputSpec) -> Tensor:
     """Normalised images (B, C, H, W), on the CPU, in units of the brightest pixel: 0 to 1."""
     mean, std = _per_channel(spec)
     return images * std + mean
+
+
+def heat_map(features: Tensor) -> Tensor:
+    """Features (N, ...) drawn as uint8 (N, H, W, 3): of each the least is dark, the most bright."""
+    rows = features[:, None] if features.dim() == 2 else features.flatten(1, -2)
+    low, high = rows.amin((1, 2), keepdim=True), rows.amax((1, 2), keepdim=True)
+    places = (rows - low) / (high - low).clamp(min=1e-12) * (len(_HEAT) - 1)
+    below = places.long().clamp(max=len(_HEAT) - 2)
+    colours = torch.tensor(_HEAT, dtype=torch.float32)
+    part = (places - below)[..., None]
+    mixed = colours[below] * (1 - part) + colours[below + 1] * part
+    return mixed.round().to(torch.uint8)
 
 
 def _per_channel(spec: InputSpec) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a network expects of its input."""
+"""What a network expects of its input, and what its outputs are for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass, field
 
 from dreamquant.errors import NetworkError
+from dreamquant.networks.choices import Kind
 
 _MOST_VALUES = 2**25  # an image of 3,300 x 3,300 pixels
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a network: everything needed to show it an image, or to invent one.
+    """What a network takes and gives: all that is needed to show it an image, or to invent one.
 
     A network sees ``(pixel / 255 - mean) / std`` per channel of images; ``mean`` and ``std`` are
     therefore in units of [0, 1] pixels. Of features that are no pixels it sees
@@ -23,10 +24,14 @@ class InputSpec:
             of 40 features, has one channel.
         mean: one per channel.
         std: one per channel, positive.
-        num_classes: width of the logits.
+        num_classes: width of the logits; of tensors that are no logits, how many classes their
+            origin says there are, or 0.
         class_names: as many as ``num_classes``, or empty where unknown.
         resize: short side to which evaluation images are scaled before the centre crop to
             ``shape``; ``None`` where images come at the network's size.
+        task: what the outputs are for.
+        outputs: their names in exported files.
+        features: whether the input holds numbers that are no pixels, such as a spectrum.
 
     Raises:
         NetworkError: lengths disagree, or a value is impossible.
@@ -38,6 +43,9 @@ class InputSpec:
     num_classes: int
     class_names: tuple[str, ...] = field(default=())
     resize: int | None = None
+    task: Kind = "classification"
+    outputs: tuple[str, ...] = ("logits",)
+    features: bool = False
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
@@ -68,7 +76,7 @@ class InputSpec:
             raise NetworkError(
                 f"std {self.std} is not positive", where="--std", remedy="give numbers above 0"
             )
-        if self.num_classes < 2:
+        if self.num_classes < 2 and self.task in ("classification", "segmentation"):
             raise NetworkError(
                 f"{self.num_classes} classes",
                 where="num_classes",
@@ -88,7 +96,16 @@ class InputSpec:
     @property
     def pixels(self) -> bool:
         """Whether the input can be pixels: features have other means and deviations than [0, 1]."""
-        return all(0 <= mean <= 1 for mean in self.mean) and max(self.std) <= 1
+        return (
+            not self.features and all(0 <= mean <= 1 for mean in self.mean) and max(self.std) <= 1
+        )
+
+    @property
+    def plane(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image of as many values, of an input of any rank."""
+        if len(self.shape) < 3:
+            return (1, 1, self.shape[0]) if len(self.shape) == 1 else (1, *self.shape)  # type: ignore[return-value]
+        return math.prod(self.shape[:-2]), self.shape[-2], self.shape[-1]
 
     @property
     def image(self) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dreamquant.errors import NetworkError
 from dreamquant.networks.checkpoints import load_weights
@@ -39,6 +39,10 @@ _PYTORCHCV_CIFAR_HINT = (
 )
 
 
+Boxes = Callable[[Any], Tensor]
+"""Makes boxes (images, boxes, 6) of a network's outputs: corners, score and class of each."""
+
+
 @dataclass(frozen=True)
 class Found:
     """An architecture, and what its origin knows about its input.
@@ -54,6 +58,8 @@ class Found:
         hint: what to tell a user who must give what is unknown.
         num_classes: that it says it has; ``None`` where it does not say.
         notes: what was changed to take it in, in words.
+        features: whether the input holds no pixels; ``None`` where it does not say.
+        boxes: makes boxes of the outputs, where the origin knows how.
     """
 
     module: nn.Module
@@ -66,6 +72,8 @@ class Found:
     hint: str = ""
     num_classes: int | None = None
     notes: tuple[str, ...] = ()
+    features: bool | None = None
+    boxes: Boxes | None = None
 
 
 def from_torchvision(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dreamquant.errors import NetworkError
+from dreamquant.networks.outputs import as_one
 from dreamquant.networks.probe import batch_norms
 
 _TOLERANCE = 1e-5  # of the largest output: what float32 may differ by
@@ -166,7 +167,8 @@ def prepared(network: nn.Module, preparations: Sequence[Preparation], example: T
     return own.requires_grad_(False)
 
 
-def _require_equal(after: Tensor, before: Tensor, preparation: Preparation) -> None:
+def _require_equal(after: object, before: object, preparation: Preparation) -> None:
+    after, before = as_one(after), as_one(before)
     deviation = (after - before).abs().max() / before.abs().max().clamp(min=1e-12)
     if deviation > _TOLERANCE:
         raise NetworkError(

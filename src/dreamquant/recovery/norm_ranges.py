@@ -69,12 +69,15 @@ class _FromNorms(Phase):
         bench = self.bench
         random = torch.Generator(bench.device).manual_seed(bench.seed)
         shape = (_NOISE, *bench.input.shape)
-        noise = torch.rand(shape, generator=random, device=bench.device)
+        draw = torch.randn if bench.input.features else torch.rand
+        noise = draw(shape, generator=random, device=bench.device)
         place_from_norms(bench.student, self._pixels(noise), self.deviations, random)
         return {}
 
     def _pixels(self, noise: Tensor) -> Tensor:
         """Noise that covers what images can be: its extremes are black and white."""
+        if self.bench.input.features:
+            return noise
         mean, std = (
             torch.tensor(values, device=noise.device).view(-1, 1, 1)
             for values in (self.bench.input.mean, self.bench.input.std)

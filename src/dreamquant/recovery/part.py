@@ -45,6 +45,14 @@ class Recovery(ABC):
         """Steps that can be stretched; 0 where its length is given by the network."""
         return 0
 
+    def for_any_output(self) -> Recovery:
+        """The same for a network whose outputs are no logits of classes.
+
+        Raises:
+            MethodError: it cannot do without classes.
+        """
+        return self
+
     def stretched(self, ratio: float) -> Recovery:
         """The same with ``ratio`` times as many iterations."""
         return self

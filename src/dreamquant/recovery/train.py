@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dreamquant.errors import MethodError
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.views import Filter, StudentView
-from dreamquant.synthesis.source import Images
+from dreamquant.synthesis.source import Images, require_any_output
 from dreamquant.terms.contract import Minimizer, Terms, weighted
 from dreamquant.training.bench import Bench
 from dreamquant.training.decay import Cosine, Decay, stretch
@@ -62,6 +62,15 @@ class Train(Minimizer, Recovery):
     def updates(self) -> int:
         """Images learn along in every iteration."""
         return self.iterations
+
+    def for_any_output(self) -> Train:
+        """The same, where no term needs classes.
+
+        Raises:
+            MethodError: one does.
+        """
+        require_any_output(self.terms, "its student")
+        return self
 
     def stretched(self, ratio: float) -> Train:
         """The same with ``ratio`` times as many iterations."""

@@ -79,9 +79,10 @@ class RangesFromNoise(Recovery):
     """Activation ranges of so many deviations of what noise becomes in the quantized network.
 
     As in SQuant's released code: noise is uniform in [0, 1), given to the network as if it were
-    normalised. Of a tensor without negative values the deviation is that of the positive ones. At
-    few bits a range ends at the largest value that was seen. What the network itself reads keeps
-    the range of pixels, which is known; noise does not cover it.
+    normalised; of features that are no pixels it is normal. Of a tensor without negative values
+    the deviation is that of the positive ones. At few bits a range ends at the largest value that
+    was seen. What the network itself reads keeps the range of pixels, which is known; noise does
+    not cover it.
 
     Attributes:
         deviations: at up to 4, up to 6 and more bits.
@@ -109,10 +110,11 @@ class RangesFromNoise(Recovery):
         def noise() -> list[Tensor]:
             random = torch.Generator(bench.device).manual_seed(bench.seed)
             shape = (self.count, *bench.input.shape)
-            drawn = torch.rand(shape, generator=random, device=bench.device)
+            draw = torch.rand if is_pixels else torch.randn  # features have either sign
+            drawn = draw(shape, generator=random, device=bench.device)
             return list(torch.split(drawn, self.batch))
 
-        is_pixels = len(bench.input.shape) == 3
+        is_pixels = not bench.input.features
 
         yield Walked("setting activation ranges from noise", bench, noise, {}, place)
 

@@ -71,7 +71,7 @@ def _answers(record: Record, head: Headline) -> Iterator[Finding]:
     if head.agreement.value < _LOW_AGREEMENT:
         yield Finding(
             "warning",
-            f"It agrees with the original on only {head.agreement.value:.1f} % of {head.on}.",
+            f"Its agreement with the original is only {head.agreement.value:.1f} % on {head.on}.",
             "Try more bits, --first-last 8, another method, or a longer schedule.",
         )
     if head.regained is not None and head.regained < 0:
@@ -97,7 +97,7 @@ def _schedule(record: Record) -> Iterator[Finding]:
 
 def _images(record: Record, head: Headline) -> Iterator[Finding]:
     samples = record.analysis.get("samples") or []
-    if samples:
+    if any(sample["class"] is not None for sample in samples):
         mean = sum(sample["confidence"] for sample in samples) / len(samples)
         if mean < _UNLEARNED:
             yield Finding(
@@ -142,8 +142,8 @@ def _sensitivity(sites: list[dict[str, Any]], images: str) -> Iterator[Finding]:
         worst = max(found, key=_changed)
         yield Finding(
             "warning",
-            f"Rounding nothing but the {site_name(worst)} changes {_changed(worst):.0f} % of the "
-            f"original's answers on {images}{_others(found)}.",
+            f"Rounding nothing but the {site_name(worst)} takes {_changed(worst):.0f} % from the "
+            f"agreement with the original on {images}{_others(found)}.",
             "Give activations more bits."
             if worst["kind"] not in ("weight", "input")
             else f"Give it more bits: --override '{worst['layer']}=w8a8'.",
@@ -173,7 +173,7 @@ def _protocol(record: Record, head: Headline) -> Iterator[Finding]:
     if head.measure == "agreement":
         yield Finding(
             "note",
-            "Nothing here is an accuracy: without labels one can only count how often the "
+            "Nothing here is an accuracy: without labels one can only see how far the "
             "quantized network answers as the original does.",
             "Give labelled images with --data; they measure and never train.",
         )

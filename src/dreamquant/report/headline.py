@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamquant.evaluation.metrics import Z95, wilson
+from dreamquant.evaluation.intervals import Z95, wilson
 from dreamquant.report.charts import Estimate
 from dreamquant.report.read import Record
 from dreamquant.report.wording import size
+from dreamquant.results.scores import main_score
 from dreamquant.results.storage import storage_of
+
+_MEASURES = {"top-1": "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Headline:
     Attributes:
         network: its name, without folders.
         bits: as in ``w4a4``; ``float32`` of a network that was only distilled.
-        measure: ``accuracy`` or ``agreement``.
+        measure: ``accuracy``, ``agreement``, or the score of another task, such as ``mIoU``.
         on: what it was measured on.
         before: the original; ``None`` for agreement, which is with the original.
         rounded: rounded, nothing learned.
@@ -87,13 +90,16 @@ def headline(record: Record) -> Headline:
     """The headline of a result."""
     manifest = record.manifest
     agreement = _agreement(manifest["agreement"])
-    labelled = (manifest["accuracy"]["student"] or {}).get("top1") is not None
-    before, rounded, after = _accuracies(manifest) if labelled else _agreements(record, agreement)
+    score = main_score(manifest["accuracy"]["student"])
+    before, rounded, after = _accuracies(manifest) if score else _agreements(record, agreement)
     network = Path(manifest["network"]["name"]).name
     on = str(manifest["agreement"]["on"]).removesuffix(" given")
-    measure = "accuracy" if labelled else "agreement"
+    measure = "agreement" if score is None else _MEASURES.get(score.name, score.name)
     bits = manifest["protocol"]["bits"]
-    sentence = _with_labels(before, after, on) if before else _without_labels(after, on)
+    means = manifest["agreement"].get("means")  # a classifier's record has none
+    sentence = (
+        _with_labels(before, after, on, measure) if before else _without_labels(after, on, means)
+    )
     return Headline(
         network,
         bits,
@@ -134,18 +140,24 @@ def change(record: Record) -> Estimate | None:
     return Estimate("change", points, points - half, points + half)
 
 
-def _estimate(name: str, measured: Mapping[str, Any], key: str) -> Estimate:
-    low, high = measured["ci95"] or (measured[key], measured[key])
-    return Estimate(name, float(measured[key]), float(low), float(high))
+def _estimate(name: str, value: float, ci95: Sequence[float] | None) -> Estimate:
+    low, high = ci95 or (value, value)
+    return Estimate(name, float(value), float(low), float(high))
+
+
+def _scored(name: str, measured: Mapping[str, Any] | None) -> Estimate | None:
+    score = main_score(measured)
+    return None if score is None else _estimate(name, score.value, score.ci95)
 
 
 def _accuracies(manifest: Mapping[str, Any]) -> tuple[Estimate | None, Estimate | None, Estimate]:
     accuracy = manifest["accuracy"]
-    rounded = accuracy["ranges_only"]
+    after = _scored(_result_name(manifest), accuracy["student"])
+    assert after is not None  # else there would be agreement alone
     return (
-        _estimate("original, full precision", accuracy["teacher"], "top1"),
-        rounded and _estimate("rounded only, nothing learned", rounded, "top1"),
-        _estimate(_result_name(manifest), accuracy["student"], "top1"),
+        _scored("original, full precision", accuracy["teacher"]),
+        _scored("rounded only, nothing learned", accuracy["ranges_only"]),
+        after,
     )
 
 
@@ -156,7 +168,9 @@ def _result_name(manifest: Mapping[str, Any]) -> str:
 
 def _agreements(record: Record, after: Estimate) -> tuple[None, Estimate | None, Estimate]:
     measured = record.manifest["accuracy"]["ranges_only"] or record.analysis.get("rounded")
-    rounded = measured and _estimate("rounded only, nothing learned", measured, "agreement")
+    rounded = measured and _estimate(
+        "rounded only, nothing learned", measured["agreement"], measured["ci95"]
+    )
     final = Estimate(_result_name(record.manifest), after.value, after.low, after.high)
     return None, rounded, final
 
@@ -167,14 +181,24 @@ def _agreement(agreement: Mapping[str, Any]) -> Estimate:
     return Estimate("agreement with the original", percent, low, high)
 
 
-def _with_labels(before: Estimate, after: Estimate, on: str) -> str:
+def _with_labels(before: Estimate, after: Estimate, on: str, measure: str) -> str:
+    if measure != "accuracy":
+        return (
+            f"Its {measure} is {after.value:.2f} % on {on}; that of the original network is "
+            f"{before.value:.2f} %."
+        )
     return (
         f"It names the right class for {after.value:.2f} % of {on}; "
         f"the original network does for {before.value:.2f} %."
     )
 
 
-def _without_labels(after: Estimate, on: str) -> str:
+def _without_labels(after: Estimate, on: str, means: str | None) -> str:
+    if means is not None:
+        return (
+            f"Its agreement with the original network is {after.value:.2f} % on {on}: {means}. "
+            "No truth was given, so nothing is known of how often either is right."
+        )
     return (
         f"It gives the same answer as the original network on {after.value:.2f} % of {on}. "
         "No labels were given, so this is agreement with the original and not an accuracy."

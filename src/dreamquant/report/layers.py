@@ -89,9 +89,10 @@ def panels(sites: Sequence[dict[str, Any]], images: str) -> list[Panel]:
     return [
         Panel(
             "Sensitivity",
-            f"Share of answers that change when the original network rounds at this one place and "
-            f"nowhere else, on {images}. High columns are where bits are missing.",
-            chart("answers changed by rounding one place alone", " %", _changed),
+            f"Agreement that is lost when the original network rounds at this one place and "
+            f"nowhere else, on {images}: of a classifier, the share of answers that change. High "
+            "columns are where bits are missing.",
+            chart("agreement lost by rounding one place alone", " %", _changed),
         ),
         Panel(
             "Signal to noise",

@@ -91,7 +91,9 @@ def _context(record: Record) -> dict[str, Any]:
 def _samples(record: Record) -> list[dict[str, Any]]:
     return [
         {
-            "name": class_name(record.manifest, sample["class"]),
+            "name": None
+            if sample["class"] is None
+            else class_name(record.manifest, sample["class"]),
             "percent": 100 * sample["confidence"],
             "source": f"data:{sample['type']};base64,{sample['base64']}",
         }

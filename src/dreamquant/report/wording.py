@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamquant.results.floats import in_float
-from dreamquant.results.manifest import names_network
+from dreamquant.results.manifest import names_network, read_input
 from dreamquant.results.steps import steps_taken
 
 _PLACEMENTS = {
@@ -80,9 +80,19 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         "How": _how(manifest),
         "Measured on": f"{images}, which took no part in making the result. It is what the last "
         "step left: nothing was chosen by these images.",
+        "Task": _task(manifest),
         "Original": f"{Path(original['name']).name}; its weights' SHA-256 begins with "
         f"{fields['teacher_sha256'][:12]}.",
     }
+
+
+def _task(manifest: Mapping[str, Any]) -> str:
+    spec = read_input(manifest, Path())
+    outputs = f"; outputs {', '.join(spec.outputs)}" if len(spec.outputs) > 1 else ""
+    means = manifest["agreement"].get("means")  # a classifier's record has none
+    told = [f"{spec.task}{outputs}", *([f"agreement is {means}"] if means else [])]
+    told += manifest["network"].get("notes", ())
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in told)
 
 
 def _how(manifest: Mapping[str, Any]) -> str:
@@ -187,7 +197,13 @@ def _network_options(network: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         *([("--weights", weights)] if weights else []),
         *(_input_options(network["input"]) if "options" in network["input_source"] else []),
+        *_task_options(network["input"]),
     ]
+
+
+def _task_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    task = spec.get("task", "classification")  # the default was not always on record
+    return [] if task == "classification" else [("--task", task)]
 
 
 def _input_options(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -216,7 +232,8 @@ def _python_call(manifest: Mapping[str, Any], teacher: Mapping[str, Any]) -> str
 
 def _input(spec: Mapping[str, Any]) -> str:
     shape = {each: tuple(spec[each]) for each in ("shape", "mean", "std")}
-    return f"InputSpec(**{shape}, num_classes={spec['num_classes']})"
+    task = {name.removeprefix("--"): value for name, value in _task_options(spec)}
+    return f"InputSpec(**{shape | task}, num_classes={spec['num_classes']})"
 
 
 def files(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dreamquant.errors import DreamQuantError, NetworkError
 from dreamquant.evaluation.sites import answer_with, find_sites, twin
 from dreamquant.networks.failures import naming_lines
+from dreamquant.networks.outputs import as_one
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import convert
 from dreamquant.quantization.norms import match_norms
@@ -61,7 +62,8 @@ def rehearse(
         with stage("re-estimating batch norms"):
             match_norms(made, teacher, noise[:1])
     with stage("differentiating the student"):
-        made(noise[0].clone().requires_grad_()).float().square().sum().backward()
+        output: Tensor = as_one(made(noise[0].clone().requires_grad_())).float()
+        torch.autograd.backward(output.square().sum())
         made.zero_grad()
     made.fix()
     with stage("analysing the student"):
@@ -80,7 +82,7 @@ def _require_same(
 ) -> None:
     opened = convert(teacher, scheme, torch.zeros_like(example))
     decode(opened, encode(made), "the student saved before it has learned")
-    if not torch.equal(opened(images), made(images)):
+    if not torch.equal(as_one(opened(images)), as_one(made(images))):
         raise NetworkError(
             "the student answers otherwise once it was saved and opened",
             where=type(teacher).__name__,

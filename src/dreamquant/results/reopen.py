@@ -152,7 +152,7 @@ def _converted(
     network: nn.Module, scheme: Scheme | None, spec: InputSpec, folder: Path, prepared: list[str]
 ) -> Student:
     try:
-        own, _ = ready_copy(network, spec.shape)
+        own, _ = ready_copy(network, spec)
         if scheme is None:
             return Student(own).eval()
         example = torch.zeros(2, *spec.shape)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from dreamquant.diagnostics.figure import picture
 from dreamquant.evaluation.data import open_images
-from dreamquant.evaluation.metrics import Evaluation, evaluate
+from dreamquant.evaluation.evaluation import Evaluation
+from dreamquant.evaluation.metrics import evaluate
+from dreamquant.networks.origins import boxes_of
 from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.zoo import Boxes
 from dreamquant.quantization.student import Student
 from dreamquant.results.files import (
     sha256_file,
@@ -33,6 +36,7 @@ from dreamquant.results.folder import (
 from dreamquant.results.manifest import (
     MANIFEST,
     read_input,
+    read_origin,
     read_summary,
 )
 from dreamquant.results.samples import encode_tiles, save_samples
@@ -44,14 +48,14 @@ class Samples:
     """Synthetic images to look at.
 
     Attributes:
-        images: (N, C, H, W), normalised.
-        targets: (N,) labels asked for.
-        confidence: (N,) the teacher's probability of them.
+        images: (N, C, H, W), normalised, or features (N, ...).
+        targets: (N,) labels asked for; ``None`` of a network that is no classifier.
+        confidence: (N,) the teacher's probability of them; likewise.
     """
 
     images: Tensor
-    targets: Tensor
-    confidence: Tensor
+    targets: Tensor | None = None
+    confidence: Tensor | None = None
 
 
 @dataclass
@@ -95,8 +99,17 @@ class Result:
         Raises:
             DataError: the images cannot be read or do not fit the network.
         """
-        images = open_images(data, self.input, limit=limit)
+        images = open_images(data, self.input, limit=limit, boxes=self.boxes())
         return evaluate(self.model, images, teacher=self.teacher)
+
+    def boxes(self) -> Boxes | None:
+        """What makes boxes of the outputs, where the network's file defines that.
+
+        Raises:
+            NetworkError: the file is not at hand, or another now.
+        """
+        origin = read_origin(self.manifest, Path())
+        return boxes_of(origin.name, self.input, origin.source_sha256)
 
     def save(self, folder: str | Path) -> None:
         """Write the result folder; the manifest comes last, so that a folder with one is whole.

@@ -1,4 +1,4 @@
-"""A picture of the images a network was quantized on."""
+"""A picture of the images a network was quantized on; of features that are no pixels, heat maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dreamquant.networks.pixels import denormalise
+from dreamquant.networks.pixels import denormalise, heat_map
 from dreamquant.networks.spec import InputSpec
 from dreamquant.results.files import write_bytes
 
@@ -29,24 +29,29 @@ _INK, _PALE_INK = (32, 32, 32), (96, 96, 96)
 
 
 def save_samples(
-    path: Path, images: Tensor, spec: InputSpec, targets: Tensor, confidence: Tensor
+    path: Path,
+    images: Tensor,
+    spec: InputSpec,
+    targets: Tensor | None,
+    confidence: Tensor | None,
 ) -> None:
     """Put a PNG grid of ``images`` at ``path``, each captioned as in "cat 97 %".
 
     Args:
         path: of the PNG.
-        images: (N, C, H, W) as the network sees them, N >= 1; shown in grey unless C is 3.
+        images: (N, C, H, W) as the network sees them, N >= 1; shown in grey unless C is 3. Features
+            (N, ...) are drawn from dark, their least value, to bright, their largest.
         spec: undoes the normalisation and names the classes.
-        targets: (N,) class indices.
-        confidence: (N,) the teacher's probability of each target, in [0, 1].
+        targets: (N,) class indices; ``None`` where there are none, and no caption.
+        confidence: (N,) the teacher's probability of each target, in [0, 1]; likewise.
 
     Raises:
         ResultError: the file cannot be written.
     """
     tiles = [_tile(pixels) for pixels in _to_pixels(images, spec)]
     captions = [
-        (_class_name(target, spec), f"{probability * 100:.0f} %")
-        for target, probability in zip(targets.tolist(), confidence.tolist(), strict=True)
+        ("", "") if target is None else (_class_name(target, spec), f"{probability * 100:.0f} %")
+        for target, probability in _asked(len(tiles), targets, confidence)
     ]
     buffer = io.BytesIO()
     _grid(tiles, captions).save(buffer, "PNG", optimize=True)
@@ -54,7 +59,7 @@ def save_samples(
 
 
 def encode_tiles(
-    images: Tensor, spec: InputSpec, targets: Tensor, confidence: Tensor
+    images: Tensor, spec: InputSpec, targets: Tensor | None, confidence: Tensor | None
 ) -> list[dict[str, Any]]:
     """The same images one by one, for pages: class, its name, confidence, and a file as base64.
 
@@ -64,14 +69,23 @@ def encode_tiles(
     return [
         {
             "class": target,
-            "name": spec.class_names[target] if spec.class_names else None,
+            "name": spec.class_names[target] if spec.class_names and target is not None else None,
             "confidence": probability,
             **_encoded(Image.fromarray(pixels.numpy())),
         }
-        for pixels, target, probability in zip(
-            _to_pixels(images, spec), targets.tolist(), confidence.tolist(), strict=True
+        for pixels, (target, probability) in zip(
+            _to_pixels(images, spec), _asked(len(images), targets, confidence), strict=True
         )
     ]
+
+
+def _asked(
+    count: int, targets: Tensor | None, confidence: Tensor | None
+) -> list[tuple[int | None, float]]:
+    """Target and confidence of each image; ``None`` and 0 where nothing was asked."""
+    if targets is None or confidence is None:
+        return [(None, 0.0)] * count
+    return list(zip(targets.tolist(), confidence.tolist(), strict=True))
 
 
 def _encoded(image: Image.Image) -> dict[str, str]:
@@ -87,7 +101,9 @@ def _encoded(image: Image.Image) -> dict[str, str]:
 
 
 def _to_pixels(images: Tensor, spec: InputSpec) -> Tensor:
-    """Return uint8 pixels (N, H, W, 3) of normalised images (N, C, H, W)."""
+    """Return uint8 pixels (N, H, W, 3) of normalised images (N, C, H, W) or features (N, ...)."""
+    if spec.features:
+        return heat_map(images.detach().float().cpu())
     pixels = denormalise(images.detach().float().cpu(), spec).clamp(0, 1)
     if pixels.shape[1] != 3:
         pixels = pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1)

@@ -9,8 +9,8 @@ import torch
 
 from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.pool import Pool
-from dreamquant.synthesis.procedural import Kind, pixel_moments, procedural
-from dreamquant.synthesis.source import Source
+from dreamquant.synthesis.procedural import Kind, drawn_inputs
+from dreamquant.synthesis.source import Source, seen_classes
 from dreamquant.terms.contract import Terms
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
@@ -78,8 +78,6 @@ class _Drawing(Phase):
         """Draw some of them."""
         pool, bench = self.pool, self.pool.bench
         count = min(_AT_ONCE, pool.size - self.done * _AT_ONCE)
-        spec = bench.input
-        moments = pixel_moments(spec)
-        images = procedural(pool.kind, count, spec.image, moments, bench.rng.random)
-        pool.add(images, bench.teacher(images).argmax(1))
+        images = drawn_inputs(pool.kind, count, bench.input, bench.rng.random)
+        pool.add(images, seen_classes(bench, images))
         return {}

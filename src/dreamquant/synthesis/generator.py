@@ -77,6 +77,14 @@ class Generator(Source):
         """Those in which it learns alone."""
         return self.alone
 
+    def for_any_output(self) -> Generator:
+        """Refused: the generator is told a class for each image.
+
+        Raises:
+            MethodError: always.
+        """
+        raise MethodError("its generator is told a class for each image")
+
     def stretched(self, ratio: float) -> Generator:
         """The same with ``ratio`` times as many iterations."""
         return replace(

@@ -12,8 +12,8 @@ from torch import Tensor
 from dreamquant.networks.swing import swinging
 from dreamquant.synthesis.generator_networks import LatentGenerator
 from dreamquant.synthesis.pool import Pool
-from dreamquant.synthesis.source import Source
-from dreamquant.synthesis.targets import OneHot, Targets
+from dreamquant.synthesis.source import Source, require_any_output, seen_classes
+from dreamquant.synthesis.targets import Nothing, OneHot, Targets
 from dreamquant.terms.contract import Terms, weighted
 from dreamquant.training.batch import Batch
 from dreamquant.training.bench import Bench
@@ -70,6 +70,15 @@ class Latents(Source):
     def iterations(self) -> int:
         """Steps on all batches."""
         return self.steps * -(-self.size // self.batch)
+
+    def for_any_output(self) -> Latents:
+        """The same, where no term needs classes; nothing is asked of images.
+
+        Raises:
+            MethodError: one does.
+        """
+        require_any_output(self.terms, "its images")
+        return replace(self, targets=Nothing())
 
     def stretched(self, ratio: float) -> Latents:
         """The same with ``ratio`` times as many steps on each batch."""
@@ -142,7 +151,7 @@ class Distilling(Phase):
         """The pool keeps the images as they are now, and what the teacher sees in them."""
         work = self._begun()
         images = work.generator(work.latent)
-        self.pool.add(images, self.bench.teacher(images).argmax(1))
+        self.pool.add(images, seen_classes(self.bench, images))
         self._work = None
 
     def _begun(self) -> _Work:

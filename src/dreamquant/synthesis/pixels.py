@@ -10,14 +10,9 @@ import torch
 from torch import Tensor
 
 from dreamquant.synthesis.pool import Pool
-from dreamquant.synthesis.procedural import (
-    Kind,
-    WhiteNoise,
-    pixel_moments,
-    procedural,
-)
-from dreamquant.synthesis.source import Source
-from dreamquant.synthesis.targets import Condition, OneHot, Targets
+from dreamquant.synthesis.procedural import Kind, WhiteNoise, drawn_inputs, pixel_moments
+from dreamquant.synthesis.source import Source, require_any_output
+from dreamquant.synthesis.targets import Condition, Nothing, OneHot, Targets
 from dreamquant.terms.contract import Terms, weighted
 from dreamquant.training.batch import Batch
 from dreamquant.training.bench import Bench
@@ -73,6 +68,17 @@ class Pixels(Source):
     def iterations(self) -> int:
         """Steps on all batches."""
         return self.steps * -(-self.size // self.batch)
+
+    def for_any_output(self) -> Pixels:
+        """Without the terms that need classes, where others are left; nothing is asked of images.
+
+        Raises:
+            MethodError: no term is left.
+        """
+        left = [w for w in weighted(self.terms) if w.term.any_output]
+        if not left:
+            require_any_output(self.terms, "its images")
+        return replace(self, terms=left, targets=Nothing())
 
     def stretched(self, ratio: float) -> Pixels:
         """The same with ``ratio`` times as many steps on each batch."""
@@ -170,11 +176,11 @@ class Dreaming(Phase):
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         spec, rng = self.bench.input, self.bench.rng
-        moments = pixel_moments(spec)
         if isinstance(self.source.start, WhiteNoise):
-            pixels = self.source.start.draw(self.images, spec.image, rng.asked)
+            pixels = self.source.start.draw(self.images, spec.plane, rng.asked)
+            pixels = pixels.reshape(self.images, *spec.shape)
         else:
-            pixels = procedural(self.source.start, self.images, spec.image, moments, rng.asked)
+            pixels = drawn_inputs(self.source.start, self.images, spec, rng.asked)
         return pixels, self.source.targets.sample(self.images, spec.num_classes, rng.asked)
 
     def _begin(self, pixels: Tensor, targets: Tensor, asked: Mapping[str, Tensor]) -> None:
@@ -187,6 +193,9 @@ class Dreaming(Phase):
     def _seen(self) -> Tensor:
         """The batch as the teacher sees it in this step."""
         pixels, choice, reach = self.pixels, self.bench.rng.choice, self.source.shift
+        # A spectrum that is moved or mirrored is another sound.
+        if self.bench.input.features:
+            return pixels
         if reach:
             down, right = torch.randint(-reach, reach + 1, (2,), generator=choice).tolist()
             pixels = pixels.roll((down, right), (-2, -1))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dreamquant.networks.spec import InputSpec
 from dreamquant.synthesis.dead_leaves import DeadLeaves
-from dreamquant.synthesis.procedural import CHUNK, pixel_moments, procedural
-from dreamquant.synthesis.source import Images
+from dreamquant.synthesis.procedural import CHUNK, drawn_inputs
+from dreamquant.synthesis.source import Images, seen_classes
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
 
@@ -22,7 +22,7 @@ _SEED = 20_000_003  # of the whole set, in every run and for every method
 def drawn(spec: InputSpec, block: int) -> Tensor:
     """``CHUNK`` images (B, C, H, W) of the set, on the CPU: a GPU would draw others."""
     random = torch.Generator().manual_seed(_SEED + block)
-    return procedural(DeadLeaves(), CHUNK, spec.image, pixel_moments(spec), random)
+    return drawn_inputs(DeadLeaves(), CHUNK, spec, random)
 
 
 class ProbeImages(Images):
@@ -57,9 +57,7 @@ class ProbeImages(Images):
     def make(self, request: Request) -> Batch:
         """The images of these rows."""
         images = torch.stack([self._image(row) for row in request.latent.tolist()])
-        with torch.no_grad():
-            targets = self.bench.teacher(images).argmax(1)
-        return Batch(images, targets, request.latent)
+        return Batch(images, seen_classes(self.bench, images), request.latent)
 
     def _image(self, row: int) -> Tensor:
         block = row // CHUNK

@@ -8,6 +8,7 @@ images to calibrate on by themselves and a start for images that are optimised.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,6 +50,17 @@ def pixel_moments(spec: InputSpec) -> Moments:
     return Moments(
         (_PIXEL_MEAN - mean) / std, _PIXEL_DEVIATION / std, -mean / std, (1 - mean) / std
     )
+
+
+def input_moments(spec: InputSpec) -> Moments:
+    """Moments and range of a network's inputs, for each channel of :attr:`InputSpec.plane`.
+
+    Features that are no pixels have mean 0 and deviation 1, once normalised, and no range.
+    """
+    if not spec.features:
+        return pixel_moments(spec)
+    ones = torch.ones(spec.plane[0])
+    return Moments(0 * ones, ones, -math.inf * ones, math.inf * ones)
 
 
 class Kind(ABC):
@@ -100,6 +112,19 @@ def procedural(
         random: where random numbers come from.
     """
     return matched(kind.draw(count, shape, random), moments)
+
+
+def drawn_inputs(kind: Kind, count: int, spec: InputSpec, random: torch.Generator) -> Tensor:
+    """``count`` inputs (count, ...) of a network, of whatever rank, drawn by a kind.
+
+    Args:
+        kind: that draws them.
+        count: how many.
+        spec: of the network.
+        random: where random numbers come from.
+    """
+    images = procedural(kind, count, spec.plane, input_moments(spec), random)
+    return images.reshape(count, *spec.shape)
 
 
 def matched(images: Tensor, moments: Moments) -> Tensor:

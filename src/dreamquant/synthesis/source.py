@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant import distributed
-from dreamquant.terms.contract import Minimizer
+from dreamquant.errors import MethodError
+from dreamquant.terms.contract import Minimizer, Terms, of_classes
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
@@ -125,6 +126,15 @@ class Source(Minimizer, ABC):
         """Steps of :meth:`Images.phases`; with those of recovery, the length of a run."""
         return 0
 
+    def for_any_output(self) -> Source:
+        """The same for a network whose outputs are no logits of classes.
+
+        Raises:
+            MethodError: its images cannot do without classes.
+        """
+        require_any_output(self.terms, "its images")
+        return self
+
     @abstractmethod
     def stretched(self, ratio: float) -> Source:
         """The same with ``ratio`` times as many steps."""
@@ -137,3 +147,22 @@ class Source(Minimizer, ABC):
             bench: what the run works on.
             updates: how often recovery will call :meth:`Images.update`.
         """
+
+
+@torch.no_grad()
+def seen_classes(bench: Bench, images: Tensor) -> Tensor:
+    """The class (B,), int64, that the teacher sees in each image; 0 where it sees no classes."""
+    if bench.input.task != "classification":
+        return torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    classes: Tensor = bench.teacher(images).argmax(1)
+    return classes
+
+
+def require_any_output(terms: Terms, whose: str) -> None:
+    """Refuse terms that need logits of classes.
+
+    Raises:
+        MethodError: it names them.
+    """
+    if names := of_classes(terms):
+        raise MethodError(f"{whose} learns by {', '.join(names)}, for logits of classes")

@@ -28,6 +28,17 @@ class Targets(Protocol):
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """Nothing is asked: of networks whose outputs are no logits of classes."""
+
+    copies: ClassVar[int] = 1
+
+    def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
+        """Zeros (batch,), int64, on the device of ``random``."""
+        return torch.zeros(batch, dtype=torch.int64, device=random.device)
+
+
+@dataclass(frozen=True)
 class OneHot:
     """Labels drawn uniformly from all classes (GDFQ, section 3.2).
 

@@ -24,6 +24,7 @@ class ChannelAttention(Term):
     formula = "Σ_l E[mean_c (a_lc(q) - a_lc(p))²], a = channels' mean squares, of length 1"
     teacher_taps = (NormOutputs(),)
     student_taps = (NormOutputs(),)
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The squared gap, a scalar >= 0."""

@@ -114,11 +114,14 @@ class Term(ABC):
         teacher_taps: what it reads inside the teacher; the output needs no tap.
         student_taps: what it reads of the student, ``(Output(),)`` for its output alone; empty
             for a term that never asks the student.
+        any_output: whether it can do with outputs and images of any task: it takes no output for
+            logits of classes, and asks nothing of an image's target.
     """
 
     formula: ClassVar[str] = ""
     teacher_taps: ClassVar[tuple[Tap[Any], ...]] = ()
     student_taps: ClassVar[tuple[Tap[Any], ...]] = ()
+    any_output: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:
@@ -148,6 +151,11 @@ Terms = Sequence[Term | Weighted]
 def weighted(terms: Terms) -> tuple[Weighted, ...]:
     """Every term with its weight, 1 where none is given."""
     return tuple(term if isinstance(term, Weighted) else Weighted(1.0, term) for term in terms)
+
+
+def of_classes(terms: Terms) -> tuple[str, ...]:
+    """Names of the terms that need logits of classes."""
+    return tuple(w.name for w in weighted(terms) if not w.term.any_output)
 
 
 class Minimizer:

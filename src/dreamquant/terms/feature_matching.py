@@ -19,6 +19,7 @@ class FeatureMatching(Term):
     formula = "Σ_l mean (f_l(q) - f_l(p))²"
     teacher_taps = (NormOutputs(),)
     student_taps = (NormOutputs(),)
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The squared gap, a scalar >= 0."""

@@ -26,6 +26,7 @@ class ImageStatistics(Term):
     epsilon: float = 1e-6
     formula = "Σ_l 1/B Σ_b [ ||m_l(x_b) - μ_l||² + ||s_l(x_b) - σ_l||² ]"
     teacher_taps = (BatchNormInputs(per_image=True),)
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The gap, a scalar >= 0."""
@@ -43,6 +44,7 @@ class InputStatistics(Term):
     """
 
     formula = "1/B Σ_b [ ||m(x_b)||² + ||s(x_b) - 1||² ]"
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The gap, a scalar >= 0."""

@@ -17,6 +17,7 @@ class LogitMatching(Term):
 
     formula = "E[mean_c (z_q - z_p)²]"
     student_taps = (Output(),)
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The squared gap, a scalar >= 0."""

@@ -28,6 +28,7 @@ class SlackStatistics(Term):
     emphasis: float = 2.0
     formula = "1/B Σ_b Σ_l w_bl mean_c [ max(|m_lc(x_b) - μ_lc| - δ_l, 0)² + ... ]"
     teacher_taps = (BatchNormInputs(per_image=True),)
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The excess gap, a scalar >= 0."""

@@ -20,6 +20,7 @@ class BatchNormStatistics(Term):
 
     formula = "1/L Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]"
     teacher_taps = (BatchNormInputs(),)
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The gap, a scalar >= 0."""

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from dreamquant.errors import MethodError
 from dreamquant.networks.channel_statistics import batch_statistics, full_precision
+from dreamquant.networks.outputs import as_one
 from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.taps import Output, Tap, Value
 
@@ -47,6 +48,9 @@ class Watched:
 
     def read(self, images: Tensor, *, compiled: bool = True) -> Read:
         """The output (B, classes), float32, and the value of each tap.
+
+        Several outputs are one row of values per image, see
+        :func:`dreamquant.networks.outputs.as_one`.
 
         Args:
             images: (B, C, H, W), normalised.
@@ -85,7 +89,8 @@ class _Tapped(nn.Module):
         collected = [collect() for collect in collecting]
         # A compiled graph never comes here again: it returns as many tensors as when it was traced.
         self._counts = [len(tensors) for tensors in collected]
-        return (full_precision(output), *(tensor for tensors in collected for tensor in tensors))
+        rest = (tensor for tensors in collected for tensor in tensors)
+        return (full_precision(as_one(output)), *rest)
 
     def values(self, tensors: Sequence[Tensor]) -> Read:
         output, *rest = tensors

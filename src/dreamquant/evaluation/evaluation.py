@@ -1,0 +1,48 @@
+"""What was measured of a network on images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, in percent of the images.
+
+    Attributes:
+        top1: images whose label has the largest logit; ``None`` without labels.
+        top5: images whose label is among the five largest logits, or among all of them where
+            there are fewer; ``None`` without labels.
+        n: number of images.
+        ci95: Wilson 95 % interval of ``top1``, of ``agreement`` where there are no labels, and
+            ``None`` where there is no teacher either.
+        agreement: images on which top-1 equals the teacher's, or as the task has it; ``None``
+            without a teacher.
+        scores: of a network that is no classifier, by name, the most important first; empty
+            without the truth.
+        outputs: agreement of each output by name, where there are several.
+        agreement_ci95: of ``agreement``, of a network that is no classifier.
+    """
+
+    top1: float | None
+    top5: float | None
+    n: int
+    ci95: tuple[float, float] | None
+    agreement: float | None
+    scores: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, float] = field(default_factory=dict)
+    agreement_ci95: tuple[float, float] | None = None
+
+    @property
+    def main(self) -> tuple[str, float] | None:
+        """Name and value of the most important score; ``None`` without labels."""
+        if self.top1 is not None:
+            return "top-1", self.top1
+        return next(iter(self.scores.items()), None)
+
+    def as_json(self) -> dict[str, object]:
+        """The attributes by name; what only other tasks have is left out where it is empty."""
+        values = {name: getattr(self, name) for name in ("top1", "top5", "n", "ci95", "agreement")}
+        values["ci95"] = None if self.ci95 is None else list(self.ci95)
+        others = {"scores": self.scores, "outputs": self.outputs}
+        return {**values, **{name: each for name, each in others.items() if each}}

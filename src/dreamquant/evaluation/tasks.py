@@ -1,0 +1,20 @@
+"""The task of a network, by what is on record of it."""
+
+from __future__ import annotations
+
+from dreamquant.evaluation.classes import Classification, MultiLabel, Segmentation
+from dreamquant.evaluation.task import Task
+from dreamquant.evaluation.tensors import Tensors
+from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.zoo import Boxes
+
+
+def task_of(spec: InputSpec, boxes: Boxes | None = None) -> Task:
+    """The task of a network that expects and gives ``spec``."""
+    if spec.task == "classification":
+        return Classification()
+    if spec.task == "multi-label":
+        return MultiLabel()
+    if spec.task == "segmentation":
+        return Segmentation(spec.num_classes)
+    return Tensors(spec.outputs, boxes)

@@ -1,0 +1,145 @@
+"""Networks that are no classifiers go the whole way: quantize, save, open, evaluate, export."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import MethodError, NetworkError
+from dreamquant.jobs.quantize import quantize
+from dreamquant.networks.load import wrap_module
+from dreamquant.networks.outputs import names_of, tensors_of
+from dreamquant.networks.spec import InputSpec
+from dreamquant.results.reopen import load, open_result
+
+QUICK = {"seed": 0, "device": "cpu", "precision": "32", "threads": 1, "quiet": True}
+
+
+def body(outputs: int) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Conv2d(8, outputs, 3, padding=1))
+
+
+class Detector(nn.Module):
+    """Two tensors of two shapes, one of them nested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.score = body(4), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> dict[str, object]:
+        found = self.body(x)
+        return {"boxes": (found,), "score": self.score(found.relu()).sigmoid()}
+
+
+class Labels(nn.Module):
+    def __init__(self, labels: int, *ends: nn.Module) -> None:
+        super().__init__()
+        self.body, self.ends = body(labels), nn.Sequential(*ends)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ends(self.body(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Frames(nn.Module):
+    """Features of rank two, such as frames of a spectrum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean(1)  # type: ignore[no-any-return]
+
+
+def images(task: str, classes: int = 0) -> InputSpec:
+    return InputSpec((3, 8, 8), (0.5,) * 3, (0.25,) * 3, classes, task=task)  # type: ignore[arg-type]
+
+
+FEATURES = InputSpec((9, 6), (0.0,), (1.0,), 5)
+KINDS = {
+    "tensors": (Detector(), images("tensors")),
+    "segmentation": (body(4), images("segmentation", 4)),
+    "multi-label": (Labels(5, nn.Sigmoid()), images("multi-label", 5)),
+    "one logit": (Labels(1), images("classification", 2)),
+    "features": (Frames(), FEATURES),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_task_goes_the_whole_way(kind, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from dreamquant.export.job import export_result
+    from dreamquant.export.runtime import open_onnx
+
+    network, spec = KINDS[kind]
+    result = quantize(network, "w8a8", "squant", input=spec, out=tmp_path / "out", **QUICK)
+    told = result.manifest["network"]["input"]
+    assert told["task"] == spec.task
+    x = torch.rand(3, *spec.shape)
+    wanted, given = network.eval()(x), load(tmp_path / "out", network=network)(x)
+    assert names_of(given) == names_of(wanted)
+    for ours, aim in zip(tensors_of(given), tensors_of(wanted), strict=True):
+        assert ours.shape == aim.shape
+    opened = open_result(tmp_path / "out", network=network)
+    (file,) = export_result(opened, ["int8box"], to=tmp_path / "to")
+    assert file.verification.flipped < 0.01
+    exported = open_onnx(file.path)
+    found = exported(x)
+    if kind == "tensors":
+        assert list(found) == ["boxes.0", "score"]
+    for ours, aim in zip(tensors_of(found), tensors_of(opened.model(x)), strict=True):
+        assert torch.allclose(ours, aim, atol=0.05 * float(aim.abs().max()))
+
+
+@pytest.mark.parametrize("method", ["gdfq", "hast", "kmdfq"])
+def test_a_method_that_learns_by_classes_is_refused_before_it_runs(method):
+    with pytest.raises(MethodError, match="cannot be used for the task tensors") as caught:
+        quantize(Detector(), "w8a8", method, input=images("tensors"), **QUICK)
+    assert "squant" in caught.value.remedy
+    assert "gdfq" not in caught.value.remedy
+
+
+def test_images_do_without_the_terms_that_need_classes(tmp_path):
+    result = quantize(Detector(), "w8a8", "minutes", input=images("tensors"), iterations=2, **QUICK)
+    terms = [term["part"] for term in result.manifest["method"]["images"]["terms"]]
+    assert terms == ["BatchNormStatistics"]
+    assert any(
+        "without TeacherCrossEntropy" in note for note in result.manifest["network"]["notes"]
+    )
+    agreement = result.manifest["agreement"]
+    assert list(agreement["outputs"]) == ["boxes.0", "score"]
+    assert agreement["percent"] == pytest.approx(sum(agreement["outputs"].values()) / 2)
+
+
+def test_several_labels_are_scored(tmp_path):
+    network, spec = KINDS["multi-label"]
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    with torch.no_grad():
+        teacher = wrap_module(network, spec).module
+        seen = teacher(torch.from_numpy((pixels / 255 - 0.5) / 0.25).float().permute(0, 3, 1, 2))
+    np.savez(tmp_path / "data.npz", images=pixels, labels=(seen > 0).numpy().astype(np.uint8))
+    result = quantize(network, "w8a8", "squant", input=spec, data=tmp_path / "data.npz", **QUICK)
+    accuracy = result.manifest["accuracy"]
+    assert accuracy["teacher"]["scores"]["labels right"] == 100
+    assert accuracy["student"]["scores"]["labels right"] > 90
+
+
+def test_an_output_that_is_no_tensor_is_refused():
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            return {"x": x, "scale": 2.0}
+
+    with pytest.raises(NetworkError, match="float, which is no tensor"):
+        wrap_module(Odd(), images("tensors"))
+
+
+def test_outputs_of_another_task_are_refused():
+    with pytest.raises(NetworkError, match=r"returns dict of 2 tensors") as caught:
+        wrap_module(Detector(), images("classification", 2))
+    assert "--task tensors" in caught.value.remedy
