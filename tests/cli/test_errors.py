@@ -485,10 +485,7 @@ def test_the_demo_replaces_nothing_but_a_demo(refused, tmp_path, finished):
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        ([*SHORT, "--seed", "1"], "seed = 0, this run has 1"),
-        ([*SHORT, "--method", "gdfq"], "method = 'adadfq', this run has 'gdfq'"),
         ([*SHORT, "--bits", "w3a4"], "bits = 'w4a4', this run has 'w3a4'"),
-        (["--device", "cpu", "--iterations", "5"], "iterations = 4, this run has 5"),
         ([*SHORT, *DATA], "data = None, this run has 'DEMO/held_out.npz'"),
     ],
 )

@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+import tiny
 from dreamquant.cli import ending as cli_ending
 from dreamquant.cli import main as cli
 from dreamquant.cli import tables as printing
@@ -86,6 +87,12 @@ def saved(tmp_path_factory, data) -> Path:
     with pytest.raises(SystemExit):
         cli.main(["quantize", NETWORK, "--weights", str(weights), *options])
     return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> tuple[str, ...]:
+    """A network that takes a fraction of the demo's time, for what does not depend on it."""
+    return tuple(tiny.options(tmp_path_factory.mktemp("tiny"), 4))
 
 
 @pytest.fixture
@@ -243,36 +250,33 @@ def test_what_quantize_prints_fits_the_terminal(saved, capsys, monkeypatch, tmp_
         assert any(line.startswith(label) for line in lines)
 
 
-def test_progress_goes_to_standard_error(run, tmp_path, data):
-    written = run("quantize", *DIGITS, *SHORT, *data, "-v", "--out", str(tmp_path / "out"))
+def test_progress_goes_to_standard_error_and_no_empty_table_is_printed(run, tmp_path, quick):
+    written = run("quantize", *quick, "-v", "--out", str(tmp_path / "out"))
     assert "student learns: 3 steps\n" in written.err
-    assert "after 3 iterations\n" in written.err
+    assert "  3 of 3: " in written.err
     assert "iterations\n" not in written.out
-    assert written.out.startswith(f"{NETWORK}\nat w3a3 by adadfq, preset quick")
-
-
-def test_without_labels_no_empty_table_is_printed(run, tmp_path):
-    text = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out")).out
-    assert "top-1" not in text
+    assert written.out.startswith(f"{quick[0]}\nat w3a3 by adadfq, preset quick")
+    assert "top-1" not in written.out
+    text = " ".join(written.out.split())
     assert "of 512 probe images (dead leaves)" in text
+    assert "generator warms up, 1 step in float32; student learns, 3 steps in float32" in text
 
 
-def test_diagnostics_are_listed_with_the_other_files(run, tmp_path):
+def test_diagnostics_are_listed_with_the_other_files(run, tmp_path, quick):
     out = tmp_path / "out"
-    text = run("quantize", *DIGITS, *SHORT, "--diagnostics", "--out", str(out)).out
+    text = run("quantize", *quick, "--diagnostics", "--out", str(out)).out
     files = [str(out / name) for name in ("diagnostics.json", "diagnostics.png")]
     assert [line for line in text.splitlines() if "diagnostics" in Path(line).name] == files
     assert all(Path(file).is_file() for file in files)
 
 
-def test_overrides_reach_the_layers(run, tmp_path):
+def test_overrides_reach_the_layers(run, tmp_path, quick):
     out = tmp_path / "out"
-    overrides = ("--first-last", "8", "--override", "3.*=w2a2", "--override", "4.0.*=w5a5")
-    text = run("quantize", *DIGITS, *SHORT, *overrides, "--out", str(out)).out
-    assert "first and last layer 8; 3.* w2a2; 4.0.* w5a5" in " ".join(text.split())
+    overrides = ("--first-last", "8", "--override", "3=w2a2", "--override", "8*=w5a5")
+    text = run("quantize", *quick, *overrides, "--out", str(out)).out
+    assert "first and last layer 8; 3 w2a2; 8* w5a5" in " ".join(text.split())
     layers = json.loads((out / "manifest.json").read_text())["coverage"]["layers"]
-    bits = {layer["name"]: layer["weight_bits"] for layer in layers}
-    assert (bits["0"], bits["3.0.conv1"], bits["4.0.conv1"], bits["4.1.conv1"]) == (8, 2, 5, 3)
+    assert [layer["weight_bits"] for layer in layers] == [8, 2, 5]
 
 
 # --------------------------------------------------------------------------- evaluate
@@ -368,17 +372,16 @@ def test_evaluate_prints_a_table_of_what_was_measured(run, saved, unlabelled, da
 # ---------------------------------------------------------------------------- methods
 
 
-@pytest.mark.parametrize("option", ["-q", "--quiet"])
-def test_quiet_prints_nothing(run, tmp_path, option):
-    assert run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out"), option) == ("", "")
+def test_quiet_prints_nothing(run, tmp_path, quick):
+    assert run("quantize", *quick, "--out", str(tmp_path / "out"), "--quiet") == ("", "")
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_elsewhere_than_on_a_terminal_each_phase_is_one_line(run, tmp_path):
-    written = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "out"), "-q", "--json")
+def test_elsewhere_than_on_a_terminal_each_phase_is_one_line(run, tmp_path, quick):
+    written = run("quantize", *quick, "--out", str(tmp_path / "out"), "-q", "--json")
     assert json.loads(written.out)["iterations"] == 4
     assert written.err == ""
-    written = run("quantize", *DIGITS, *SHORT, "--out", str(tmp_path / "other"))
+    written = run("quantize", *quick, "--out", str(tmp_path / "other"))
     assert written.err.splitlines() == [
         "generator warms up: 1 step",
         "student learns: 3 steps",
