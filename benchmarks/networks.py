@@ -86,9 +86,9 @@ class MobileNetV1(nn.Module):
         super().__init__()
         self.strides = strides
         self.pad = SamePadding()
-        self.relu = nn.ReLU6()
         self.conv1 = nn.Conv2d(3, widths[0], 3, 2, bias=False)
         self.conv1_bn = nn.BatchNorm2d(widths[0], eps=1e-3)
+        self.conv1_relu = nn.ReLU6()
         for k, stride in enumerate(strides, 1):
             inputs, outputs = widths[k - 1], widths[k]
             depthwise = nn.Conv2d(
@@ -96,8 +96,10 @@ class MobileNetV1(nn.Module):
             )
             self.add_module(f"conv_dw_{k}", depthwise)
             self.add_module(f"conv_dw_{k}_bn", nn.BatchNorm2d(inputs, eps=1e-3))
+            self.add_module(f"conv_dw_{k}_relu", nn.ReLU6())
             self.add_module(f"conv_pw_{k}", nn.Conv2d(inputs, outputs, 1, bias=False))
             self.add_module(f"conv_pw_{k}_bn", nn.BatchNorm2d(outputs, eps=1e-3))
+            self.add_module(f"conv_pw_{k}_relu", nn.ReLU6())
         self.conv_preds = nn.Conv2d(widths[-1], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,8 +111,9 @@ class MobileNetV1(nn.Module):
         return self.conv_preds(F.adaptive_avg_pool2d(x, 1)).flatten(1)
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
-        norm = self.get_submodule(f"{name}_bn")
-        return self.relu(norm(self.get_submodule(name)(x)))
+        for part in (name, f"{name}_bn", f"{name}_relu"):
+            x = self.get_submodule(part)(x)
+        return x
 
 
 def mobilenet_v1_075() -> nn.Module:
