@@ -23,6 +23,8 @@ class Calibrate(Recovery):
         count: images.
         batch: of them in one forward pass.
         power: of the error: 2 for the mean squared one, 2.4 minds clipping more.
+        adapt: whether batch norms take the images' own statistics meanwhile, see
+            :mod:`dreamquant.recovery.adapted`.
     """
 
     ranges_by: ClassVar[str] = "least error on the images"
@@ -30,6 +32,7 @@ class Calibrate(Recovery):
     count: int = 256
     batch: int = 64
     power: float = 2.0
+    adapt: bool = False
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """One phase, a step for each range."""
@@ -46,4 +49,5 @@ class Calibrate(Recovery):
             lambda: drawn(bench, images, self.count, self.batch, name),
             {},
             place,
+            adapt=self.adapt,
         )

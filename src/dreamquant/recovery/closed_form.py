@@ -33,6 +33,8 @@ class RoundByLeastSquares(Recovery):
         sweeps: of coordinate descent.
         positions: output positions that are read of each layer, over all images.
         power: of the error that activation ranges minimise; they are set along the way.
+        adapt: whether batch norms take the images' own statistics meanwhile: of images that are
+            not like those of training, see :mod:`dreamquant.recovery.adapted`.
     """
 
     weights_by: ClassVar[str] = "least squares on the images, coordinate descent"
@@ -44,6 +46,7 @@ class RoundByLeastSquares(Recovery):
     sweeps: int = 3
     positions: int = 16384
     power: float = 2.0
+    adapt: bool = False
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """One phase, a step for each range and each layer."""
@@ -64,4 +67,5 @@ class RoundByLeastSquares(Recovery):
             lambda: drawn(bench, images, self.count, self.batch, name),
             branches,
             act,
+            adapt=self.adapt,
         )

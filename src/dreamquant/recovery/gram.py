@@ -19,6 +19,7 @@ from dreamquant.recovery.unfold import (
 
 # Values of unfolded inputs at a time: 64 MiB of float32.
 _CHUNK = 2**24
+_ROUNDING = 1e-6  # of a mean of products, relative
 
 
 class Moments(NamedTuple):
@@ -39,6 +40,9 @@ class Moments(NamedTuple):
     def centred(self) -> Moments:
         """Covariances: what is left for the weights where a bias is free."""
         gram = self.gram - self.inputs.unsqueeze(2) * self.inputs.unsqueeze(1)
+        # Of inputs that hardly vary the difference is all rounding of the single-precision products.
+        noise = _ROUNDING * self.gram.diagonal(dim1=1, dim2=2)
+        gram = gram + torch.diag_embed(noise)
         cross = self.cross - self.inputs.unsqueeze(2) * self.wanted.unsqueeze(1)
         return Moments(torch.zeros_like(self.inputs), torch.zeros_like(self.wanted), gram, cross)
 

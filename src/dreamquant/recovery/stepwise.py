@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dreamquant.errors import MethodError
+from dreamquant.recovery.adapted import adapted, statistics_of
 from dreamquant.recovery.branches import Branch, find_branches
 from dreamquant.recovery.walk import LayerMet, RangeMet, walk
 from dreamquant.synthesis.source import Images
@@ -29,6 +30,8 @@ class Walked(Phase):
         batches: makes the images; called at the first step.
         branches: layers to meet.
         act: called with everything that is met.
+        adapt: whether batch norms of both networks take the images' own statistics meanwhile, see
+            :mod:`dreamquant.recovery.adapted`.
     """
 
     def __init__(
@@ -38,11 +41,14 @@ class Walked(Phase):
         batches: Callable[[], list[Tensor]],
         branches: Mapping[str, Branch],
         act: Callable[[RangeMet | LayerMet], None],
+        *,
+        adapt: bool = False,
     ) -> None:
         super().__init__()
         self.name, self.bench = name, bench
         self.total = len(bench.student.activation_quantizers()) + len(branches)
         self._batches, self._branches, self._act = batches, branches, act
+        self._adapt = adapt
         self._meetings: Iterator[RangeMet | LayerMet] | None = None
 
     def step(self) -> Losses:
@@ -60,7 +66,12 @@ class Walked(Phase):
         # A generator: dropping it, wherever it is, ends the passes.
         student = self.bench.student.eval()
         student.observe(False)
-        with walk(student, self.bench.prepared, self._batches(), self._branches) as met:
+        teacher, batches = self.bench.prepared, self._batches()
+        maps = statistics_of(teacher, batches) if self._adapt else {}
+        with (
+            adapted((teacher, student.network), maps),
+            walk(student, teacher, batches, self._branches) as met,
+        ):
             yield from met
 
 

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
+from dreamquant.recovery.adapted import Adapted
 from dreamquant.recovery.branches import Branch, is_in_place, operands
 from dreamquant.recovery.passes import Pass, advance_all, current, passes
 
@@ -127,6 +128,8 @@ def slope_of(network: nn.Module, branch: Branch) -> Tensor | None:
     norm = cast(nn.BatchNorm2d, network.get_submodule(branch.norm))
     assert norm.running_var is not None
     slope = (norm.running_var + norm.eps).rsqrt()
+    if isinstance(norm.forward, Adapted):
+        slope = slope * norm.forward.slope
     return slope * norm.weight if norm.affine else slope
 
 

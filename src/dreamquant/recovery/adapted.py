@@ -1,0 +1,121 @@
+"""Batch norms with the statistics of the images at hand, while closed forms work on them.
+
+Before a batch norm, channels deviate otherwise on procedural images than on what the network was
+trained on, and all that follows is then off. Normalised by statistics of the images themselves,
+each channel leaves its batch norm with the mean and the deviation that it has on training data:
+what adaptive batch norm (Li et al., arXiv 1603.04779) does for images of another domain. Teacher
+and student get the same maps, and lose them again, so neither network changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dreamquant import distributed
+from dreamquant.recovery.passes import advance_all, current, passes
+
+# A channel that is dead on these images is not blown up to the deviation it should have.
+_MOST = 10.0
+
+
+class Adapted(NamedTuple):
+    """The forward pass of a batch norm, with what leaves it mapped channel by channel.
+
+    Attributes:
+        norm: with the statistics of training.
+        slope: (F,), positive.
+        shift: (F,).
+    """
+
+    norm: _BatchNorm
+    slope: Tensor
+    shift: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalised and mapped, same shape."""
+        return _mapped(type(self.norm).forward(self.norm, x), self.slope, self.shift)
+
+
+@torch.no_grad()
+def statistics_of(teacher: nn.Module, batches: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Slope and shift after which each batch norm gives what its weight and bias promise.
+
+    Args:
+        teacher: in eval mode.
+        batches: normalised images each; all wait in the network at once.
+
+    Returns:
+        Of each batch norm, by its name; of one that runs several times, by its first run.
+    """
+    norms = {name: m for name, m in teacher.named_modules() if isinstance(m, _BatchNorm)}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    handles = [m.register_forward_hook(partial(_leave, name, found)) for name, m in norms.items()]
+    try:
+        with passes([partial(teacher, x) for x in batches]) as each:
+            while (met := advance_all(each)) is not None:
+                name = cast(str, met[0])
+                found[name] = _map_of(norms[name], met[1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _leave(
+    name: str, found: Mapping[str, tuple[Tensor, Tensor]], _: nn.Module, inputs: Any, y: Tensor
+) -> Tensor | None:
+    here = current()
+    if here is None or name in here.met:
+        return None
+    here.met.add(name)
+    here.stop(name, y)
+    return _mapped(y, *found[name])
+
+
+def _map_of(norm: _BatchNorm, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    over = [axis for axis in range(given[0].dim()) if axis != 1]
+    count = sum(y.numel() // y.shape[1] for y in given)
+    mean = distributed.mean(sum(y.sum(over, dtype=torch.float64) for y in given) / count)
+    wide = mean.view(-1, *[1] * (given[0].dim() - 2))
+    square = sum((y - wide).square().sum(over, dtype=torch.float64) for y in given) / count
+    deviation = distributed.mean(square).sqrt()
+    wanted = norm.weight.abs() if norm.affine else torch.ones_like(mean)
+    centre = norm.bias if norm.affine else torch.zeros_like(mean)
+    slope = (wanted / deviation.clamp(min=1e-12)).clamp(1 / _MOST, _MOST)
+    return slope.float(), (centre - slope * mean).float()
+
+
+def _mapped(y: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
+    wide = (-1, *[1] * (y.dim() - 2))
+    return y * slope.view(wide) + shift.view(wide)
+
+
+@contextmanager
+def adapted(
+    networks: Sequence[nn.Module], maps: Mapping[str, tuple[Tensor, Tensor]]
+) -> Iterator[None]:
+    """Let batch norms of these networks map what leaves them.
+
+    Args:
+        networks: whose modules have the same names.
+        maps: from :func:`statistics_of`.
+    """
+    norms = [
+        (cast(_BatchNorm, network.get_submodule(name)), each)
+        for network in networks
+        for name, each in maps.items()
+    ]
+    try:
+        for norm, each in norms:
+            norm.forward = Adapted(norm, *each)  # type: ignore[method-assign]
+        yield
+    finally:
+        for norm, _ in norms:
+            norm.__dict__.pop("forward", None)
