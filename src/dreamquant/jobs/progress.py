@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -77,7 +78,9 @@ class ProgressDisplay:
         if run.index != self.index:
             self.index = run.index
             self._enter_phase(phase)
-        self.bar.update(self.task, completed=phase.done)
+        self.bar.update(self.task, completed=phase.done, total=phase.total)
+        if phase.over and phase.finding is not None:
+            self.say(_found(phase.finding))
         if losses:
             self.bar.update(self.task, detail=self._detail(losses))
             if self.verbose:
@@ -110,6 +113,11 @@ class ProgressDisplay:
         rate = f"{speed:.0f} images/s" if self.images else ""
         shown = " ".join(f"{name.split('/')[1]} {value:.3g}" for name, value in losses.items())
         return " · ".join(part for part in (self.accuracy, rate, shown) if part)
+
+
+def _found(finding: Mapping[str, Any]) -> str:
+    kept = "kept" if finding["kept"] else "the student before is better and stays"
+    return f"{finding['stage']}: agreement {finding['agreement']:.1f} % on probe images; {kept}"
 
 
 def announce(phase: str, *, quiet: bool = False) -> None:

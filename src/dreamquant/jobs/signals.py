@@ -19,6 +19,7 @@ class HeldSignals:
 
     A second signal goes through at once. Signals that would end the process without asking Python
     are left alone, and so are all of them outside the main thread, which alone may handle them.
+    A run that has a result to fall back on ends with that; a later resume finds it finished.
     Several processes stop after the same iteration, one whose losses are read, whichever of them
     the signal reached.
 
@@ -62,6 +63,9 @@ class HeldSignals:
         if not self._stopping(run, losses):
             return
         self._save(run)
+        if run.bench.fall_back is not None:
+            run.cut = True
+            return
         # Who ends first may take the others along.
         run.bench.accelerator.wait_for_everyone()
         if self.waiting:

@@ -97,6 +97,8 @@ class History:
             )
         phases[run.index]["iterations"] = phase.done
         phases[run.index]["seconds"] += seconds
+        if phase.finding is not None:
+            phases[run.index]["found"] = dict(phase.finding)
 
 
 class Evaluations:

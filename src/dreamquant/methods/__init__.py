@@ -12,6 +12,7 @@ from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.adasg import adasg
 from dreamquant.methods.agm import agm
 from dreamquant.methods.akt import akt
+from dreamquant.methods.auto import auto
 from dreamquant.methods.brecq import brecq
 from dreamquant.methods.dqdg import dqdg
 from dreamquant.methods.dsg import dsg
@@ -42,6 +43,7 @@ from dreamquant.networks.user_file import names_user_file, read_user_file
 Part = TypeVar("Part")
 
 METHODS: dict[str, Method] = {
+    "auto": auto,
     "gdfq": gdfq,
     "adasg": adasg,
     "adadfq": adadfq,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from torch import Tensor, nn
+
 from dreamquant.errors import MethodError
 from dreamquant.networks.taps import Tap
 from dreamquant.quantization.prepare import Preparation
@@ -152,6 +154,16 @@ class Method:
         )
         scheme = {**self.scheme, **preset.scheme}
         return replace(self, images=images, recovery=recovery, scheme=scheme, presets={})
+
+    def suited(self, network: nn.Module, example: Tensor) -> Method:
+        """The method without what a network gives its parts no means for.
+
+        Args:
+            network: in eval mode.
+            example: normalised images (B, C, H, W).
+        """
+        recovery = tuple(part.suited(network, example) for part in self.recovery)
+        return replace(self, recovery=recovery)
 
     def joined(self) -> Method:
         """The method with its add-ons' terms, targets and views among its own."""

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from torch import Tensor, nn
+
 from dreamquant.networks.taps import Tap
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
@@ -55,6 +57,15 @@ class Recovery(ABC):
 
     def stretched(self, ratio: float) -> Recovery:
         """The same with ``ratio`` times as many iterations."""
+        return self
+
+    def suited(self, network: nn.Module, example: Tensor) -> Recovery:
+        """The same without what a network gives it no means for.
+
+        Args:
+            network: in eval mode.
+            example: normalised images (B, C, H, W).
+        """
         return self
 
     @abstractmethod

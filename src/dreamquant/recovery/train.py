@@ -108,7 +108,7 @@ class StudentLearner:
         self.terms = weighted(recovery.terms)
         self._parameters = [p for p in bench.student.parameters() if p.requires_grad]
         self.optimizer = _optimizer(recovery, self._parameters)
-        self.done = 0
+        self.done, self.length = 0, recovery.iterations
 
     @property
     def parameters(self) -> Sequence[Tensor]:
@@ -151,7 +151,7 @@ class StudentLearner:
         recovery = self.recovery
         if recovery.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, recovery.clip)
-        factor = recovery.decay.factor(self.done, recovery.iterations)
+        factor = recovery.decay.factor(self.done, self.length)
         self.optimizer.step(recovery.lr * factor)
         self.done += 1
 
@@ -177,6 +177,7 @@ class StudentLearns(Phase):
 
     def step(self) -> Losses:
         """One batch: the student's turn, then the images'."""
+        self.learner.length = self.total  # a deadline may have changed it
         parts = self.source.parts(self.recovery.batch)
         return turn(self.bench, parts, [self.learner, self.source], student_learns=True)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
+from dreamquant.training.deadline import Deadline
 from dreamquant.training.rng import Rng
 from dreamquant.training.step import Players
 
@@ -45,6 +46,10 @@ class Bench:
             over a batch is then computed over a part of it.
         compiled: whether the networks run as compiled graphs.
         images: where the method's images come from; set once they are opened.
+        kept: what else parts keep from phase to phase, by name, see :meth:`keep`.
+        deadline: of the run's phases; ``None`` where they may take as long as they take.
+        fall_back: gives the student the best state so far, where there is one: the run may then
+            end at any time.
     """
 
     prepared: nn.Module
@@ -57,6 +62,16 @@ class Bench:
     accumulate: int = 1
     compiled: bool = False
     images: Stateful | None = None
+    kept: dict[str, Stateful] = field(default_factory=dict)
+    deadline: Deadline | None = None
+    fall_back: Callable[[], None] | None = None
+    _resumed: dict[str, Any] = field(default_factory=dict)
+
+    def keep(self, name: str, what: Stateful) -> None:
+        """Let checkpoints hold ``what``; of a run that is resumed, it takes over its state now."""
+        self.kept[name] = what
+        if name in self._resumed:
+            what.load_state_dict(self._resumed.pop(name))
 
     @property
     def teacher(self) -> nn.Module:
@@ -88,6 +103,7 @@ class Bench:
             "student": self.student.state_dict(),
             "rng": self.rng.state_dict(),
             "images": {} if self.images is None else self.images.state_dict(),
+            "kept": {name: what.state_dict() for name, what in self.kept.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -96,3 +112,5 @@ class Bench:
         self.rng.load_state_dict(state["rng"])
         if self.images is not None:
             self.images.load_state_dict(state["images"])
+        # Who keeps something is not there yet: phases are made one by one.
+        self._resumed = dict(state["kept"])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from dreamquant.training.bench import Bench
+from dreamquant.training.deadline import Deadline
 from dreamquant.training.finite import require_finite_networks
 from dreamquant.training.losses import Losses, Unread
 
@@ -31,6 +32,9 @@ class Phase(ABC):
         in_training_precision: whether its steps run in the precision that was asked for; others run
             in float32.
         stretches: whether its steps grow with the run's; otherwise the network gives their number.
+        finding: what it found out, for the manifest; ``None`` where that is not what it is for.
+        share: fraction of the time left, when it begins, that its steps are fitted to where the
+            run has a deadline.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Phase(ABC):
     learns: bool = False
     in_training_precision: bool = False
     stretches: bool = False
+    share: float = 1.0
+    finding: Mapping[str, Any] | None = None
 
     def __init__(self) -> None:
         self.done = 0
@@ -78,15 +84,20 @@ class Run:
     Args:
         bench: what the phases work on.
         phases: made one by one: a later one sees what the earlier ones became.
+        plan: seconds of each phase, where they are to share a deadline in these proportions.
 
     Attributes:
         phase: the present one; of a run that is over, the last.
         index: its number.
         ended: name and steps of each phase that is over.
+        cut: whether it ends before its phases do, with the result that the bench falls back on.
     """
 
-    def __init__(self, bench: Bench, phases: Iterator[Phase]) -> None:
-        self.bench, self._phases = bench, phases
+    def __init__(
+        self, bench: Bench, phases: Iterator[Phase], plan: Sequence[float] = ()
+    ) -> None:
+        self.bench, self._phases, self._plan = bench, phases, plan
+        self.cut = False
         self.phase: Phase | None = None
         self.index = -1
         self.ended: list[tuple[str, int]] = []
@@ -102,17 +113,35 @@ class Run:
         """Whether the present phase is on record among those that ended."""
         return len(self.ended) > self.index >= 0
 
+    @property
+    def deadline(self) -> Deadline | None:
+        """Of all phases together."""
+        return self.bench.deadline
+
     def steps(self) -> Iterator[Losses]:
         """Do all that is left, step by step."""
         while self.phase is not None or self._next():
             assert self.phase is not None
             while not self.phase.over:
+                if self.deadline is not None:
+                    self.deadline.fit(self.phase)
                 losses = self.phase.step()
                 self.phase.done += 1
                 yield losses
+                if self._falls_back():
+                    return
             self._end()
             if not self._next():
                 return
+
+    def _falls_back(self) -> bool:
+        """Whether the run is out of time, or cut, and there is a result to end with."""
+        late = self.deadline is not None and self.deadline.passed
+        if self.bench.fall_back is None or not (self.cut or late):
+            return False
+        self.cut = True
+        self.bench.fall_back()
+        return True
 
     def _end(self) -> None:
         # A run that is over may be asked for its steps again, and has none left.
@@ -125,6 +154,8 @@ class Run:
         if phase is None:
             return False
         self.phase, self.index = phase, self.index + 1
+        if rest := sum(self._plan[self.index :]):
+            phase.share = self._plan[self.index] / rest
         return True
 
     def skip_to_end_of_phase(self) -> bool:
@@ -139,6 +170,7 @@ class Run:
             "bench": self.bench.state_dict(),
             "index": self.index,
             "done": 0 if phase is None else phase.done,
+            "total": 0 if phase is None else phase.total,
             "phase": {} if phase is None else phase.state_dict(),
         }
 
@@ -150,7 +182,7 @@ class Run:
                 raise LookupError("the run has fewer phases than the checkpoint")
         if self.phase is not None:
             self.phase.load_state_dict(state["phase"])
-            self.phase.done = state["done"]
+            self.phase.done, self.phase.total = state["done"], state["total"]
 
 
 Watcher = Callable[[Run, dict[str, float] | None], None]

@@ -1,0 +1,235 @@
+"""Stages that each give a student, the best of which is kept: a run that may end after any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dreamquant.errors import NetworkError
+from dreamquant.networks.taps import Tap
+from dreamquant.recovery.part import Recovery
+from dreamquant.synthesis.probe import ProbeImages
+from dreamquant.synthesis.source import Images, Source
+from dreamquant.training.batch import Request
+from dreamquant.training.bench import Bench
+from dreamquant.training.losses import Losses
+from dreamquant.training.phase import Phase
+
+_HELD_OUT = 29_000_003  # the seed of probe images that students are ranked on
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One way to a student.
+
+    Attributes:
+        name: shown to the user.
+        recovery: parts, in this order.
+        images: new ones for them; ``None`` takes those of the stage before.
+        anew: whether the student is as it was at first; otherwise the best so far.
+        fraction: of the time left, that steps which can be stretched may take.
+    """
+
+    name: str
+    recovery: tuple[Recovery, ...]
+    images: Source | None = None
+    anew: bool = True
+    fraction: float = 0.5
+
+    @property
+    def teacher_taps(self) -> tuple[Tap[Any], ...]:
+        """What its parts read inside the teacher."""
+        parts = (*self.recovery, *(() if self.images is None else (self.images,)))
+        return tuple(tap for part in parts for tap in part.teacher_taps)
+
+
+@dataclass(frozen=True)
+class Anytime(Recovery):
+    """Stages, one after another; the student that agrees best with the teacher is kept.
+
+    Agreement is measured on probe images that no stage sees: never on a stage's own images, which
+    may suit its own student, and never on the user's. Where a budget or Ctrl-C ends the run, it
+    ends with the best student so far.
+
+    Attributes:
+        stages: from the quickest to the best.
+        judged_on: probe images.
+        batch: of them in one forward pass.
+        enough: agreement in percent from which no further stage is begun.
+        left_out: stages that the network gives no means for, and why.
+    """
+
+    weights_by: ClassVar[str] = "by the best of several stages"
+    ranges_by: ClassVar[str] = "least error on the images"
+
+    stages: tuple[Stage, ...] = ()
+    judged_on: int = 256
+    batch: int = 32
+    enough: float = 99.5
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def teacher_taps(self) -> tuple[Tap[Any], ...]:
+        """Of all stages."""
+        return tuple(tap for stage in self.stages for tap in stage.teacher_taps)
+
+    def suited(self, network: nn.Module, example: Tensor) -> Anytime:
+        """Without stages that read what the network lacks."""
+        lacking = [(stage, _lack(stage, network, example)) for stage in self.stages]
+        return replace(
+            self,
+            stages=tuple(stage for stage, lack in lacking if lack is None),
+            left_out=tuple((stage.name, lack) for stage, lack in lacking if lack is not None),
+        )
+
+    def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
+        """Of each stage: its images, a beginning, its parts, and a judgement."""
+        course = Course(bench)
+        bench.keep("course", course)
+        for turn, stage in enumerate(self.stages):
+            if course.best_of(turn) >= self.enough:
+                return
+            if stage.images is not None:
+                images = stage.images.open(bench, 0)
+                bench.keep(f"images {turn}", images)
+                bench.kept.pop(f"images {turn - 1}", None)
+                yield from _sharing(list(images.phases()), stage.fraction)
+            yield _Beginning(course, stage)
+            for part in stage.recovery:
+                yield from _sharing(list(part.phases(bench, images)), stage.fraction)
+            yield _Judging(self, course, stage)
+
+
+def _lack(stage: Stage, network: nn.Module, example: Tensor) -> str | None:
+    try:
+        for tap in stage.teacher_taps:
+            tap.require(network, example)
+    except NetworkError as error:
+        return error.what
+    return None
+
+
+def _sharing(phases: list[Phase], fraction: float) -> Iterator[Phase]:
+    """Phases that can be stretched take equal parts of a fraction of the time left."""
+    waiting = sum(phase.stretches for phase in phases)
+    for phase in phases:
+        if phase.stretches:
+            phase.share = fraction / waiting
+            waiting -= 1
+        yield phase
+
+
+class Course:
+    """What the stages so far came to.
+
+    Args:
+        bench: whose student is as it was at first, or as a checkpoint has it.
+
+    Attributes:
+        agreements: of each stage that is over, in percent.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.agreements: list[float] = []
+        self._first = _state(bench.student)
+        self._best: dict[str, Tensor] | None = None
+
+    def best_of(self, stages: int) -> float:
+        """The best agreement within so many stages; below all where there was none."""
+        return max(self.agreements[:stages], default=-1.0)
+
+    def begin(self, *, anew: bool) -> None:
+        """Give the student the state that a stage starts from."""
+        state = self._first if anew or self._best is None else self._best
+        self.bench.student.load_state_dict(state)
+
+    def end(self, agreement: float) -> bool:
+        """Keep the student where it is the best so far, and else go back; whether it was."""
+        better = agreement > self.best_of(len(self.agreements))
+        self.agreements.append(agreement)
+        if better:
+            self._best = _state(self.bench.student)
+            self.bench.fall_back = self.fall_back
+        else:
+            self.fall_back()
+        return better
+
+    def fall_back(self) -> None:
+        """Give the student the best state so far."""
+        assert self._best is not None
+        self.bench.student.load_state_dict(self._best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return {"agreements": self.agreements, "first": self._first, "best": self._best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        self.agreements = list(state["agreements"])
+        self._first, self._best = state["first"], state["best"]
+        self.bench.fall_back = None if self._best is None else self.fall_back
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+class _Beginning(Phase):
+    total = 1
+
+    def __init__(self, course: Course, stage: Stage) -> None:
+        super().__init__()
+        self.name, self.course, self.stage = f"stage: {stage.name}", course, stage
+
+    def step(self) -> Losses:
+        self.course.begin(anew=self.stage.anew)
+        return {}
+
+
+class _Judging(Phase):
+    """A step for each batch of probe images."""
+
+    def __init__(self, recovery: Anytime, course: Course, stage: Stage) -> None:
+        super().__init__()
+        self.name = "measuring agreement on held-out probe images"
+        self.recovery, self.course, self.stage = recovery, course, stage
+        self.total = -(-recovery.judged_on // recovery.batch)
+        self.agreed = 0
+        self.probes = ProbeImages(course.bench, seed=_HELD_OUT)
+
+    @torch.no_grad()
+    def step(self) -> Losses:
+        """One batch; after the last, the better student stays."""
+        bench, recovery = self.course.bench, self.recovery
+        begun = self.done * recovery.batch
+        count = min(recovery.batch, recovery.judged_on - begun)
+        rows = torch.arange(begun, begun + count)
+        batch = self.probes.make(Request(rows, rows))
+        student = bench.student.eval()
+        student.observe(False)
+        self.agreed += int(student(batch.images).argmax(1).eq(batch.targets).sum())
+        if self.done + 1 == self.total:
+            self._conclude()
+        return {}
+
+    def _conclude(self) -> None:
+        percent = 100 * self.agreed / self.recovery.judged_on
+        self.finding = {
+            "stage": self.stage.name,
+            "agreement": percent,
+            "of": self.recovery.judged_on,
+            "kept": self.course.end(percent),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many agreed so far."""
+        return {"agreed": self.agreed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict`."""
+        self.agreed = state["agreed"]

@@ -1,0 +1,114 @@
+"""Stages, the best of which is kept."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from dreamquant.methods.auto import SMALL
+from dreamquant.recovery.anytime import Anytime, Stage
+from dreamquant.recovery.calibrate import Calibrate
+from dreamquant.recovery.closed_form import RoundByLeastSquares
+from dreamquant.recovery.part import Recovery
+from dreamquant.synthesis.drawn import Procedural
+from dreamquant.training.deadline import Deadline
+from dreamquant.training.phase import Phase, Run
+
+CALIBRATE = Calibrate(count=16, batch=16)
+FIRST = Stage("rounding", (CALIBRATE,), Procedural(size=16))
+SECOND = Stage(
+    "least squares", (RoundByLeastSquares(count=32, batch=16, damp=0.1),), Procedural(size=32)
+)
+
+
+class _Ruin(Phase):
+    name, total = "ruining", 1
+
+    def __init__(self, bench):
+        super().__init__()
+        self.bench = bench
+
+    @torch.no_grad()
+    def step(self):
+        for parameter in self.bench.student.parameters():
+            parameter.zero_()
+        return {}
+
+
+@dataclass(frozen=True)
+class Ruin(Recovery):
+    """Leaves a student that agrees with nobody."""
+
+    def phases(self, bench, images):
+        yield _Ruin(bench)
+
+
+def run_of(bench, *stages):
+    return Run(bench, Anytime(stages, judged_on=64, enough=101.0).phases(bench, None))
+
+
+def state_of(bench):
+    return {name: tensor.clone() for name, tensor in bench.student.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_worse_stage_leaves_the_student_that_was_better(make_network, make_bench):
+    bench = make_bench(make_network(), bits="w8a8", placement="layer-input")
+    list(run_of(bench, FIRST).steps())
+    best = state_of(bench)
+    bench = make_bench(make_network(), bits="w8a8", placement="layer-input")
+    found = []
+    run = run_of(bench, FIRST, Stage("ruin", (Ruin(),), anew=False))
+    for _ in run.steps():
+        if run.phase.finding is not None:
+            found.append(run.phase.finding)
+    assert [each["kept"] for each in found] == [True, False]
+    assert same(state_of(bench), best)
+
+
+@pytest.mark.parametrize("stopped_after", [3, 8, 12, 20])
+def test_a_stopped_run_goes_on_to_the_same_student(make_network, make_bench, stopped_after):
+    whole, halves = (make_bench(make_network(), placement="layer-input") for _ in range(2))
+    run = run_of(whole, FIRST, SECOND)
+    saved = None
+    for done, _ in enumerate(run.steps(), 1):
+        if done == stopped_after:
+            saved = torch.load(_bytes(run.state_dict()), weights_only=True)
+    rest = run_of(halves, FIRST, SECOND)
+    rest.load_state_dict(saved)
+    list(rest.steps())
+    assert same(state_of(whole), state_of(halves))
+
+
+def _bytes(state):
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def test_out_of_time_it_ends_with_the_best_so_far(make_network, make_bench):
+    bench = make_bench(make_network(), placement="layer-input")
+    run = run_of(bench, FIRST, SECOND)
+    for _ in run.steps():
+        if run.phase.finding is not None:
+            best = state_of(bench)
+            bench.deadline = Deadline(0)
+    assert run.cut
+    assert same(state_of(bench), best)
+
+
+def test_stages_that_the_network_gives_no_means_for_are_left_out_by_name(make_network):
+    example = torch.zeros(2, 3, 8, 8)
+    with_norms = Anytime(SMALL).suited(make_network(), example)
+    without = Anytime(SMALL).suited(make_network(norms=False), example)
+    assert with_norms == Anytime(SMALL)
+    (left_out,) = without.left_out
+    assert left_out[0] == "least squares on dreamed images"
+    assert "batch-norm" in left_out[1]
+    assert replace(without, left_out=()).stages == (*SMALL[:2], SMALL[3])
