@@ -61,7 +61,7 @@ METHOD = short_method(alone=25, learn=75, observe=10)
     [(1.0, 1.0, 58, 50), (1.0, 3.0, 116, 40), (0.01, 0.03, 100.16, 4000), (1.0, 3.0, 2516, 1000)],
 )
 def test_the_method_is_cut_to_the_time_there_is(warmup, learning, seconds, iterations, timed):
-    fitted = fit(METHOD, seconds, timed(warmup, learning))
+    fitted = fit(METHOD, seconds, timed(warmup, learning)).method
     assert fitted.iterations == pytest.approx(iterations, abs=1)
     assert fitted.images.alone == pytest.approx(iterations / 4, abs=1)
     assert fitted.images.observe == pytest.approx(iterations / 10, abs=1)
@@ -71,7 +71,7 @@ def test_the_method_is_cut_to_the_time_there_is(warmup, learning, seconds, itera
 
 def test_what_compiling_takes_is_left_out_and_comes_again(timed):
     # In each of the two phases, when it is timed and when it is run.
-    assert fit(METHOD, 58 + 4 * 7.0, timed(1.0, 1.0, 7.0)).iterations == 50
+    assert fit(METHOD, 58 + 4 * 7.0, timed(1.0, 1.0, 7.0)).method.iterations == 50
 
 
 class Fixed(Timed):
@@ -84,7 +84,7 @@ def test_phases_whose_length_the_network_gives_come_off_the_budget(timed, clock)
         return Run(None, iter((*learning, Fixed(30, clock, 0.5, 0.0))))
 
     # 8 s and 2 s to time them, 15 s for the phase of fixed length.
-    assert fit(METHOD, 10 + 15 + 50, build).iterations == 50
+    assert fit(METHOD, 10 + 15 + 50, build).method.iterations == 50
     with pytest.raises(TrainingError, match=r"cannot be shortened 15 s"):
         fit(METHOD, 26, build)
 
@@ -93,7 +93,7 @@ def test_a_pool_that_is_timed_has_images_for_what_comes_after_it():
     source = Pixels([TeacherCrossEntropy()], size=6, batch=4, steps=9)
     method = method_of(source, Calibrate(count=8, batch=4))
     bench = bench_of(method)
-    fitted = fit(method, 20.0, lambda method: begin(throwaway(bench), method)[0])
+    fitted = fit(method, 20.0, lambda method: begin(throwaway(bench), method)[0]).method
     assert fitted.images.steps > 9
     assert not bench.student.ranges_set()
 
@@ -115,7 +115,7 @@ def test_a_real_run_is_timed_on_a_bench_that_is_thrown_away():
         built.append(begin(throwaway(tiny.bench), method)[0])
         return built[-1]
 
-    assert fit(method, 60.0, build).iterations > 100
+    assert fit(method, 60.0, build).method.iterations > 100
     assert len(built) == 1
     assert built[0].bench.student is not tiny.student
     assert all(t.equal(before[name]) for name, t in tiny.student.state_dict().items())

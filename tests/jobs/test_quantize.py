@@ -25,6 +25,7 @@ from dreamquant.errors import (
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs import job as pipeline
 from dreamquant.jobs import measurements as measuring
+from dreamquant.jobs.budget import Fitted
 from dreamquant.methods.method import Preset
 from dreamquant.networks import demo
 from dreamquant.networks.weights import state_sha256
@@ -363,7 +364,7 @@ def test_a_resumed_run_keeps_the_length_that_its_budget_gave_it(tmp_path, monkey
 
     def fit(method, seconds, build):
         fitted.append(seconds)
-        return method.lasting(5)
+        return Fitted(method.lasting(5), [])
 
     monkeypatch.setattr(pipeline, "fit", fit)
     options = {"iterations": None, "budget": "1min"}

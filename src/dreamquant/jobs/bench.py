@@ -92,16 +92,23 @@ def throwaway(bench: Bench) -> Bench:
     asked = _watched(student, bench.input, taps, bench.compiled, bench.device)
     players = Players(bench.players.teacher, asked)
     rng = Rng.seeded(bench.seed + 1, bench.device)
-    return replace(bench, student=student, players=players, rng=rng, images=None)
+    own = Bench(bench.prepared, student, players, bench.input, rng, bench.seed, bench.accelerator)
+    return replace(own, accumulate=bench.accumulate, compiled=bench.compiled)
 
 
-def begin(bench: Bench, method: Method) -> tuple[Run, Images | None]:
-    """The run of a method: its images are opened, and no phase is done yet."""
+def begin(bench: Bench, method: Method, plan: Sequence[float] = ()) -> tuple[Run, Images | None]:
+    """The run of a method: its images are opened, and no phase is done yet.
+
+    Args:
+        bench: what it works on.
+        method: resolved.
+        plan: seconds of each phase, where there is a budget.
+    """
     images = None
     if method.images is not None:
         images = method.images.open(bench, method.updates)
         bench.images = images
-    return Run(bench, _phases(bench, method, images)), images
+    return Run(bench, _phases(bench, method, images), plan), images
 
 
 def _phases(bench: Bench, method: Method, images: Images | None) -> Iterator[Phase]:

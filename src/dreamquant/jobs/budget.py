@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from dreamquant import distributed
 from dreamquant.errors import TrainingError
+from dreamquant.jobs.measurements import synthetic_count
 from dreamquant.methods.method import Method
+from dreamquant.training.bench import Bench
+from dreamquant.training.deadline import Deadline
 from dreamquant.training.phase import Phase, Run
 
 _PROBES = 3
 _LEAST = 2  # iterations
 
 
-def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Method:
+class Fitted(NamedTuple):
+    """A method that takes the time there is.
+
+    Attributes:
+        method: scaled.
+        plan: seconds of each phase.
+    """
+
+    method: Method
+    plan: list[float]
+
+
+def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Fitted:
     """Scale a method to the speed measured on this machine.
 
     Args:
@@ -29,7 +46,10 @@ def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Metho
         TrainingError: not even the shortest run fits.
     """
     start = time.perf_counter()
-    needed, overhead, slowest = _measured(build(method))
+    phases = _measured(build(method))
+    needed = sum(each.seconds for each in phases if each.stretches)
+    overhead = sum(each.once + (0 if each.stretches else each.seconds) for each in phases)
+    slowest = max((each.step for each in phases if each.stretches), default=0.0)
     # The run itself will begin as slowly as the probe did, compiling above all.
     left = seconds - (time.perf_counter() - start) - overhead
     iterations = int(method.iterations * left / needed) if needed else 0
@@ -40,23 +60,29 @@ def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Metho
             where="--budget",
             remedy="give more time",
         )
-    return method.lasting(iterations)
+    ratio = left / needed if needed else 1.0
+    plan = [each.once + each.seconds * (ratio if each.stretches else 1.0) for each in phases]
+    return Fitted(method.lasting(iterations), plan)
 
 
-def _measured(run: Run) -> tuple[float, float, float]:
-    """Seconds of all phases that can be stretched, seconds beyond that, the slowest such step."""
-    needed = overhead = slowest = 0.0
+class _Timed(NamedTuple):
+    """A phase that was tried: seconds of a step, of all steps, and of the first beyond that."""
+
+    stretches: bool
+    step: float
+    seconds: float
+    once: float
+
+
+def _measured(run: Run) -> list[_Timed]:
+    found = []
     while run.skip_to_end_of_phase():
         phase = run.phase
         assert phase is not None
         usual, once = _seconds_per_step(phase)
         phase.leave()
-        overhead += once
-        if phase.stretches:
-            needed, slowest = needed + usual * phase.total, max(slowest, usual)
-        else:
-            overhead += usual * phase.total
-    return needed, overhead, slowest
+        found.append(_Timed(phase.stretches, usual, usual * phase.total, once))
+    return found
 
 
 def _seconds_per_step(phase: Phase) -> tuple[float, float]:
@@ -71,3 +97,45 @@ def _seconds_per_step(phase: Phase) -> tuple[float, float]:
     with distributed.together():
         usual, first = distributed.mean(torch.tensor([usual, first])).tolist()
     return usual, max(first - usual, 0)
+
+
+_AT_ONCE = 16
+_SAVING = 3.0  # seconds that files and the report take
+
+
+def deadline_for(bench: Bench, seconds: float, images: int, say: Callable[[str], None]) -> Deadline:
+    """When phases must be over, such that measuring and saving end within a budget.
+
+    Where measuring takes most of the budget, phases have half of it, and the user is told.
+
+    Args:
+        bench: with both networks.
+        seconds: that are left of the budget.
+        images: of the user's to measure on.
+        say: tells the user.
+    """
+    until = Deadline(seconds)
+    measuring = _seconds_to_measure(bench, images)
+    if measuring > seconds / 2:
+        say(
+            f"measuring and saving take about {measuring:.0f} s of the {seconds:.0f} s left: the "
+            f"run takes about {seconds / 2 + measuring:.0f} s; fewer images in --data shorten it"
+        )
+    return Deadline(until.left() - min(measuring, seconds / 2))
+
+
+@torch.no_grad()
+def _seconds_to_measure(bench: Bench, images: int) -> float:
+    """Seconds from the last step to the saved result, by one forward pass of each network."""
+    x = torch.zeros(_AT_ONCE, *bench.input.shape, device=bench.device)
+    teacher, student = (_seconds(network, x) for network in (bench.teacher, bench.student.eval()))
+    synthetic = synthetic_count(bench.input)
+    both, alone = images or synthetic, synthetic + min(synthetic, images)
+    return (both * (teacher + student) + alone * teacher) / _AT_ONCE + _SAVING
+
+
+def _seconds(network: nn.Module, x: Tensor) -> float:
+    network(x[:1])  # the first call sets up what later ones reuse
+    start = time.perf_counter()
+    network(x)
+    return time.perf_counter() - start

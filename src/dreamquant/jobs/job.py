@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from dreamquant.diagnostics.images import diagnose, observed
 from dreamquant.evaluation.data import open_images
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs.bench import begin, set_up, throwaway
-from dreamquant.jobs.budget import fit
+from dreamquant.jobs.budget import deadline_for, fit
 from dreamquant.jobs.dynamics import Dynamics, over_time
 from dreamquant.jobs.measurements import Measurements
 from dreamquant.jobs.memory import sparing_memory
 from dreamquant.jobs.outcome import Outcome, plain
-from dreamquant.jobs.progress import ProgressDisplay, announce
+from dreamquant.jobs.progress import ProgressDisplay, announce, tell
 from dreamquant.jobs.resume import open_folder
 from dreamquant.jobs.run_request import RunRequest
 from dreamquant.jobs.signals import HeldSignals
@@ -79,8 +80,7 @@ class Job:
         self.record = Record()
         floating = network.module if prepared is None else prepared
         self.bench = set_up(network, floating, student, method, request, self.accelerator)
-        example = self.bench.example()
-        self.observed = observed(self.bench.teacher, example) if diagnostics else None
+        self.observed = observed(self.bench.teacher, self.bench.example()) if diagnostics else None
 
     def configuration(self) -> dict[str, Any]:
         """What a run that goes on has to share with the one that was stopped."""
@@ -88,11 +88,11 @@ class Job:
 
     def protocol(self) -> dict[str, Any]:
         """What of the request belongs to the protocol."""
-        request = self.request
+        asked = self.request
         return {
-            "seed": request.seed,
-            "precision": request.precision,
-            "accumulate": request.micro_batches,
+            "seed": asked.seed,
+            "precision": asked.precision,
+            "accumulate": asked.micro_batches,
         }
 
     def result(
@@ -103,9 +103,7 @@ class Job:
         *,
         architecture: nn.Module,
     ) -> Result:
-        """Run, measure, and save where there is a folder.
-
-        A run that is resumed goes on from the checkpoint there, or returns the result.
+        """Run or resume, measure, and save where there is a folder.
 
         Args:
             folder: of the result.
@@ -130,8 +128,8 @@ class Job:
         saved = open_folder(folder, configuration, resume=request.resume)
         failing = naming_lines(self.bench.teacher, self.bench.example())
         with failing, sparing_memory(self.accelerator.device):
-            if request.seconds is not None and saved is None:
-                self._fit_budget(self.started + request.seconds - time.monotonic())
+            if request.seconds is not None:
+                self._fit_budget(request.seconds, saved)
             run, images = self._begun(folder, saved)
             measurements = Measurements(self.bench, self.images, images)
             before = self.record.seconds
@@ -198,26 +196,30 @@ class Job:
             result.conclude(folder)
         return result
 
-    def _fit_budget(self, seconds: float) -> None:
-        """Scale the method to the speed of this machine."""
-        self.method = fit(
-            self.method, seconds, lambda method: begin(throwaway(self.bench), method)[0]
+    def _fit_budget(self, seconds: float, saved: Mapping[str, Any] | None) -> None:
+        spent = time.monotonic() - self.started + (saved["record"]["seconds"] if saved else 0.0)
+        images = 0 if self.images is None else len(self.images)
+        deadline = deadline_for(
+            self.bench, seconds - spent, images, partial(tell, quiet=self.quiet)
         )
+        if saved is None and self.method.iterations:
+            fitted = fit(self.method, deadline.left(), lambda m: begin(throwaway(self.bench), m)[0])
+            self.method, self.record.plan = fitted
+        self.bench.deadline = deadline
 
     def _begun(
         self, folder: Path | None, saved: Mapping[str, Any] | None
     ) -> tuple[Run, Images | None]:
-        """A run as it starts, or as it was saved."""
         if folder is not None and saved is not None:
             with checkpoint.fitting(folder / CHECKPOINT):
                 return self._restored(saved)
         self.record.iterations = self.method.iterations
-        return begin(self.bench, self.method)
+        return begin(self.bench, self.method, self.record.plan)
 
     def _restored(self, saved: Mapping[str, Any]) -> tuple[Run, Images | None]:
         self.record = Record(**saved["record"])
         self.method = self.method.lasting(self.record.iterations)
-        run, images = begin(self.bench, self.method)
+        run, images = begin(self.bench, self.method, self.record.plan)
         run.load_state_dict(saved["run"])
         return run, images
 
@@ -260,8 +262,8 @@ class Job:
         logged = self._log_in(folder / LOG, run.done, images)
         with logged as log, signals:
             run_to_the_end(run, [*watchers, *log, saving, signals])
-        # What comes now, measuring, takes a while and may be stopped or fail too.
-        saving.save(run)
+        if not run.cut:  # else saved before it fell back; measuring may be stopped or fail too
+            saving.save(run)
 
     def _log_in(
         self, folder: Path, done: int, images: Images | None
@@ -271,7 +273,6 @@ class Job:
         return log_in(folder, self.record, done, self.network.input, self.request.seed, images)
 
     def _diagnose(self, source: Images) -> dict[str, Any] | None:
-        """What ``diagnostics.json`` holds; ``None`` where it was not asked for."""
         if self.observed is None:
             return None
         terms = () if self.method.images is None else self.method.images.terms

@@ -22,8 +22,10 @@ from dreamquant.evaluation.tasks import task_of
 from dreamquant.evaluation.tensors import Tensors
 from dreamquant.jobs.progress import counting
 from dreamquant.networks.outputs import as_one
+from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
 from dreamquant.results.result import Samples
+from dreamquant.synthesis.generator_networks import LARGEST_SMALL_IMAGE
 from dreamquant.synthesis.probe import COUNT as PROBES
 from dreamquant.synthesis.probe import NAME as PROBE_IMAGES
 from dreamquant.synthesis.probe import ProbeImages
@@ -31,10 +33,17 @@ from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
 
 _GLANCE = 1000  # images for accuracies on the way
-_SYNTHETIC = 512  # images for diversity
+# Images for diversity; of large ones as many take minutes.
+_SYNTHETIC, _SYNTHETIC_LARGE = 512, 128
 _FEW = 64  # probe images for agreement of networks that are no classifiers
 _SHOWN = 40  # images in samples.png
 _AT_ONCE = 32  # so many images of 224 pixels take a gigabyte or two
+
+
+def synthetic_count(spec: InputSpec) -> int:
+    """How many synthetic images measurements look at."""
+    large = max(spec.image[1:]) > LARGEST_SMALL_IMAGE
+    return _SYNTHETIC_LARGE if large else _SYNTHETIC
 
 
 class Measurements:
@@ -52,6 +61,7 @@ class Measurements:
         self.spec, self.task = bench.input, task_of(bench.input)
         self.classifies = isinstance(self.task, Classification)
         self.answers = Answers(self.spec.num_classes)
+        self.synthetic = synthetic_count(bench.input)
 
     def ranges(self, student: Student) -> dict[str, Any] | None:
         """The student with its ranges set and nothing learned; ``None`` without images."""
@@ -156,13 +166,13 @@ class Measurements:
             return None
         real = None
         if self.images is not None:
-            few = self.images.first(_SYNTHETIC).batches(_AT_ONCE)
+            few = self.images.first(self.synthetic).batches(_AT_ONCE)
             real = look_at(module, (images.to(device) for images in few))
         return asdict(diversity(synthetic, real))
 
     def _synthetic(self, source: Images) -> Iterator[Tensor]:
-        for start in range(0, _SYNTHETIC, _AT_ONCE):
-            yield source.batch(min(_AT_ONCE, _SYNTHETIC - start)).images
+        for start in range(0, self.synthetic, _AT_ONCE):
+            yield source.batch(min(_AT_ONCE, self.synthetic - start)).images
 
     @torch.no_grad()
     def samples(self) -> Samples | None:

@@ -152,3 +152,8 @@ def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
     with bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+def tell(line: str, *, quiet: bool = False) -> None:
+    """One line that matters wherever it is read."""
+    Console(stderr=True, quiet=quiet).print(line, highlight=False, soft_wrap=True)

@@ -29,7 +29,7 @@ from dreamquant.networks.load import Network, load_network, wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.prepare import prepared, structures
-from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.quantization.scheme import SCHEMES, Bits, Scheme
 from dreamquant.recovery.norms import ReestimateNorms, reestimating
 from dreamquant.results.describe import describe_method, describe_network, describe_protocol
 from dreamquant.results.folder import CHECKPOINT, remove_result
@@ -41,7 +41,7 @@ from dreamquant.results.upgrade import SCHEMA
 def quantize(
     network: nn.Module | str | Network,
     bits: str = "w4a4",
-    method: str | Method = "adadfq",
+    method: str | Method = "auto",
     *,
     input: InputSpec | None = None,
     out: str | Path | None = None,
@@ -174,16 +174,24 @@ def _for_task(teacher: Network, method: Method, request: QuantizeRequest) -> tup
     return replace(teacher, notes=(*teacher.notes, *notes)), served
 
 
+# Options that the scheme calls otherwise.
+_FIELDS = {"first_last": "first_last_bits", "elementwise": "joins"}
+
+
 def _scheme(method: Method, request: QuantizeRequest) -> Scheme:
-    given = {
-        **{name: getattr(request, name) for name in ("placement", "ranges", "gradient")},
-        "first_last_bits": request.first_last,
+    names = ("placement", "ranges", "gradient", "first_last", "elementwise")
+    asked_for = {_FIELDS.get(name, name): getattr(request, name) for name in names}
+    numbers = {
+        **method.scheme,
+        **({} if request.scheme is None else SCHEMES[request.scheme]),
+        **{name: value for name, value in asked_for.items() if value is not None},
     }
+    if request.elementwise is None and numbers.get("placement") == "relu-output":
+        numbers.pop("joins", None)
     return Scheme(
         Bits(8, 8) if request.bits == AUTO else Bits.parse(request.bits),
-        **{**method.scheme, **{name: each for name, each in given.items() if each is not None}},
+        **numbers,
         overrides=request.overrides,
-        joins=request.elementwise,
         weights_range=request.weights_range,
         softmax=request.softmax,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dreamquant.errors import DreamQuantError, SchemeError, TrainingError
 from dreamquant.quantization.choices import (
     Gradient,
+    Named,
     Norms,
     Placement,
     Ranges,
@@ -54,10 +55,18 @@ class QuantizeRequest(RunRequest):
         "smallest network within it.",
     )
     method: str | Method = option(
-        "adadfq",
+        "auto",
         "Training",
         "NAME",
         "One that `dreamquant methods` lists, or path/to/file.py:NAME of your own.",
+    )
+    scheme: Named | None = option(
+        None,
+        "Quantization",
+        "NAME",
+        "integer: what integer kernels run, layer inputs quantized, and 8 bits for the image and "
+        "what sums and poolings read; paper: as papers count, what leaves each ReLU. By default as "
+        "the method has it; auto has integer.",
     )
     placement: Placement | None = option(
         None,

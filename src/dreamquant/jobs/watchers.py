@@ -35,6 +35,7 @@ class Record:
         cpu_seconds: the same as the processors count it, over all threads: what other work on the
             machine does not lengthen.
         iterations: that the method was stretched to, as resolved.
+        plan: seconds of each phase as a budget has them; empty without one.
         images: that all steps took.
         phases: name, kind, precision, steps and seconds of each phase so far.
         dynamics: with ``--diagnostics``, one entry per reading, see
@@ -49,6 +50,7 @@ class Record:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     iterations: int | None = None
+    plan: list[float] = field(default_factory=list)
     images: int = 0
     phases: list[dict[str, Any]] = field(default_factory=list)
     dynamics: list[dict[str, float | None]] = field(default_factory=list)

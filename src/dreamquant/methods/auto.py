@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dreamquant.methods.method import Method, Paper, Preset
+from dreamquant.quantization.scheme import SCHEMES
 from dreamquant.recovery.anytime import Anytime, Stage
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.closed_form import RoundByLeastSquares
@@ -101,7 +102,7 @@ auto = Method(
     ),
     images=None,
     recovery=(Anytime(SMALL),),
-    scheme={"placement": "layer-input"},
+    scheme=SCHEMES["integer"],
     presets={
         "quick": Preset(),
         "quick-imagenet": Preset(recovery={"Anytime": {"stages": LARGE, "judged_on": 96}}),

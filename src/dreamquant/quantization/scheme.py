@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import get_args
+from typing import Any, get_args
 
 from dreamquant.errors import SchemeError
 from dreamquant.quantization.affine import KERNEL_REACH, safe_reach, unsigned_grid, weight_grid
 from dreamquant.quantization.choices import (
     Activations,
     Gradient,
+    Named,
     Placement,
     Ranges,
     Softmax,
@@ -185,6 +187,13 @@ class Scheme:
     def clips_gradient(self) -> bool:
         """Whether clamped values pass no gradient."""
         return self.gradient == "clipped" or self.ranges == "learned"
+
+
+# What a named scheme sets of it.
+SCHEMES: dict[Named, Mapping[str, Any]] = {
+    "integer": {"placement": "layer-input", "joins": 8},
+    "paper": {"placement": "relu-output", "joins": None},
+}
 
 
 def _require_bits(bits: int | None, option: str) -> None:

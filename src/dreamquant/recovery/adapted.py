@@ -9,7 +9,7 @@ and student get the same maps, and lose them again, so neither network changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dreamquant import distributed
 from dreamquant.recovery.passes import advance_all, current, passes
 
+Maps = dict[str, tuple[Tensor, Tensor]]
 # A channel that is dead on these images is not blown up to the deviation it should have.
 _MOST = 10.0
 
@@ -44,7 +45,9 @@ class Adapted(NamedTuple):
 
 
 @torch.no_grad()
-def statistics_of(teacher: nn.Module, batches: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def statistics_of(
+    teacher: nn.Module, batches: Sequence[Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Slope and shift after which each batch norm gives what its weight and bias promise.
 
     Args:
@@ -55,7 +58,7 @@ def statistics_of(teacher: nn.Module, batches: Sequence[Tensor]) -> dict[str, tu
         Of each batch norm, by its name; of one that runs several times, by its first run.
     """
     norms = {name: m for name, m in teacher.named_modules() if isinstance(m, _BatchNorm)}
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    found: Maps = {}
     handles = [m.register_forward_hook(partial(_leave, name, found)) for name, m in norms.items()]
     try:
         with passes([partial(teacher, x) for x in batches]) as each:
@@ -68,9 +71,7 @@ def statistics_of(teacher: nn.Module, batches: Sequence[Tensor]) -> dict[str, tu
     return found
 
 
-def _leave(
-    name: str, found: Mapping[str, tuple[Tensor, Tensor]], _: nn.Module, inputs: Any, y: Tensor
-) -> Tensor | None:
+def _leave(name: str, found: Maps, _: nn.Module, inputs: Any, y: Tensor) -> Tensor | None:
     here = current()
     if here is None or name in here.met:
         return None
@@ -81,15 +82,14 @@ def _leave(
 
 def _map_of(norm: _BatchNorm, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     over = [axis for axis in range(given[0].dim()) if axis != 1]
-    count = sum(y.numel() // y.shape[1] for y in given)
-    mean = distributed.mean(sum(y.sum(over, dtype=torch.float64) for y in given) / count)
-    wide = mean.view(-1, *[1] * (given[0].dim() - 2))
-    square = sum((y - wide).square().sum(over, dtype=torch.float64) for y in given) / count
+    each = [torch.var_mean(y, over, correction=0) for y in given]
+    mean = distributed.mean(torch.stack([m for _, m in each]).mean(0))
+    square = torch.stack([v + (m - mean).square() for v, m in each]).mean(0)
     deviation = distributed.mean(square).sqrt()
     wanted = norm.weight.abs() if norm.affine else torch.ones_like(mean)
     centre = norm.bias if norm.affine else torch.zeros_like(mean)
     slope = (wanted / deviation.clamp(min=1e-12)).clamp(1 / _MOST, _MOST)
-    return slope.float(), (centre - slope * mean).float()
+    return slope, centre - slope * mean
 
 
 def _mapped(y: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
@@ -98,9 +98,7 @@ def _mapped(y: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
 
 
 @contextmanager
-def adapted(
-    networks: Sequence[nn.Module], maps: Mapping[str, tuple[Tensor, Tensor]]
-) -> Iterator[None]:
+def adapted(networks: Sequence[nn.Module], maps: Maps) -> Iterator[None]:
     """Let batch norms of these networks map what leaves them.
 
     Args:
@@ -114,7 +112,7 @@ def adapted(
     ]
     try:
         for norm, each in norms:
-            norm.forward = Adapted(norm, *each)  # type: ignore[method-assign]
+            norm.forward = Adapted(norm, *each)  # type: ignore[method-assign,assignment]
         yield
     finally:
         for norm, _ in norms:

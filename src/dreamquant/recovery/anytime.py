@@ -19,6 +19,7 @@ from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
+_MOST = 8  # times as many steps: beyond that, more of the same brings nothing
 _HELD_OUT = 29_000_003  # the seed of probe images that students are ranked on
 
 
@@ -118,7 +119,7 @@ def _sharing(phases: list[Phase], fraction: float) -> Iterator[Phase]:
     waiting = sum(phase.stretches for phase in phases)
     for phase in phases:
         if phase.stretches:
-            phase.share = fraction / waiting
+            phase.share, phase.longest = fraction / waiting, _MOST * phase.total
             waiting -= 1
         yield phase
 

@@ -40,7 +40,7 @@ class Moments(NamedTuple):
     def centred(self) -> Moments:
         """Covariances: what is left for the weights where a bias is free."""
         gram = self.gram - self.inputs.unsqueeze(2) * self.inputs.unsqueeze(1)
-        # Of inputs that hardly vary the difference is all rounding of the single-precision products.
+        # Of inputs that hardly vary, the difference is rounding of single-precision products.
         noise = _ROUNDING * self.gram.diagonal(dim1=1, dim2=2)
         gram = gram + torch.diag_embed(noise)
         cross = self.cross - self.inputs.unsqueeze(2) * self.wanted.unsqueeze(1)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dreamquant.training.phase import Phase
 
-_MOST = 8  # times as many steps as planned: beyond that, more of the same brings nothing
-
 
 class Deadline:
     """Counts down the seconds that phases may take; lengths of phases are fitted to what is left.
@@ -21,7 +19,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
         self._phase: Phase | None = None
-        self._planned, self._begun, self._until, self._before = 0, 0.0, 0.0, 0
+        self._most, self._begun, self._until, self._before = 0, 0.0, 0.0, 0
 
     def left(self) -> float:
         """Seconds until it; negative afterwards."""
@@ -44,7 +42,7 @@ class Deadline:
             return
         now = time.monotonic()
         if phase is not self._phase:
-            self._phase, self._planned = phase, phase.total
+            self._phase, self._most = phase, phase.longest or phase.total
             self._begun, self._before = now, phase.done
             self._until = now + phase.share * max(self.left(), 0)
             return
@@ -52,4 +50,4 @@ class Deadline:
         pace = (now - self._begun) / steps
         more = int(max(self._until - now, 0) / pace)
         # The coming step may be the last one, in which a phase concludes: it has to know.
-        phase.total = max(min(phase.done + more, _MOST * self._planned), phase.done + 1)
+        phase.total = max(min(phase.done + more, self._most), phase.done + 1)

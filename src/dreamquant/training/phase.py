@@ -33,6 +33,7 @@ class Phase(ABC):
             in float32.
         stretches: whether its steps grow with the run's; otherwise the network gives their number.
         finding: what it found out, for the manifest; ``None`` where that is not what it is for.
+        longest: steps that a deadline may stretch it to; ``None`` for those it has.
         share: fraction of the time left, when it begins, that its steps are fitted to where the
             run has a deadline.
     """
@@ -44,6 +45,7 @@ class Phase(ABC):
     learns: bool = False
     in_training_precision: bool = False
     stretches: bool = False
+    longest: int | None = None
     share: float = 1.0
     finding: Mapping[str, Any] | None = None
 
@@ -93,9 +95,7 @@ class Run:
         cut: whether it ends before its phases do, with the result that the bench falls back on.
     """
 
-    def __init__(
-        self, bench: Bench, phases: Iterator[Phase], plan: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, bench: Bench, phases: Iterator[Phase], plan: Sequence[float] = ()) -> None:
         self.bench, self._phases, self._plan = bench, phases, plan
         self.cut = False
         self.phase: Phase | None = None
