@@ -11,6 +11,7 @@ from pathlib import Path
 from dreamquant.cli.method_pages import call
 from dreamquant.methods import ADD_ONS, METHODS
 from dreamquant.methods.method import AddOn, Method, Preset
+from dreamquant.recovery.anytime import Anytime, Stage
 from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
@@ -78,7 +79,13 @@ def _acts(part: Recovery) -> bool:
 
 
 def _recovery(part: Recovery) -> str:
+    if isinstance(part, Anytime):
+        return "; ".join(f"{stage.name}: {_names(stage)}" for stage in part.stages)
     return f"Train: {_sum(part.terms)}" if isinstance(part, Train) else call(part)
+
+
+def _names(stage: Stage) -> str:
+    return ", ".join(type(part).__name__ for part in stage.parts)
 
 
 def _sum(terms: Terms) -> str:

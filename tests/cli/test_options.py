@@ -281,7 +281,7 @@ def test_a_real_manifest_holds_the_request(tmp_path):
     assert result.manifest["request"] == {
         "command": "quantize",
         "bits": "w3a3",
-        "method": "adadfq",
+        "method": "auto",
         "iterations": 2,
         "device": "cpu",
         "precision": "32",  # that auto took

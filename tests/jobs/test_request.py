@@ -124,7 +124,7 @@ def test_what_is_recorded_can_be_asked_for_again(tmp_path):
     record = request.record()
     assert record == {
         "bits": "w3a3",
-        "method": "adadfq",
+        "method": "auto",
         "seed": 0,
         "data": str(tmp_path),
         "override": ["3=w8a8"],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from dreamquant.cli.tables import print_indented, print_pairs, print_table, print_text
 from dreamquant.methods.method import Method, Paper, Preset
+from dreamquant.recovery.anytime import Stage
 from dreamquant.terms.contract import Terms, Weighted, weighted
 
 _SYMBOLS = {
@@ -88,10 +89,17 @@ def _print_part(title: str, part: Any) -> None:
     if terms:
         print_text("minimises")
         _print_terms(terms)
-    numbers = {each.name: getattr(part, each.name) for each in fields(part) if each.name != "terms"}
+    stages: Sequence[Stage] = getattr(part, "stages", ())
+    apart = {"terms", "stages"}
+    numbers = {
+        each.name: getattr(part, each.name) for each in fields(part) if each.name not in apart
+    }
     # What is absent has nothing to say; a number that is 0 has.
     print_pairs({name: call(value) for name, value in numbers.items() if value not in (None, ())})
     print_text()
+    for stage in stages:
+        for each in stage.parts:
+            _print_part(f"Stage {stage.name!r}:", each)
 
 
 def _print_terms(terms: Terms) -> None:
@@ -133,7 +141,10 @@ def _changes(preset: Preset) -> Iterable[str]:
     groups = {"images": preset.images, **preset.recovery, "scheme": preset.scheme}
     for name, numbers in groups.items():
         if numbers:
-            shown = ", ".join(f"{key} {_number(value)}" for key, value in numbers.items())
+            shown = ", ".join(
+                f"{key} of its own" if key == "stages" else f"{key} {_number(value)}"
+                for key, value in numbers.items()
+            )
             yield f"{name}: {shown}"
 
 

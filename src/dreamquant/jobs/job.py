@@ -202,7 +202,7 @@ class Job:
         deadline = deadline_for(
             self.bench, seconds - spent, images, partial(tell, quiet=self.quiet)
         )
-        if saved is None and self.method.iterations:
+        if saved is None:
             fitted = fit(self.method, deadline.left(), lambda m: begin(throwaway(self.bench), m)[0])
             self.method, self.record.plan = fitted
         self.bench.deadline = deadline

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dreamquant.errors import NetworkError
 from dreamquant.networks.taps import Tap
 from dreamquant.recovery.part import Recovery
-from dreamquant.synthesis.probe import ProbeImages
+from dreamquant.synthesis.probe import COUNT, ProbeImages
 from dreamquant.synthesis.source import Images, Source
 from dreamquant.training.batch import Request
 from dreamquant.training.bench import Bench
@@ -20,7 +20,8 @@ from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
 _MOST = 8  # times as many steps: beyond that, more of the same brings nothing
-_HELD_OUT = 29_000_003  # the seed of probe images that students are ranked on
+# Students are ranked on probe images beyond those that results are measured on.
+_HELD_OUT = COUNT
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,20 @@ class Stage:
     fraction: float = 0.5
 
     @property
+    def parts(self) -> tuple[Source | Recovery, ...]:
+        """Of all kinds."""
+        return (*(() if self.images is None else (self.images,)), *self.recovery)
+
+    @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
         """What its parts read inside the teacher."""
-        parts = (*self.recovery, *(() if self.images is None else (self.images,)))
-        return tuple(tap for part in parts for tap in part.teacher_taps)
+        return tuple(tap for part in self.parts for tap in part.teacher_taps)
+
+    def stretched(self, ratio: float) -> Stage:
+        """The same with ``ratio`` times as many iterations."""
+        images = None if self.images is None else self.images.stretched(ratio)
+        recovery = tuple(part.stretched(ratio) for part in self.recovery)
+        return replace(self, images=images, recovery=recovery)
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,22 @@ class Anytime(Recovery):
 
     weights_by: ClassVar[str] = "by the best of several stages"
     ranges_by: ClassVar[str] = "least error on the images"
+    paces_itself: ClassVar[bool] = True
 
     stages: tuple[Stage, ...] = ()
     judged_on: int = 256
     batch: int = 32
     enough: float = 99.5
     left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def iterations(self) -> int:
+        """Of all stages."""
+        return sum(part.iterations for stage in self.stages for part in stage.parts)
+
+    def stretched(self, ratio: float) -> Anytime:
+        """The same with ``ratio`` times as many iterations in each stage."""
+        return replace(self, stages=tuple(stage.stretched(ratio) for stage in self.stages))
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
@@ -201,7 +222,7 @@ class _Judging(Phase):
         self.recovery, self.course, self.stage = recovery, course, stage
         self.total = -(-recovery.judged_on // recovery.batch)
         self.agreed = 0
-        self.probes = ProbeImages(course.bench, seed=_HELD_OUT)
+        self.probes = ProbeImages(course.bench)
 
     @torch.no_grad()
     def step(self) -> Losses:
@@ -209,7 +230,7 @@ class _Judging(Phase):
         bench, recovery = self.course.bench, self.recovery
         begun = self.done * recovery.batch
         count = min(recovery.batch, recovery.judged_on - begun)
-        rows = torch.arange(begun, begun + count)
+        rows = _HELD_OUT + torch.arange(begun, begun + count)
         batch = self.probes.make(Request(rows, rows))
         student = bench.student.eval()
         student.observe(False)

@@ -21,11 +21,13 @@ class Recovery(ABC):
         weights_by: how it rounds weights, for the protocol; empty where it does not.
         ranges_by: how it sets activation ranges, likewise.
         changes_images: whether it changes the images, which then have to be the method's own.
+        paces_itself: whether it fits itself to a deadline, so that no speed need be measured first.
     """
 
     weights_by: ClassVar[str] = ""
     ranges_by: ClassVar[str] = ""
     changes_images: ClassVar[bool] = False
+    paces_itself: ClassVar[bool] = False
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
