@@ -162,8 +162,7 @@ class Method:
             network: in eval mode.
             example: normalised images (B, C, H, W).
         """
-        recovery = tuple(part.suited(network, example) for part in self.recovery)
-        return replace(self, recovery=recovery)
+        return replace(self, recovery=tuple(p.suited(network, example) for p in self.recovery))
 
     def joined(self) -> Method:
         """The method with its add-ons' terms, targets and views among its own."""
