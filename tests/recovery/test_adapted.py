@@ -34,7 +34,7 @@ def test_on_images_of_other_statistics_adapting_helps(
     faint = 0.3 * pool + 0.5
     errors = {}
     for adapt in (False, True):
-        bench = make_bench(make_network(), placement="layer-input")
+        bench = make_bench(make_network(), placement="layer-input", joins=8)
         part = RoundByLeastSquares(count=48, batch=16, damp=0.1, adapt=adapt)
         do(part, bench, given_images(bench, faint))
         with torch.no_grad():

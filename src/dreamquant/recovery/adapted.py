@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dreamquant import distributed
+from dreamquant.networks.taps import unseen
 from dreamquant.recovery.passes import advance_all, current, passes
 
 Maps = dict[str, tuple[Tensor, Tensor]]
@@ -94,7 +95,8 @@ def _map_of(norm: _BatchNorm, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _mapped(y: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
     wide = (-1, *[1] * (y.dim() - 2))
-    return y * slope.view(wide) + shift.view(wide)
+    with unseen():  # what modes follow is the network, not this
+        return y * slope.view(wide) + shift.view(wide)
 
 
 @contextmanager
