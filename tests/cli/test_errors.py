@@ -21,7 +21,7 @@ NETWORK = f"{demo.NETWORK}:digits"
 WEIGHTS = ("--weights", str(demo.WEIGHTS))
 INPUT = ("--input", "1x8x8", "--mean", "0.3054", "--std", "0.3758")
 DIGITS = (NETWORK, *WEIGHTS, *INPUT)
-SHORT = ("--iterations", "4", "--device", "cpu")
+SHORT = ("--iterations", "4", "--device", "cpu", "--method", "adadfq")
 DATA = ("--data", str(demo.HELD_OUT))
 
 NO_BATCH_NORM = """

@@ -36,7 +36,7 @@ from dreamquant.synthesis.generator import Stream
 NETWORK = f"{demo.NETWORK}:digits"
 INPUT = ("--input", "1x8x8", "--mean", "0.3054", "--std", "0.3758")
 DIGITS = (NETWORK, "--weights", str(demo.WEIGHTS), *INPUT)
-SHORT = ("--bits", "w3a3", "--iterations", "4", "--device", "cpu")
+SHORT = ("--bits", "w3a3", "--iterations", "4", "--device", "cpu", "--method", "adadfq")
 PROGRAM = (sys.executable, "-c", "from dreamquant.cli.main import main; main()")
 SUMMARY = ["out", "teacher", "ranges_only", "student", "agreement", "seconds", "iterations"]
 MEASURED = ["top1", "top5", "n", "ci95", "agreement"]

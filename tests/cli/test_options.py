@@ -276,12 +276,14 @@ def test_a_real_manifest_holds_the_request(tmp_path):
     )
     options = {"first_last": 8, "override": ("3.*=w2a2",), "micro_batches": 2, "seed": 5}
     result = dreamquant.quantize(
-        network, "w3a3", iterations=2, device="cpu", quiet=True, out=tmp_path / "out", **options
+        *(network, "w3a3", "adadfq"),
+        **{"iterations": 2, "device": "cpu", "quiet": True, "out": tmp_path / "out"},
+        **options,
     )
     assert result.manifest["request"] == {
         "command": "quantize",
         "bits": "w3a3",
-        "method": "auto",
+        "method": "adadfq",
         "iterations": 2,
         "device": "cpu",
         "precision": "32",  # that auto took

@@ -99,6 +99,7 @@ def test_quantize_exports_at_its_end(run, saved, tmp_path):
         *("quantize", f"{saved.parent / 'nets.py'}:Network", "--input", "3x16x16"),
         *("--weights", saved.parent / "weights.safetensors"),
         *("--mean", "0.5,0.4,0.3", "--std", "0.25,0.2,0.2", "--iterations", "8"),
+        *("--method", "adadfq"),
         *(
             "--placement",
             "layer-input",

@@ -65,12 +65,18 @@ def tiny_module():
 
 
 def quantize_digits(**options):
-    defaults = {"bits": "w3a3", "iterations": 6, "device": "cpu", "quiet": True}
+    defaults = {"bits": "w3a3", "method": "adadfq", "iterations": 6, "device": "cpu", "quiet": True}
     return dreamquant.quantize(digits_network(), **defaults | options)
 
 
 def quantize_tiny(**options):
-    defaults = {"input": TINY_INPUT, "iterations": 4, "device": "cpu", "quiet": True}
+    defaults = {
+        "input": TINY_INPUT,
+        "method": "adadfq",
+        "iterations": 4,
+        "device": "cpu",
+        "quiet": True,
+    }
     return dreamquant.quantize(tiny_module(), **defaults | options)
 
 
@@ -214,7 +220,7 @@ def test_every_method_runs_and_is_measured_on_probe_images_without_others(method
 def test_the_network_given_may_be_one_that_is_loaded():
     network = digits_network()
     module, before = network.module, digits_network().weights_sha256
-    dreamquant.quantize(network, iterations=2, device="cpu", quiet=True)
+    dreamquant.quantize(network, method="adadfq", iterations=2, device="cpu", quiet=True)
     assert network.module is module
     assert state_sha256(module) == before
     assert {p.device.type for p in module.parameters()} == {"cpu"}
@@ -231,7 +237,8 @@ def test_the_network_given_is_left_as_it_was():
 
 
 def quantize_tiny_of(module):
-    return dreamquant.quantize(module, input=TINY_INPUT, iterations=3, device="cpu", quiet=True)
+    options = {"input": TINY_INPUT, "method": "adadfq", "iterations": 3, "device": "cpu"}
+    return dreamquant.quantize(module, quiet=True, **options)
 
 
 # ----------------------------------------------------------------------------- schemes
@@ -431,7 +438,9 @@ def test_another_scheme_or_network_cannot_be_resumed(stopped):
     nn.init.zeros_(other[8].bias)
     with pytest.raises(TrainingError, match="made with network = "):
         dreamquant.quantize(
-            other, input=TINY_INPUT, iterations=4, device="cpu", out=stopped, resume=True
+            *(other, "w4a4", "adadfq"),
+            **{"input": TINY_INPUT, "iterations": 4, "device": "cpu"},
+            **{"out": stopped, "resume": True},
         )
 
 

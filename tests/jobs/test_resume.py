@@ -23,6 +23,7 @@ def quantize(out, **options):
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
     return dreamquant.quantize(
         nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 3)),
+        method="adadfq",
         input=InputSpec(shape=(1, 8, 8), mean=(0.5,), std=(0.25,), num_classes=3),
         iterations=3,
         device="cpu",

@@ -43,8 +43,8 @@ def plain(*ends: nn.Module, classes: int = 4) -> nn.Sequential:
 
 
 def quantize(net: nn.Module, classes: int = 4, **options: Any) -> dreamquant.Result:
-    options = {"bits": "w8a8", "iterations": 4, "device": "cpu", "quiet": True} | options
-    return dreamquant.quantize(net, input=spec(classes), **options)
+    options = {"bits": "w8a8", "method": "adadfq", "iterations": 4, "quiet": True} | options
+    return dreamquant.quantize(net, input=spec(classes), device="cpu", **options)
 
 
 def notes(result: dreamquant.Result) -> str:

@@ -31,8 +31,8 @@ def network() -> nn.Module:
 
 
 def quantize(out: Path, **options):
-    defaults = {"input": SPEC, "iterations": 12, "device": "cpu", "quiet": True, "out": out}
-    return dreamquant.quantize(network(), **defaults | options)
+    defaults = {"input": SPEC, "method": "adadfq", "iterations": 12, "device": "cpu", "out": out}
+    return dreamquant.quantize(network(), quiet=True, **defaults | options)
 
 
 @pytest.fixture(scope="session")
