@@ -77,7 +77,7 @@ def quantize_tiny(**options):
         "device": "cpu",
         "quiet": True,
     }
-    return dreamquant.quantize(tiny_module(), **defaults | options)
+    return dreamquant.quantize(tiny_module(), **{"quiet": True} | defaults | options)
 
 
 def logits(model, shape):

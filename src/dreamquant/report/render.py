@@ -9,12 +9,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dreamquant.report.agreement import size_chart, stage_chart
 from dreamquant.report.charts import curve, interval_chart
 from dreamquant.report.findings import findings, worst_classes
 from dreamquant.report.headline import Headline, change, headline
 from dreamquant.report.layers import distributions, panels, rows
 from dreamquant.report.read import Record, damage_named
-from dreamquant.report.sizes import size_chart
 from dreamquant.report.wording import class_name, command, duration, files, protocol, signed, size
 
 _PAGE = Path(__file__).parent / "page"
@@ -65,6 +65,7 @@ def _context(record: Record) -> dict[str, Any]:
         "protocol": protocol(manifest),
         "samples": _samples(record),
         "diversity": manifest["diversity"],
+        "stages": stage_chart(manifest["phases"]),
         "accuracy_curve": _accuracy_curve(record, head),
         "losses": _losses(manifest["history"]["losses"], manifest["timings"]["iterations"]),
         "panels": panels(sites, f"{analysis['images']} {analysis['on']}") if sites else [],
