@@ -103,6 +103,21 @@ def test_out_of_time_it_ends_with_the_best_so_far(make_network, make_bench):
     assert same(state_of(bench), best)
 
 
+def test_a_run_cut_within_a_layer_leaves_both_networks_as_they_were(make_network, make_bench):
+    network = make_network()
+    adapting = Stage("adapted", (replace(SECOND.recovery[0], adapt=True),), Procedural(size=32))
+    bench = make_bench(network, placement="layer-input")
+    x = torch.randn(4, 3, 8, 8)
+    before = network(x)
+    run = run_of(bench, FIRST, adapting)
+    for _ in run.steps():
+        if run.phase.name == "rounding weights by least squares" and run.phase.done == 4:
+            run.cut = True
+    assert torch.equal(network(x), before)
+    modules = [*network.modules(), *bench.student.modules()]
+    assert not any("forward" in vars(module) for module in modules)
+
+
 def test_stages_that_the_network_gives_no_means_for_are_left_out_by_name(make_network):
     example = torch.zeros(2, 3, 8, 8)
     with_norms = Anytime(SMALL).suited(make_network(), example)

@@ -84,6 +84,7 @@ def _measured(run: Run) -> list[_Timed]:
         assert phase is not None
         usual, once = _seconds_per_step(phase)
         phase.leave()
+        phase.abandon()
         found.append(_Timed(phase.stretches, usual, usual * phase.total, once))
     return found
 

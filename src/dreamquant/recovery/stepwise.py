@@ -62,6 +62,10 @@ class Walked(Phase):
             self._meetings = None
         return {}
 
+    def abandon(self) -> None:
+        """End the passes: hooks and adapted batch norms are gone from both networks."""
+        self._meetings = None
+
     def _walk(self) -> Iterator[RangeMet | LayerMet]:
         # A generator: dropping it, wherever it is, ends the passes.
         student = self.bench.student.eval()

@@ -68,6 +68,9 @@ class Phase(ABC):
     def leave(self) -> None:
         """Leave what later phases read as it is now: the run is timed, and not done."""
 
+    def abandon(self) -> None:
+        """Let go of both networks: no further step will come."""
+
     def trained(self) -> Mapping[str, nn.Module]:
         """Networks that the step changes, beside the student: all must stay finite."""
         return {}
@@ -140,6 +143,8 @@ class Run:
         if self.bench.fall_back is None or not (self.cut or late):
             return False
         self.cut = True
+        assert self.phase is not None
+        self.phase.abandon()
         self.bench.fall_back()
         return True
 
@@ -200,6 +205,18 @@ def run_to_the_end(run: Run, watchers: Sequence[Watcher]) -> None:
     Raises:
         TrainingError: a loss is not finite, or in the end a network.
     """
+    try:
+        _run_phases(run, watchers)
+    except BaseException:
+        # Both networks are the caller's again: nothing of the phase may hang on to them.
+        if run.phase is not None:
+            run.phase.abandon()
+        raise
+    require_finite(run)
+    run.bench.accelerator.wait_for_everyone()
+
+
+def _run_phases(run: Run, watchers: Sequence[Watcher]) -> None:
     unread = Unread()
     for losses in run.steps():
         assert run.phase is not None
@@ -208,8 +225,6 @@ def run_to_the_end(run: Run, watchers: Sequence[Watcher]) -> None:
         read = unread.read(run.done) if due else None
         for watch in watchers:
             watch(run, read)
-    require_finite(run)
-    run.bench.accelerator.wait_for_everyone()
 
 
 def require_finite(run: Run) -> None:
