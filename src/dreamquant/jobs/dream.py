@@ -133,7 +133,7 @@ def _within_budget(method: Method, bench: Bench, request: DreamRequest, started:
     if request.seconds is None:
         return method
     left = started + request.seconds - time.monotonic()
-    return fit(method, left, lambda shorter: begin(throwaway(bench), shorter)[0])
+    return fit(method, left, lambda shorter: begin(throwaway(bench), shorter)[0]).method
 
 
 def _show(folder: Path, shard: str, teacher: Network) -> None:

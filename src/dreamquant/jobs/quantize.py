@@ -152,7 +152,8 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Met
     if request.images is not None:
         resolved = with_images(resolved, request.images, teacher)
     resolved = resolved.lasting(request.iterations)
-    resolved = resolved.suited(teacher.module, torch.zeros(2, *teacher.input.shape))
+    example = torch.zeros(2, *teacher.input.shape)
+    resolved = resolved.suited(teacher.module, example, teacher.input.task)
     if request.batch_norm is None:
         return resolved
     return replace(resolved, recovery=reestimating(resolved.recovery, request.batch_norm))

@@ -155,14 +155,11 @@ class Method:
         scheme = {**self.scheme, **preset.scheme}
         return replace(self, images=images, recovery=recovery, scheme=scheme, presets={})
 
-    def suited(self, network: nn.Module, example: Tensor) -> Method:
-        """The method without what a network gives its parts no means for.
-
-        Args:
-            network: in eval mode.
-            example: normalised images (B, C, H, W).
-        """
-        return replace(self, recovery=tuple(p.suited(network, example) for p in self.recovery))
+    def suited(self, network: nn.Module, example: Tensor, task: str) -> Method:
+        """The method without what a network gives its parts no means for, see the parts."""
+        return replace(
+            self, recovery=tuple(p.suited(network, example, task) for p in self.recovery)
+        )
 
     def joined(self) -> Method:
         """The method with its add-ons' terms, targets and views among its own."""

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import NetworkError
+from dreamquant.networks.outputs import as_one
 from dreamquant.networks.taps import Tap
 from dreamquant.recovery.part import Recovery
 from dreamquant.synthesis.probe import COUNT, ProbeImages
 from dreamquant.synthesis.source import Images, Source
-from dreamquant.training.batch import Request
+from dreamquant.terms.contract import of_classes
+from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
@@ -99,9 +101,9 @@ class Anytime(Recovery):
         """Of all stages."""
         return tuple(tap for stage in self.stages for tap in stage.teacher_taps)
 
-    def suited(self, network: nn.Module, example: Tensor) -> Anytime:
+    def suited(self, network: nn.Module, example: Tensor, task: str) -> Anytime:
         """Without stages that read what the network lacks."""
-        lacking = [(stage, _lack(stage, network, example)) for stage in self.stages]
+        lacking = [(stage, _lack(stage, network, example, task)) for stage in self.stages]
         return replace(
             self,
             stages=tuple(stage for stage, lack in lacking if lack is None),
@@ -126,7 +128,10 @@ class Anytime(Recovery):
             yield _Judging(self, course, stage)
 
 
-def _lack(stage: Stage, network: nn.Module, example: Tensor) -> str | None:
+def _lack(stage: Stage, network: nn.Module, example: Tensor, task: str) -> str | None:
+    terms = () if stage.images is None else stage.images.terms
+    if task != "classification" and (names := of_classes(terms)):
+        return f"its images are made by {', '.join(names)}, which need classes"
     try:
         for tap in stage.teacher_taps:
             tap.require(network, example)
@@ -221,7 +226,7 @@ class _Judging(Phase):
         self.name = "measuring agreement on held-out probe images"
         self.recovery, self.course, self.stage = recovery, course, stage
         self.total = -(-recovery.judged_on // recovery.batch)
-        self.agreed = 0
+        self.agreed = 0.0
         self.probes = ProbeImages(course.bench)
 
     @torch.no_grad()
@@ -234,7 +239,7 @@ class _Judging(Phase):
         batch = self.probes.make(Request(rows, rows))
         student = bench.student.eval()
         student.observe(False)
-        self.agreed += int(student(batch.images).argmax(1).eq(batch.targets).sum())
+        self.agreed += self._agreement(student(batch.images), batch)
         if self.done + 1 == self.total:
             self._conclude()
         return {}
@@ -247,6 +252,15 @@ class _Judging(Phase):
             "of": self.recovery.judged_on,
             "kept": self.course.end(percent),
         }
+
+    def _agreement(self, output: object, batch: Batch) -> float:
+        """Images whose class is the teacher's; of any other task, how much of the output is."""
+        bench = self.course.bench
+        if bench.input.task == "classification":
+            return int(as_one(output).argmax(1).eq(batch.targets).sum())
+        wanted = as_one(bench.teacher(batch.images))
+        missed = (as_one(output) - wanted).square().sum() / wanted.square().sum().clamp(min=1e-12)
+        return len(batch.images) * max(1 - float(missed), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """How many agreed so far."""
