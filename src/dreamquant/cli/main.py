@@ -139,9 +139,10 @@ def evaluate(
         net = _named_network(target, weights, expected)
         model, spec, teacher, own = net.module, net.input, None, net.boxes
     else:
-        _refuse(expected)
+        options.refuse(expected)
         model, spec, teacher, own = _saved_student(Path(target), weights)
-    opened = open_images(data, spec, limit=limit, boxes=named_boxes(boxes) if boxes else own)
+    made = named_boxes(boxes) if boxes else own
+    opened = open_images(data, spec, limit=limit, boxes=made)
     if not opened.labelled and teacher is None:
         raise _nothing_to_measure(data)
     with counting("measuring", len(opened)) as count:
@@ -248,16 +249,6 @@ def _saved_student(
     if teacher is None:
         note("agreement is not measured, for the teacher's weights are not at hand: give --weights")
     return result.model, result.input, teacher, result.boxes()
-
-
-def _refuse(expected: options.Expected) -> None:
-    given = [f"--{name}" for name, value in vars(expected).items() if value is not None]
-    if given:
-        raise ResultError(
-            "a result knows the input and the classes of its network",
-            where=", ".join(given),
-            remedy="leave it out",
-        )
 
 
 def _nothing_to_measure(data: str) -> DataError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origi
 
 from cyclopts import Group, Parameter
 
-from dreamquant.errors import DataError, NetworkError
+from dreamquant.errors import DataError, NetworkError, ResultError
 from dreamquant.jobs.option import Option
 from dreamquant.jobs.request import DistillRequest, DreamRequest, QuantizeRequest
 from dreamquant.jobs.run_request import JobRequest
@@ -282,3 +282,18 @@ def one_of(images: str | None, data: str | None) -> str:
             remedy="give --data IMAGES",
         )
     return images or data or ""
+
+
+def refuse(expected: Expected) -> None:
+    """Refuse what only networks are asked for, where a result is given.
+
+    Raises:
+        ResultError: something of it was given.
+    """
+    given = [f"--{name}" for name, value in vars(expected).items() if value is not None]
+    if given:
+        raise ResultError(
+            "a result knows the input and the classes of its network",
+            where=", ".join(given),
+            remedy="leave it out",
+        )
