@@ -53,12 +53,20 @@ OTHER = {
     "quiet": True,
     "verbose": True,
     "inherit": True,
+    "size": "1.2MB",
+    "max_drop": "2",
 }
+GOALS = {"size", "max_drop"}  # of --bits auto alone
 SAYS_NOTHING = {"resume", "quiet", "verbose", "threads"}  # of the result
 
 
 def names(kind):
     return [each.name for each in fields(kind)]
+
+
+def given(name):
+    """An option with its other value, and what it cannot do without."""
+    return {name: OTHER[name], **({"bits": "auto"} if name in GOALS else {})}
 
 
 def every_option():
@@ -130,15 +138,16 @@ def test_every_option_is_in_the_help_with_its_meaning(which, capsys):
 
 @pytest.mark.parametrize(("which", "name"), every_option())
 def test_the_command_line_gives_what_python_gives(parsed, which, name):
-    words = parsed(which, *NETWORK[which], *as_words(name, OTHER[name]))
-    assert words == asked(REQUESTS[which], {name: OTHER[name]})
+    options = [word for each, value in given(name).items() for word in as_words(each, value)]
+    words = parsed(which, *NETWORK[which], *options)
+    assert words == asked(REQUESTS[which], given(name))
     assert getattr(words, name) == OTHER[name]
     assert words != REQUESTS[which]()
 
 
 @pytest.mark.parametrize(("which", "name"), every_option())
 def test_what_matters_for_a_result_is_on_record(which, name):
-    record = asked(REQUESTS[which], {name: OTHER[name]}).record()
+    record = asked(REQUESTS[which], given(name)).record()
     if name in SAYS_NOTHING:
         assert name not in record
     else:
@@ -242,7 +251,7 @@ def manifest(which, request):
 
 @pytest.mark.parametrize(("which", "name"), every_option())
 def test_the_command_printed_asks_for_the_same_again(parsed, which, name):
-    request = asked(REQUESTS[which], {name: OTHER[name]})
+    request = asked(REQUESTS[which], given(name))
     words = shlex.split(command(manifest(which, request)).replace("\\\n", " "))
     again = parsed(*words[1:])
     # The length is that of the run, however it was asked for.

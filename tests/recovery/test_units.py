@@ -67,7 +67,7 @@ def test_a_unit_runs_on_its_own_as_within_the_student(make_network, make_bench, 
 
 def test_stored_tensors_are_refused(make_network, make_bench):
     bench = make_bench(make_network(), "w8a8", placement="layer-input", joins=8)
-    with pytest.raises(SchemeError, match="leave --joins out"):
+    with pytest.raises(SchemeError, match="leave --elementwise out"):
         quantizers_of(bench.student, Unit("block", ()), IMAGES)
 
 

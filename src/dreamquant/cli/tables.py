@@ -142,7 +142,8 @@ def _print_accuracies(accuracy: Mapping[str, Any], names: Mapping[str, str]) -> 
 
 def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     protocol, timings = manifest["protocol"], manifest["timings"]
-    joins = f"; joins {protocol['joins']}" if "joins" in protocol else ""
+    stored = protocol.get("joins")
+    joins = f"; element-wise and concat inputs {stored} bits" if stored else ""
     chosen = "bits_chosen" in manifest
     others = "".join(f"; {name} {bits}" for name, bits in protocol["overrides"].items())
     others = "; bits of each layer chosen" if chosen else others

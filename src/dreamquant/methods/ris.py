@@ -1,4 +1,4 @@
-"""RIS: images whose answer is robust, with soft labels of little correlation; joins any method."""
+"""RIS: images whose answer is robust, with soft labels of little correlation; an add-on."""
 
 from __future__ import annotations
 

@@ -165,8 +165,8 @@ def quantizers_of(student: Student, unit: Unit, example: Tensor) -> Quantizers:
     if not isinstance(sites, ActivationSites):
         raise SchemeError(
             "blocks cannot be reconstructed where element-wise and concat inputs are quantized",
-            where="--joins",
-            remedy="leave --joins out",
+            where="--elementwise",
+            remedy="leave --elementwise out",
         )
     seen, outputs = _seen(student, unit, example), list(student.groups()["relu_outputs"])
     own = [index for index, quantizer in enumerate(outputs) if quantizer in seen]
