@@ -145,4 +145,4 @@ def _seconds(network: nn.Module, x: Tensor) -> float:
         start = time.perf_counter()
         network(x)
         times.append(time.perf_counter() - start)
-    return min(times)
+    return max(times)  # a machine that others use too will be as slow again
