@@ -120,8 +120,8 @@ def test_a_run_cut_within_a_layer_leaves_both_networks_as_they_were(make_network
 
 def test_stages_that_the_network_gives_no_means_for_are_left_out_by_name(make_network):
     example = torch.zeros(2, 3, 8, 8)
-    with_norms = Anytime(SMALL).suited(make_network(), example, "classification")
-    without = Anytime(SMALL).suited(make_network(norms=False), example, "classification")
+    with_norms = Anytime(SMALL).suited(make_network(), example)
+    without = Anytime(SMALL).suited(make_network(norms=False), example)
     assert with_norms == Anytime(SMALL)
     (left_out,) = without.left_out
     assert left_out[0] == "least squares on dreamed images"

@@ -153,7 +153,7 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Met
         resolved = with_images(resolved, request.images, teacher)
     resolved = resolved.lasting(request.iterations)
     example = torch.zeros(2, *teacher.input.shape)
-    resolved = resolved.suited(teacher.module, example, teacher.input.task)
+    resolved = resolved.suited(teacher.module, example)
     if request.batch_norm is None:
         return resolved
     return replace(resolved, recovery=reestimating(resolved.recovery, request.batch_norm))

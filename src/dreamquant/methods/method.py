@@ -155,11 +155,9 @@ class Method:
         scheme = {**self.scheme, **preset.scheme}
         return replace(self, images=images, recovery=recovery, scheme=scheme, presets={})
 
-    def suited(self, network: nn.Module, example: Tensor, task: str) -> Method:
+    def suited(self, network: nn.Module, example: Tensor) -> Method:
         """The method without what a network gives its parts no means for, see the parts."""
-        return replace(
-            self, recovery=tuple(p.suited(network, example, task) for p in self.recovery)
-        )
+        return replace(self, recovery=tuple(p.suited(network, example) for p in self.recovery))
 
     def joined(self) -> Method:
         """The method with its add-ons' terms, targets and views among its own."""

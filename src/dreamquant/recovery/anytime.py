@@ -15,7 +15,6 @@ from dreamquant.networks.taps import Tap
 from dreamquant.recovery.part import Recovery
 from dreamquant.synthesis.probe import COUNT, ProbeImages
 from dreamquant.synthesis.source import Images, Source
-from dreamquant.terms.contract import of_classes
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
@@ -53,6 +52,13 @@ class Stage:
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
         """What its parts read inside the teacher."""
         return tuple(tap for part in self.parts for tap in part.teacher_taps)
+
+    def for_any_output(self) -> Stage:
+        """The same for networks that are no classifiers."""
+        images = None if self.images is None else self.images.for_any_output()
+        return replace(
+            self, images=images, recovery=tuple(part.for_any_output() for part in self.recovery)
+        )
 
     def stretched(self, ratio: float) -> Stage:
         """The same with ``ratio`` times as many iterations."""
@@ -101,14 +107,18 @@ class Anytime(Recovery):
         """Of all stages."""
         return tuple(tap for stage in self.stages for tap in stage.teacher_taps)
 
-    def suited(self, network: nn.Module, example: Tensor, task: str) -> Anytime:
+    def suited(self, network: nn.Module, example: Tensor) -> Anytime:
         """Without stages that read what the network lacks."""
-        lacking = [(stage, _lack(stage, network, example, task)) for stage in self.stages]
+        lacking = [(stage, _lack(stage, network, example)) for stage in self.stages]
         return replace(
             self,
             stages=tuple(stage for stage, lack in lacking if lack is None),
             left_out=tuple((stage.name, lack) for stage, lack in lacking if lack is not None),
         )
+
+    def for_any_output(self) -> Anytime:
+        """The same for networks that are no classifiers."""
+        return replace(self, stages=tuple(stage.for_any_output() for stage in self.stages))
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """Of each stage: its images, a beginning, its parts, and a judgement."""
@@ -128,10 +138,7 @@ class Anytime(Recovery):
             yield _Judging(self, course, stage)
 
 
-def _lack(stage: Stage, network: nn.Module, example: Tensor, task: str) -> str | None:
-    terms = () if stage.images is None else stage.images.terms
-    if task != "classification" and (names := of_classes(terms)):
-        return f"its images are made by {', '.join(names)}, which need classes"
+def _lack(stage: Stage, network: nn.Module, example: Tensor) -> str | None:
     try:
         for tap in stage.teacher_taps:
             tap.require(network, example)

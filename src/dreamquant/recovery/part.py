@@ -61,13 +61,12 @@ class Recovery(ABC):
         """The same with ``ratio`` times as many iterations."""
         return self
 
-    def suited(self, network: nn.Module, example: Tensor, task: str) -> Recovery:
+    def suited(self, network: nn.Module, example: Tensor) -> Recovery:
         """The same without what a network gives it no means for.
 
         Args:
             network: in eval mode.
             example: normalised images (B, C, H, W).
-            task: of the network.
         """
         return self
 

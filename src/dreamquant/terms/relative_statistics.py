@@ -26,6 +26,7 @@ class RelativeStatistics(Term):
 
     formula = "1/L Σ_l mean_c [ ((μ̂_lc - μ_lc) / σ_lc)² + (σ̂_lc / σ_lc - 1)² ]"
     teacher_taps = (BatchNormInputs(),)
+    any_output = True
 
     def __call__(self, step: Step) -> Tensor:
         """The gap, a scalar >= 0."""
