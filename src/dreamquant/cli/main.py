@@ -17,11 +17,7 @@ from dreamquant.cli import deploy, options
 from dreamquant.cli.ending import note, resumable, run
 from dreamquant.cli.report import report
 from dreamquant.cli.sweep import compare, sweep
-from dreamquant.errors import (
-    DataError,
-    MethodError,
-    ResultError,
-)
+from dreamquant.errors import DataError, MethodError, ResultError
 
 if TYPE_CHECKING:
     from torch import nn
