@@ -38,7 +38,7 @@ def options(folder: Path, iterations: int) -> Sequence[str]:
     return (
         *(f"{__file__}:network", "--weights", str(weights)),
         *("--input", "1x8x8", "--mean", "0.5", "--std", "0.25", "--bits", "w3a3"),
-        *("--iterations", str(iterations), "--device", "cpu"),
+        *("--method", "adadfq", "--iterations", str(iterations), "--device", "cpu"),
     )
 
 

@@ -80,7 +80,7 @@ class OneChannel(nn.Module):
 def subject(name: str, data: Path, folder: Path) -> Subject:
     """A network by its name; clips of sound are written into ``folder``."""
     if name == "digits":
-        return Subject(demo.transformer(), demo.HELD_OUT, ATTENTIVE)
+        return Subject(demo.transformer_teacher(), demo.HELD_OUT, ATTENTIVE)
     if name == "kwt1":
         clips = "data_kws_speechcommands_mfcc98x40_1200.npz"
         return _sound(data / "zoo", "kws_kwt1", clips, ATTENTIVE, folder)

@@ -261,7 +261,7 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             "  remedy: mend the file there\n",
         ),
         (
-            ["BAD/networks.py:plain", *INPUT],
+            ["BAD/networks.py:plain", *INPUT, "--method", "adadfq"],
             "error: the method reads batch-norm statistics, and it has none\n"
             "  where:  --method\n"
             "  remedy: choose a method that reads none: `dreamquant methods NAME` says what it "
@@ -654,7 +654,7 @@ def test_usage(refused, tmp_path, arguments, what):
 def test_an_unknown_command(refused):
     assert refused("quantise") == (
         'error: Unknown command "quantise". Did you mean "quantize"? Available commands: '
-        "quantize, distill, evaluate, export, predict, benchmark, methods, demo, ...\n"
+        "quantize, distill, dream, evaluate, export, predict, benchmark, methods, ...\n"
         "  where:  dreamquant\n"
         "  remedy: `dreamquant --help` shows what it takes\n"
     )

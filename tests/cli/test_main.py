@@ -426,8 +426,8 @@ def test_a_page_reads_like_the_paper(run):
         "        CE(z_p(x), y)",
         "  + 0.1 × BatchNormStatistics",
         "        1/L Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]",
-        "targets  OneHot(copies=1)",
-        "latent   100",
+        "targets   OneHot(copies=1)",
+        "latent    100",
     ]
     start = lines.index("Recovery, part 2: Train")
     assert lines[start + 3 : start + 8] == [
@@ -529,7 +529,7 @@ def test_ctrl_c_in_a_real_process(run, tmp_path, data):
     out, whole = tmp_path / "the user's out", tmp_path / "whole"
     # In float32: only this process is told what --precision auto shall be.
     length = ("--iterations", "12", "--device", "cpu", "--precision", "32")
-    arguments = (*DIGITS, *data, "--bits", "w3a3", *length)
+    arguments = (*DIGITS, *data, "--bits", "w3a3", "--method", "adadfq", *length)
     process = subprocess.Popen(
         [*PROGRAM, "quantize", *arguments, "--out", str(out)],
         stdout=subprocess.PIPE,
@@ -570,7 +570,8 @@ def test_a_real_network_takes_half_a_gigabyte_beside_torch_and_starts_soon(tmp_p
         *("quantize", f"{networks}:cifar10_resnet20"),
         *("--weights", str(real_data / "weights" / "cifar10_resnet20.safetensors")),
         *("--input", "3x32x32", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
-        *("--bits", "w3a3", "--iterations", "4", "--data", str(few), "--device", "cpu", "-v"),
+        *("--bits", "w3a3", "--method", "adadfq", "--iterations", "4", "--device", "cpu", "-v"),
+        *("--data", str(few)),
         *("--out", str(tmp_path / "out")),
     ]
     program = (

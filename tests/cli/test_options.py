@@ -27,6 +27,7 @@ REQUESTS = {"quantize": QuantizeRequest, "distill": DistillRequest, "dream": Dre
 OTHER = {
     "bits": "w3a5",
     "method": "gdfq",
+    "scheme": "paper",
     "placement": "layer-input",
     "first_last": 8,
     "override": ("3.*=w8a8", "4.*=w2a2"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dreamquant.methods.auto import SMALL
+from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.anytime import Anytime, Stage
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.closed_form import RoundByLeastSquares
@@ -120,10 +121,14 @@ def test_a_run_cut_within_a_layer_leaves_both_networks_as_they_were(make_network
 
 def test_stages_that_the_network_gives_no_means_for_are_left_out_by_name(make_network):
     example = torch.zeros(2, 3, 8, 8)
-    with_norms = Anytime(SMALL).suited(make_network(), example)
-    without = Anytime(SMALL).suited(make_network(norms=False), example)
+    scheme = Scheme(Bits(4, 4), placement="layer-input")
+    with_norms = Anytime(SMALL).suited(make_network(), example, scheme)
+    without = Anytime(SMALL).suited(make_network(norms=False), example, scheme)
     assert with_norms == Anytime(SMALL)
     (left_out,) = without.left_out
     assert left_out[0] == "least squares on dreamed images"
     assert "batch-norm" in left_out[1]
     assert replace(without, left_out=()).stages == (*SMALL[:2], SMALL[3])
+    stored = Anytime(SMALL).suited(make_network(), example, replace(scheme, joins=8))
+    assert stored.stages == SMALL[:3]
+    assert stored.left_out[0][0] == "block reconstruction"

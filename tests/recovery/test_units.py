@@ -8,6 +8,7 @@ from dreamquant.errors import MethodError, SchemeError
 from dreamquant.networks.demo.transformer import Transformer
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.recovery.reconstruct import Reconstruct
 from dreamquant.recovery.units import Unit, find_units, quantizers_of
 
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -65,10 +66,9 @@ def test_a_unit_runs_on_its_own_as_within_the_student(make_network, make_bench, 
     assert torch.equal(*seen)
 
 
-def test_stored_tensors_are_refused(make_network, make_bench):
-    bench = make_bench(make_network(), "w8a8", placement="layer-input", joins=8)
+def test_stored_tensors_are_refused_before_a_run():
     with pytest.raises(SchemeError, match="leave --elementwise out"):
-        quantizers_of(bench.student, Unit("block", ()), IMAGES)
+        Reconstruct().require_scheme(Scheme(Bits(8, 8), placement="layer-input", joins=8))
 
 
 @pytest.mark.parametrize("softmax", ["linear", "log2"])

@@ -76,9 +76,9 @@ def quantize(
         require_matplotlib()
     teacher = _open(network, input)
     chosen = find_method(request.method)
-    teacher, resolved = _for_task(teacher, _resolved(chosen, request, teacher), request)
+    scheme, resolved = _resolved(chosen, request, teacher)
+    teacher, resolved = _for_task(teacher, resolved, request)
     images = "" if request.images is None else told(resolved.images, teacher)
-    scheme = _scheme(resolved, request)
     floating = prepared(teacher.module, resolved.prepare, _noise(teacher.input))
     chosen_bits = _chosen_bits(floating, teacher.input, scheme, request)
     if chosen_bits is not None:
@@ -147,16 +147,17 @@ def _chosen_bits(
     return choose_bits(network, spec, scheme, size=size, max_drop=drop)
 
 
-def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> Method:
+def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> tuple[Scheme, Method]:
     resolved = method.resolved(request.preset, teacher.input.shape)
     if request.images is not None:
         resolved = with_images(resolved, request.images, teacher)
-    resolved = resolved.lasting(request.iterations)
+    scheme = _scheme(resolved, request)
     example = torch.zeros(2, *teacher.input.shape)
-    resolved = resolved.suited(teacher.module, example)
+    resolved = resolved.suited(teacher.module, example, scheme).lasting(request.iterations)
     if request.batch_norm is None:
-        return resolved
-    return replace(resolved, recovery=reestimating(resolved.recovery, request.batch_norm))
+        return scheme, resolved
+    recovery = reestimating(resolved.recovery, request.batch_norm)
+    return scheme, replace(resolved, recovery=recovery)
 
 
 def _for_task(teacher: Network, method: Method, request: QuantizeRequest) -> tuple[Network, Method]:
@@ -171,6 +172,11 @@ def _for_task(teacher: Network, method: Method, request: QuantizeRequest) -> tup
     served = for_task(method, task)
     notes = [
         f"images are made without {name}, which needs classes" for name in left_out(method, served)
+    ]
+    notes += [
+        f"{method.name} goes without its stage {stage!r}: {why}"
+        for part in method.recovery
+        for stage, why in part.left_out
     ]
     return replace(teacher, notes=(*teacher.notes, *notes)), served
 
@@ -222,7 +228,7 @@ def quantize_demo(
     Raises:
         ResultError: the folder holds something else, or cannot be written.
     """
-    network = demo.transformer() if transformer else demo.teacher()
+    network = demo.transformer_teacher() if transformer else demo.teacher()
     bits, method, iterations = _DEMO_TRANSFORMER if transformer else _DEMO
     remove_result(Path(out), made_from=network.weights_sha256)
     resume = (Path(out) / CHECKPOINT / STATE).exists()

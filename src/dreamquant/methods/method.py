@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dreamquant.errors import MethodError
 from dreamquant.networks.taps import Tap
 from dreamquant.quantization.prepare import Preparation
+from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
 from dreamquant.recovery.views import Filter, StudentView
@@ -155,9 +156,10 @@ class Method:
         scheme = {**self.scheme, **preset.scheme}
         return replace(self, images=images, recovery=recovery, scheme=scheme, presets={})
 
-    def suited(self, network: nn.Module, example: Tensor) -> Method:
-        """The method without what a network gives its parts no means for, see the parts."""
-        return replace(self, recovery=tuple(p.suited(network, example) for p in self.recovery))
+    def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Method:
+        """The method without what network or scheme give its parts no means for, see the parts."""
+        suited = tuple(part.suited(network, example, scheme) for part in self.recovery)
+        return replace(self, recovery=suited)
 
     def joined(self) -> Method:
         """The method with its add-ons' terms, targets and views among its own."""

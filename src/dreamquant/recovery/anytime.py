@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dreamquant.errors import NetworkError
+from dreamquant.errors import NetworkError, SchemeError
 from dreamquant.networks.outputs import as_one
 from dreamquant.networks.taps import Tap
+from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.part import Recovery
 from dreamquant.synthesis.probe import COUNT, ProbeImages
 from dreamquant.synthesis.source import Images, Source
@@ -107,9 +108,9 @@ class Anytime(Recovery):
         """Of all stages."""
         return tuple(tap for stage in self.stages for tap in stage.teacher_taps)
 
-    def suited(self, network: nn.Module, example: Tensor) -> Anytime:
-        """Without stages that read what the network lacks."""
-        lacking = [(stage, _lack(stage, network, example)) for stage in self.stages]
+    def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Anytime:
+        """Without stages that read what the network lacks, or that cannot serve the scheme."""
+        lacking = [(stage, _lack(stage, network, example, scheme)) for stage in self.stages]
         return replace(
             self,
             stages=tuple(stage for stage, lack in lacking if lack is None),
@@ -138,11 +139,13 @@ class Anytime(Recovery):
             yield _Judging(self, course, stage)
 
 
-def _lack(stage: Stage, network: nn.Module, example: Tensor) -> str | None:
+def _lack(stage: Stage, network: nn.Module, example: Tensor, scheme: Scheme) -> str | None:
     try:
+        for part in stage.recovery:
+            part.require_scheme(scheme)
         for tap in stage.teacher_taps:
             tap.require(network, example)
-    except NetworkError as error:
+    except (NetworkError, SchemeError) as error:
         return error.what
     return None
 

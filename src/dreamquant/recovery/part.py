@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from dreamquant.networks.taps import Tap
+from dreamquant.quantization.scheme import Scheme
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
 from dreamquant.training.phase import Phase
@@ -22,12 +23,14 @@ class Recovery(ABC):
         ranges_by: how it sets activation ranges, likewise.
         changes_images: whether it changes the images, which then have to be the method's own.
         paces_itself: whether it fits itself to a deadline, so that no speed need be measured first.
+        left_out: its stages that a network or a scheme gives no means for, and why.
     """
 
     weights_by: ClassVar[str] = ""
     ranges_by: ClassVar[str] = ""
     changes_images: ClassVar[bool] = False
     paces_itself: ClassVar[bool] = False
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
@@ -61,13 +64,25 @@ class Recovery(ABC):
         """The same with ``ratio`` times as many iterations."""
         return self
 
-    def suited(self, network: nn.Module, example: Tensor) -> Recovery:
-        """The same without what a network gives it no means for.
+    def require_scheme(self, scheme: Scheme) -> None:
+        """Refuse a scheme that it has no way to serve.
+
+        Raises:
+            SchemeError: it says in words what the scheme has that stands in the way.
+        """
+
+    def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Recovery:
+        """The same without what a network or a scheme gives it no means for.
 
         Args:
             network: in eval mode.
             example: normalised images (B, C, H, W).
+            scheme: of the student.
+
+        Raises:
+            SchemeError: nothing of it would be left.
         """
+        self.require_scheme(scheme)
         return self
 
     @abstractmethod

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from dreamquant.errors import SchemeError
+from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.reconstruction import Reconstruction, Schedule
@@ -67,6 +69,15 @@ class Reconstruct(Recovery):
     def stretched(self, ratio: float) -> Reconstruct:
         """The same with ``ratio`` times as many steps of each unit."""
         return replace(self, steps=max(1, round(self.steps * ratio)))
+
+    def require_scheme(self, scheme: Scheme) -> None:
+        """Refuse tensors that are stored once for several readers: their reads look all alike."""
+        if scheme.joins is not None:
+            raise SchemeError(
+                "blocks cannot be reconstructed where element-wise and concat inputs are quantized",
+                where="--elementwise",
+                remedy="leave --elementwise out, or give --scheme paper",
+            )
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """One phase for each unit."""

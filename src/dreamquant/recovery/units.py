@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dreamquant.errors import MethodError, SchemeError
+from dreamquant.errors import MethodError
 from dreamquant.quantization.operands import OperandsMode, calls_within
 from dreamquant.quantization.outputs import ActivationOutputs
 from dreamquant.quantization.placement import ActivationSites, Nowhere, OperandSites
@@ -152,22 +152,13 @@ class Quantizers(NamedTuple):
 
 @torch.no_grad()
 def quantizers_of(student: Student, unit: Unit, example: Tensor) -> Quantizers:
-    """The quantizers of a unit, found by one forward pass of the student.
-
-    Raises:
-        SchemeError: activations are stored between units, whose reads cannot be told apart.
-    """
+    """The quantizers of a unit, found by one forward pass of the student."""
     sites = student.sites
     if isinstance(sites, OperandSites) and isinstance(sites.others, Nowhere):
         return Quantizers(_seen(student, unit, example), _operands_of(student, unit, example))
     if isinstance(sites, Nowhere):
         return Quantizers(_seen(student, unit, example), nullcontext)
-    if not isinstance(sites, ActivationSites):
-        raise SchemeError(
-            "blocks cannot be reconstructed where element-wise and concat inputs are quantized",
-            where="--elementwise",
-            remedy="leave --elementwise out",
-        )
+    assert isinstance(sites, ActivationSites)  # a scheme with others is refused before
     seen, outputs = _seen(student, unit, example), list(student.groups()["relu_outputs"])
     own = [index for index, quantizer in enumerate(outputs) if quantizer in seen]
     written = [sites.written[index] for index in own]

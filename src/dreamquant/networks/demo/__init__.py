@@ -49,7 +49,7 @@ def teacher() -> Network:
     return _loaded(NETWORK, WEIGHTS)
 
 
-def transformer() -> Network:
+def transformer_teacher() -> Network:
     """The trained transformer, likewise."""
     return _loaded(TRANSFORMER, TRANSFORMER_WEIGHTS)
 
