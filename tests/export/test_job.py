@@ -110,6 +110,7 @@ def test_class_names_go_along(exported):
             InputSpec((3, 16, 16), (0.5,) * 3, (0.25,) * 3, 2, ("cat", "dog, wet")),
             "int8box",
             "nhwc",
+            (),
         ),
         "file",
     )
@@ -235,7 +236,7 @@ def test_codes_may_differ_by_one_and_rarely():
 
 
 def test_no_agreement_is_claimed_where_no_input_is_confident(copy, monkeypatch):
-    monkeypatch.setattr(verify, "sensitivity_of", lambda *_: math.inf)
+    monkeypatch.setattr(verify, "sensitivity_of", lambda *_: (math.inf,))
     (file,) = export_result(copy, ["int8box"])
     assert file.verification.confident == 0
     assert set(file.verification.agreement.values()) == {None}
@@ -246,16 +247,20 @@ def test_no_agreement_is_claimed_where_no_input_is_confident(copy, monkeypatch):
 
 
 def test_confident_inputs_must_agree():
-    wanted = torch.eye(4) * 10
-    confident = torch.ones(4, dtype=torch.bool)
-    assert compare.compare_logits(wanted, wanted, confident, 0.0, "some runtime") == 1.0
+    logits, confident = torch.eye(4) * 10, torch.ones(4, dtype=torch.bool)
+
+    def agreement(found, sensitivity):
+        wanted = compare.Outputs(("logits",), (logits,), (sensitivity,), confident)
+        return compare.compare_outputs((found,), wanted, "some runtime")
+
+    assert agreement(logits, 0.0) == 1.0
     # Logits may deviate by 2 × 4, but no top-1 may change where it stands well above that.
-    found = wanted.clone()
+    found = logits.clone()
     found[0] = torch.tensor([4.0, 6.0, 0.0, 0.0])
     with pytest.raises(ExportError, match=r"in some runtime top-1 agrees on only 75\.0%"):
-        compare.compare_logits(found, wanted, confident, 4.0, "some runtime")
+        agreement(found, 4.0)
     with pytest.raises(ExportError, match="in some runtime logits deviate by 10"):
-        compare.compare_logits(torch.zeros(4, 4), wanted, confident, 4.0, "some runtime")
+        agreement(torch.zeros(4, 4), 4.0)
 
 
 def test_the_loaded_result_compiles(saved):
