@@ -41,6 +41,7 @@ def at(done, *, index=0, name="student learns", images=4, local=None):
         in_training_precision=name == "b",
         done=done if local is None else local,
         images=images,
+        finding=None,
     )
     return SimpleNamespace(done=done, index=index, phase=phase)
 

@@ -42,6 +42,10 @@ def reestimated(method):
     return sum(part.batches for part in method.recovery if isinstance(part, ReestimateNorms))
 
 
+# DQDG is for keyword spotting: its features are small, and its schedule is its own.
+FOR_IMAGES = [name for name in WITH_GENERATOR if name != "dqdg"]
+
+
 # --------------------------------------------------------------------------- the table
 
 
@@ -57,7 +61,7 @@ def test_a_method_is_found_by_the_name_it_carries(name):
 
 @pytest.mark.parametrize("preset", ["quick", "paper"])
 @pytest.mark.parametrize("image", [SMALL, LARGE, (1, 8, 8), (1, 28, 28), (3, 64, 64), (3, 65, 65)])
-@pytest.mark.parametrize("name", WITH_GENERATOR)
+@pytest.mark.parametrize("name", FOR_IMAGES)
 def test_both_presets_exist_for_small_and_large_images(name, image, preset):
     method = METHODS[name].resolved(preset, image)
     size = "" if max(image[1:]) <= 64 else "-imagenet"
@@ -99,7 +103,7 @@ def test_schedules_are_sane(name):
     ],
 )
 def test_quick_runs_take_as_many_images_whatever_the_method(preset, scheme, norms):
-    methods = [METHODS[name].resolved(preset, SMALL) for name in WITH_GENERATOR]
+    methods = [METHODS[name].resolved(preset, SMALL) for name in FOR_IMAGES]
     taken = {
         m.images.alone * m.images.batch + trained(m).iterations * trained(m).batch for m in methods
     }

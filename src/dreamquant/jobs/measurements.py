@@ -42,7 +42,7 @@ _AT_ONCE = 32  # so many images of 224 pixels take a gigabyte or two
 
 def synthetic_count(spec: InputSpec) -> int:
     """How many synthetic images measurements look at."""
-    large = max(spec.image[1:]) > LARGEST_SMALL_IMAGE
+    large = max(spec.shape[-2:]) > LARGEST_SMALL_IMAGE
     return _SYNTHETIC_LARGE if large else _SYNTHETIC
 
 

@@ -121,9 +121,11 @@ def quantize(
             **outcome.measured,
         }
 
+    given = job.configuration()
+    given.pop("scheme")  # it is the option; what came of it stands below
     configuration = {
         "network": teacher.weights_sha256,
-        **job.configuration(),
+        **given,
         **identity(resolved.images),
         "method": chosen.name,
         # After the preset, which it depends on: the first that differs is named.

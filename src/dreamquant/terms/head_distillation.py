@@ -38,11 +38,11 @@ class StructureDistillation(Term):
 
     Attributes:
         fraction: of the patches, those that the teacher attends most.
-        weight: w of these; 1 for all others.
+        attended: w of these; 1 for all others.
     """
 
     fraction: float = 0.1
-    weight: float = 2.0
+    attended: float = 2.0
     formula = "E[w (1 - s(O_q, O_p))], s the structure part of SSIM, w by attention"
     teacher_taps = (HeadOutputs(), PatchAttention())
     student_taps = (HeadOutputs(),)
@@ -59,5 +59,5 @@ class StructureDistillation(Term):
         weight = torch.ones_like(apart[:, 0])
         patches = attention.shape[-1]
         top = attention.mean(1).topk(math.ceil(self.fraction * patches), dim=1).indices
-        weight.scatter_(1, top + weight.shape[1] - patches, self.weight)
+        weight.scatter_(1, top + weight.shape[1] - patches, self.attended)
         return (weight[:, None] * apart).mean()
