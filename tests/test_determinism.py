@@ -11,7 +11,8 @@ from dreamquant.networks import demo
 COMMAND = (
     *(sys.executable, "-c", "from dreamquant.cli.main import main; main()", "quantize"),
     *(f"{demo.NETWORK}:digits", "--weights", str(demo.WEIGHTS), "--input", "1x8x8"),
-    *("--mean", "0.3054", "--std", "0.3758", "--iterations", "4", "--device", "cpu", "-q"),
+    *("--mean", "0.3054", "--std", "0.3758", "--method", "adadfq", "--iterations", "4"),
+    *("--device", "cpu", "-q"),
 )
 
 
