@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench results docs clean
+.PHONY: demo test test-long check bench results docs clean
 
 demo: $(VENV)/core
 	$(BIN)/dreamquant demo --out out/demo
@@ -11,6 +11,10 @@ demo: $(VENV)/core
 
 test: $(VENV)/all check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+# Measurements over seeds, and leaks: minutes more.
+test-long: $(VENV)/all
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m long
 
 check: $(VENV)/all
 	$(BIN)/ruff check .

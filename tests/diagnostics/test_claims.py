@@ -24,6 +24,8 @@ from dreamquant.terms.contract import Weighted
 from dreamquant.terms.margin import GaussianMargin
 from dreamquant.terms.robustness import InputRobustness, WeightRobustness
 
+pytestmark = pytest.mark.long
+
 SHAPE = (1, 8, 8)
 KINDS = ("noise", "synthetic", "real")
 

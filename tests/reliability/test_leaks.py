@@ -15,6 +15,7 @@ def often(monkeypatch):
 
 
 @pytest.mark.usefixtures("often")
+@pytest.mark.long
 def test_nothing_grows(tmp_path):
     levels = leaks.watch(tmp_path / "out", 200, 10)
     assert levels.slope(levels.tensors) == 0
