@@ -24,6 +24,7 @@ from dreamquant.results.reopen import open_result
 from dreamquant.results.result import Result
 
 if TYPE_CHECKING:
+    from dreamquant.export.graph import Drawing
     from dreamquant.export.verify import Verification
 
 FileTarget = Literal["int8box", "int4", "pt2"]
@@ -102,8 +103,12 @@ def export_result(
     require_export()
     opened = result if isinstance(result, Result) else open_result(result)
     folder = _folder(to, None if isinstance(result, Result) else Path(result), opened)
+    # Late, since it imports what may be missing.
+    from dreamquant.export.graph import Drawing
+
+    drawing = Drawing(opened.model, opened.input)
     return [
-        _write(folder, target, opened, preprocessing=preprocessing, two_bit=two_bit)
+        _write(folder, target, opened, drawing, preprocessing=preprocessing, two_bit=two_bit)
         for target in targets
     ]
 
@@ -152,13 +157,21 @@ def _identity(manifest: dict[str, Any]) -> str:
 
 
 def _write(
-    folder: Path, target: FileTarget, result: Result, *, preprocessing: Layout | None, two_bit: bool
+    folder: Path,
+    target: FileTarget,
+    result: Result,
+    drawing: Drawing,
+    *,
+    preprocessing: Layout | None,
+    two_bit: bool,
 ) -> ExportedFile:
     # Late, since they import what may be missing.
     from dreamquant.export.compare import NotTheStudentError
 
     try:
-        return _verified(folder, target, result, preprocessing=preprocessing, two_bit=two_bit)
+        return _verified(
+            folder, target, result, drawing, preprocessing=preprocessing, two_bit=two_bit
+        )
     except NotTheStudentError as error:
         path = folder / f"failed.{target}.json"
         report = {
@@ -180,7 +193,13 @@ def _write(
 
 
 def _verified(
-    folder: Path, target: FileTarget, result: Result, *, preprocessing: Layout | None, two_bit: bool
+    folder: Path,
+    target: FileTarget,
+    result: Result,
+    drawing: Drawing,
+    *,
+    preprocessing: Layout | None,
+    two_bit: bool,
 ) -> ExportedFile:
     from dreamquant.export.onnx_file import onnx_file
     from dreamquant.export.program import program
@@ -197,6 +216,7 @@ def _verified(
             target,
             layout=preprocessing,
             two_bit=two_bit,
+            drawing=drawing,
         )
         data = file.data
         done = ExportedFile(path, target, len(data), file.verification, file.in_float)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from dreamquant.export import metadata
 from dreamquant.export.encode import Target, encode
 from dreamquant.export.fold import fold_batch_norms
-from dreamquant.export.graph import BATCH, DOMAIN, draw
+from dreamquant.export.graph import BATCH, DOMAIN, Drawing
 from dreamquant.export.means import lift_means
 from dreamquant.export.metadata import IMAGES, Layout
 from dreamquant.export.nodes import initializer
 from dreamquant.export.verify import Verification, verify, verify_preprocessing
-from dreamquant.networks.endings import as_given, ending_of
+from dreamquant.networks.endings import ending_of
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
 
@@ -50,6 +50,7 @@ def onnx_file(
     *,
     layout: Layout | None,
     two_bit: bool,
+    drawing: Drawing | None = None,
 ) -> OnnxFile:
     """Draw, encode and verify a student.
 
@@ -60,12 +61,14 @@ def onnx_file(
         target: see :func:`dreamquant.export.encode.encode`, as for ``two_bit``.
         layout: of the uint8 images that the file shall take; ``None`` for normalised ones.
         two_bit: store weights of 2 bits in INT2.
+        drawing: of this student, where several files are made of it.
 
     Raises:
         ExportError: the network cannot be exported, or the file fails its verification.
     """
-    given, ending = as_given(student), ending_of(student)
-    model = draw(given, spec)
+    drawing = drawing or Drawing(student, spec)
+    given, ending = drawing.student, ending_of(student)
+    model = drawing.copy()
     unfolded = fold_batch_norms(model.graph)
     encoded = encode(model, given, target, two_bit=two_bit)
     lift_means(model.graph)
