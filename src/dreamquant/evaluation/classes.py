@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamquant.evaluation.boxes import average_precision
-from dreamquant.evaluation.task import Task, Truth
+from dreamquant.evaluation.task import ScoredTask, Task, Truth
 
 IGNORED = 255  # in masks: pixels that count for nothing, as in Pascal VOC
 _RESAMPLED = 500  # sets of images drawn anew for an interval
@@ -32,7 +32,7 @@ class Classification(Task):
         return given.argmax(1).eq(wanted.argmax(1)).cpu().float()[:, None]  # type: ignore[no-any-return]
 
 
-class MultiLabel(Task):
+class MultiLabel(ScoredTask):
     """Logits (B, labels), each of which decides by its sign; truth (B, labels) of 0 and 1."""
 
     agreeing = "decisions, one a label, that are the same"
@@ -59,7 +59,7 @@ class MultiLabel(Task):
 
 
 @dataclass(frozen=True)
-class Segmentation(Task):
+class Segmentation(ScoredTask):
     """A map of logits (B, classes, h, w); truth are masks (H, W) of classes, 255 for none.
 
     Attributes:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.evaluation import Evaluation
-from dreamquant.evaluation.task import Task
+from dreamquant.evaluation.task import ScoredTask
 
 _BATCH = 8  # maps of detectors and segmenters are large
 
@@ -29,6 +29,7 @@ def evaluate_outputs(
     :func:`dreamquant.evaluation.metrics.evaluate_both`.
     """
     task, seen = images.task, 0
+    assert isinstance(task, ScoredTask)  # classes are scored by their labels, elsewhere
     scored: tuple[list[Any], list[Any]] = [], []
     agreed: list[Tensor] = []
     for chunk in images.batches(_BATCH):
@@ -50,11 +51,11 @@ def evaluate_outputs(
 Scored = tuple[dict[str, float], tuple[float, float] | None] | None
 
 
-def _scores(task: Task, images: list[Any]) -> Scored:
+def _scores(task: ScoredTask, images: list[Any]) -> Scored:
     return (task.scores(images), task.interval(images)) if images else None
 
 
-def _evaluation(n: int, task: Task, scored: Scored, agreed: list[Tensor]) -> Evaluation:
+def _evaluation(n: int, task: ScoredTask, scored: Scored, agreed: list[Tensor]) -> Evaluation:
     agreement = task.agreement(torch.cat(agreed)) if agreed else None
     agreement_ci95 = None if agreement is None else agreement.ci95
     return Evaluation(

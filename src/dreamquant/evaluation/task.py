@@ -65,13 +65,17 @@ class Task(ABC):
         errors = [(ours - aim).square().mean() / aim.var().clamp(min=1e-12) for ours, aim in pairs]
         return torch.stack(errors).sum()
 
+
+class ScoredTask(Task):
+    """A task whose outputs are scored by a truth, image by image."""
+
+    @abstractmethod
     def score(self, given: Any, truth: Truth) -> Sequence[Any]:
         """What :meth:`scores` needs to know of each of B images."""
-        raise NotImplementedError(f"{type(self).__name__} has no truth to be scored by")
 
+    @abstractmethod
     def scores(self, images: Sequence[Any]) -> dict[str, float]:
         """Figures in percent by name, the most important first."""
-        raise NotImplementedError(f"{type(self).__name__} has no truth to be scored by")
 
     def interval(self, images: Sequence[Any]) -> tuple[float, float]:
         """The first figure's 95 % interval: as many images are drawn anew, again and again."""

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from dreamquant.evaluation.boxes import match, mean_average_precision, without_doubles
 from dreamquant.evaluation.intervals import Z95
-from dreamquant.evaluation.task import Agreement, Task, Truth
+from dreamquant.evaluation.task import Agreement, ScoredTask, Truth
 from dreamquant.networks.outputs import tensors_of
 from dreamquant.networks.zoo import Boxes
 
 
 @dataclass(frozen=True)
-class Tensors(Task):
+class Tensors(ScoredTask):
     """Any outputs: their distance relative to how the wanted ones vary.
 
     Of each output, over all images and places: 1 - root mean square of (given - wanted) /

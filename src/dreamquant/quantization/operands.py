@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from dreamquant.networks.products import factors, replaced
 _ATTENTION = 4  # queries, keys, values, and what softmax makes of the first two
 
 
-class _Operands(TorchFunctionMode):
+class _Operands(TorchFunctionMode, ABC):
     """Recognises calls that have operands to quantize."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -37,13 +38,13 @@ class _Operands(TorchFunctionMode):
         args, kwargs = replaced(args, kwargs, changed)
         return func(*args, **kwargs)
 
+    @abstractmethod
     def next(self, count: int) -> Sequence[Callable[[Tensor], Tensor]]:
         """The quantizers of a call that always has so many."""
-        raise NotImplementedError
 
+    @abstractmethod
     def product(self, operands: list[Tensor]) -> Sequence[Callable[[Tensor], Tensor]]:
         """The quantizers of a product; none where a layer quantizes its own."""
-        raise NotImplementedError
 
 
 class _Survey(_Operands):
