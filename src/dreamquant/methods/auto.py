@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from dreamquant.methods.dreamed import DREAMED
 from dreamquant.methods.method import Method, Paper, Preset
 from dreamquant.quantization.scheme import SCHEMES
 from dreamquant.recovery.anytime import Anytime, Stage
@@ -9,81 +12,54 @@ from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.closed_form import RoundByLeastSquares
 from dreamquant.recovery.reconstruct import Reconstruct
 from dreamquant.recovery.without_images import RoundBySquant
-from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.drawn import Procedural
 from dreamquant.synthesis.pixels import Pixels
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.relative_statistics import RelativeStatistics
-from dreamquant.terms.statistics import BatchNormStatistics
 
-# Of 32 pixels: 256 images, and a hundred steps on all of them at once.
-SMALL = (
-    Stage(
-        "rounding",
-        images=Procedural(size=64),
-        recovery=(RoundBySquant(), Calibrate(count=64, batch=64, adapt=True)),
-    ),
-    Stage(
-        "least squares on procedural images",
-        images=Procedural(size=256),
-        recovery=(RoundByLeastSquares(count=256, batch=64, damp=0.2, adapt=True),),
-    ),
-    Stage(
-        "least squares on dreamed images",
-        images=Pixels(
-            [BatchNormStatistics(), 0.5 * TeacherCrossEntropy()],
-            size=256,
-            batch=256,
-            steps=100,
-            lr=0.1,
-            start=DeadLeaves(),
-            shift=2,
-            flip=True,
-            clamp=True,
+
+def stages(few: int, many: int, batch: int, dreamed: Pixels, steps: int) -> tuple[Stage, ...]:
+    """The stages, from seconds to minutes.
+
+    Args:
+        few: images that ranges are set on, of the first stage.
+        many: images of the others.
+        batch: of them at once.
+        dreamed: how they are dreamed.
+        steps: of each block that is reconstructed.
+    """
+    solved = RoundByLeastSquares(count=many, batch=batch, damp=0.2, adapt=True)
+    rounded = (RoundBySquant(), Calibrate(count=few, batch=few, adapt=True))
+    blocks = Reconstruct(count=many, batch=batch // 2, steps=steps)
+    return (
+        Stage("rounding", images=Procedural(size=few), recovery=rounded),
+        Stage(
+            "least squares on procedural images",
+            images=Procedural(size=many),
+            recovery=(solved,),
         ),
-        recovery=(RoundByLeastSquares(count=256, batch=64, damp=0.2, adapt=True),),
-    ),
-    Stage(
-        "block reconstruction",
-        recovery=(Reconstruct(count=256, batch=32, steps=100),),
-        anew=False,
-        fraction=0.9,
-    ),
-)
+        Stage("least squares on dreamed images", images=dreamed, recovery=(solved,)),
+        Stage("block reconstruction", recovery=(blocks,), anew=False, fraction=0.9),
+    )
+
+
+SMALL = stages(few=64, many=256, batch=64, dreamed=DREAMED, steps=100)
 # Of 224 pixels an image costs fifty times as much, and there are fifty times as many positions in
 # it for least squares to read.
-LARGE = (
-    Stage(
-        "rounding",
-        images=Procedural(size=16),
-        recovery=(RoundBySquant(), Calibrate(count=16, batch=16, adapt=True)),
+LARGE = stages(
+    few=16,
+    many=64,
+    batch=32,
+    dreamed=replace(
+        DREAMED,
+        terms=[RelativeStatistics(), 0.1 * TeacherCrossEntropy()],
+        size=64,
+        batch=32,
+        steps=24,
+        lr=0.02,
+        shift=8,
     ),
-    Stage(
-        "least squares on procedural images",
-        images=Procedural(size=64),
-        recovery=(RoundByLeastSquares(count=64, batch=32, damp=0.2, adapt=True),),
-    ),
-    Stage(
-        "least squares on dreamed images",
-        images=Pixels(
-            [RelativeStatistics(), 0.1 * TeacherCrossEntropy()],
-            size=64,
-            batch=32,
-            steps=24,
-            lr=0.02,
-            start=DeadLeaves(),
-            shift=8,
-            flip=True,
-            clamp=True,
-        ),
-        recovery=(RoundByLeastSquares(count=64, batch=32, damp=0.2, adapt=True),),
-    ),
-    Stage(
-        "block reconstruction",
-        recovery=(Reconstruct(count=64, batch=16, steps=20),),
-        anew=False,
-        fraction=0.9,
-    ),
+    steps=20,
 )
 
 auto = Method(

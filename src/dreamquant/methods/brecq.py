@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dreamquant.methods.blockwise import DREAMED, PAPER, QUICK, QUICK_IMAGENET
+from dreamquant.methods.blockwise import PAPER, QUICK, QUICK_IMAGENET
+from dreamquant.methods.dreamed import DREAMED
 from dreamquant.methods.method import Method, Paper
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.nearest import RoundToNearest
@@ -24,6 +25,7 @@ brecq = Method(
         "their logarithm; batch norms are not folded; the plain squared error, not weighted by "
         "Fisher information; quick presets quantize all layers alike",
     ),
+    # The published ones are real; these are the nearest to them that are quick.
     images=DREAMED,
     recovery=(
         RoundToNearest(),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+from dreamquant.methods.dreamed import DREAMED, FEW
 from dreamquant.methods.method import Method, Paper, Preset
 from dreamquant.recovery.closed_form import RoundByLeastSquares
-from dreamquant.synthesis.dead_leaves import DeadLeaves
-from dreamquant.synthesis.pixels import Pixels
-from dreamquant.terms.classes import TeacherCrossEntropy
-from dreamquant.terms.statistics import BatchNormStatistics
 
 minutes = Method(
     name="minutes",
@@ -21,23 +18,13 @@ minutes = Method(
         "coordinate descent (Zhang et al., 2024)",
         ours="the composition, the procedural start and all numbers",
     ),
-    images=Pixels(
-        [BatchNormStatistics(), 0.5 * TeacherCrossEntropy()],
-        size=256,
-        batch=256,
-        steps=100,
-        lr=0.1,
-        start=DeadLeaves(),
-        shift=2,
-        flip=True,
-        clamp=True,
-    ),
+    images=DREAMED,
     recovery=(RoundByLeastSquares(count=256, batch=64, damp=0.2),),
     scheme={"placement": "layer-input"},
     presets={
         "quick": Preset(),
         "quick-imagenet": Preset(
-            images={"size": 64, "batch": 32, "steps": 30, "shift": 8},
+            images=FEW,
             recovery={"RoundByLeastSquares": {"count": 64, "batch": 16, "damp": 0.2}},
         ),
     },

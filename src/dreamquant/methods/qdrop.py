@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dreamquant.methods.blockwise import DREAMED, PAPER, QUICK, QUICK_IMAGENET
+from dreamquant.methods.blockwise import PAPER, QUICK, QUICK_IMAGENET
+from dreamquant.methods.dreamed import DREAMED
 from dreamquant.methods.method import Method, Paper
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.nearest import RoundToNearest
@@ -25,6 +26,7 @@ qdrop = Method(
         "have 8 bits, the first layer's input too where it is quantized; quick presets quantize "
         "all layers alike",
     ),
+    # The published ones are real; these are the nearest to them that are quick.
     images=DREAMED,
     recovery=(
         RoundToNearest(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dreamquant.methods.blockwise import DREAMED
+from dreamquant.methods.dreamed import DREAMED
 from dreamquant.methods.method import Method, Paper, Preset
 from dreamquant.recovery.affine import RescaleChannels
 from dreamquant.recovery.calibrate import Calibrate
