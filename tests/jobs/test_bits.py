@@ -8,10 +8,10 @@ import torch
 import dreamquant
 from dreamquant.errors import SchemeError
 from dreamquant.evaluation.sensitivity import sensitivity
-from dreamquant.jobs.bits import parse_points, parse_size
 from dreamquant.networks import demo
 from dreamquant.report.read import read_record
 from dreamquant.report.render import render
+from dreamquant.text import parse_points, parse_size
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,6 @@ CHOICES = tuple(range(2, 9))
 _POINTS = 12  # of the curve
 _IMAGES = 64  # to measure sensitivity on, and as many others to measure agreement on
 _SEED = 30_000_001  # neither of the probe set nor of any method's images
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(k|m|g)?(i?)b", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
 
 
 @dataclass(frozen=True)
@@ -67,35 +65,6 @@ class Chosen:
         """For the manifest."""
         curve = [{"bytes": each.bytes, "agreement": each.agreement} for each in self.curve]
         return {"bytes": self.point.bytes, "mean": self.mean, "curve": curve}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a text such as ``1.2MB`` or ``800KiB``; a kB is 1,000 of them, a KiB 1,024.
-
-    Raises:
-        SchemeError: the text is not of that form.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise SchemeError(f"{text!r} is no size", where="--size", remedy="write it like 1.2MB")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[(match[2] or "").lower()])
-
-
-def parse_points(text: str) -> float:
-    """Points of a text such as ``1`` or ``0.5``.
-
-    Raises:
-        SchemeError: it is no number of 0 to 100.
-    """
-    try:
-        points = float(text)
-    except ValueError:
-        points = -1.0
-    if not 0 <= points <= 100:
-        raise SchemeError(
-            f"{text!r} is no number of points", where="--max-drop", remedy="write it like 1 or 0.5"
-        )
-    return points
 
 
 def choose_bits(

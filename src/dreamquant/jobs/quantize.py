@@ -14,7 +14,7 @@ from torch import nn
 from dreamquant.diagnostics.figure import require_matplotlib
 from dreamquant.errors import MethodError, NetworkError
 from dreamquant.export import job as export
-from dreamquant.jobs.bits import Chosen, choose_bits, parse_points, parse_size
+from dreamquant.jobs.bits import Chosen, choose_bits
 from dreamquant.jobs.checkpoint import STATE
 from dreamquant.jobs.images import identity, told, with_images
 from dreamquant.jobs.job import Job
@@ -28,6 +28,7 @@ from dreamquant.networks import demo
 from dreamquant.networks.load import Network, load_network, wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
+from dreamquant.quantization.coverage import Coverage
 from dreamquant.quantization.prepare import prepared, structures
 from dreamquant.quantization.scheme import SCHEMES, Bits, Scheme
 from dreamquant.recovery.norms import ReestimateNorms, reestimating
@@ -104,23 +105,6 @@ def quantize(
         diagnostics=request.diagnostics,
     )
 
-    def manifest(outcome: Outcome) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "network": describe_network(teacher),
-            "method": describe_method(job.method, request.preset),
-            "request": {"command": "quantize", **request.record()},
-            "protocol": describe_protocol(
-                teacher, scheme, job.method, images=images, **job.protocol()
-            )
-            | ({"bits": f"w{chosen_bits.mean:.2f}a8"} if chosen_bits else {}),
-            **({"bits_chosen": chosen_bits.record()} if chosen_bits else {}),
-            "scheme": asdict(scheme),
-            "prepared": structures(job.method.prepare),
-            "coverage": asdict(coverage),
-            **outcome.measured,
-        }
-
     given = job.configuration()
     given.pop("scheme")  # it is the option; what came of it stands below
     configuration = {
@@ -131,7 +115,35 @@ def quantize(
         # After the preset, which it depends on: the first that differs is named.
         "scheme": asdict(scheme),
     }
+    manifest = partial(_manifest, job, request, teacher, scheme, coverage, images, chosen_bits)
     return job.result(folder, plain(configuration), manifest, architecture=teacher.module)
+
+
+def _manifest(
+    job: Job,
+    request: QuantizeRequest,
+    teacher: Network,
+    scheme: Scheme,
+    coverage: Coverage,
+    images: str,
+    chosen: Chosen | None,
+    outcome: Outcome,
+) -> dict[str, Any]:
+    protocol = describe_protocol(teacher, scheme, job.method, images=images, **job.protocol())
+    if chosen is not None:
+        protocol["bits"] = f"w{chosen.mean:.2f}a8"
+    return {
+        "schema": SCHEMA,
+        "network": describe_network(teacher),
+        "method": describe_method(job.method, request.preset),
+        "request": {"command": "quantize", **request.record()},
+        "protocol": protocol,
+        **({"bits_chosen": chosen.record()} if chosen is not None else {}),
+        "scheme": asdict(scheme),
+        "prepared": structures(job.method.prepare),
+        "coverage": asdict(coverage),
+        **outcome.measured,
+    }
 
 
 def _noise(spec: InputSpec) -> torch.Tensor:
@@ -144,9 +156,9 @@ def _chosen_bits(
 ) -> Chosen | None:
     if request.bits != AUTO:
         return None
-    size = None if request.size is None else parse_size(request.size)
-    drop = None if request.max_drop is None else parse_points(request.max_drop)
-    return choose_bits(network, spec, scheme, size=size, max_drop=drop)
+    return choose_bits(
+        network, spec, scheme, size=request.bytes_allowed, max_drop=request.points_allowed
+    )
 
 
 def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> tuple[Scheme, Method]:

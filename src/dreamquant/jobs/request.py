@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dreamquant.quantization.scheme import Bits
 from dreamquant.jobs.option import option
 from dreamquant.jobs.run_request import JobRequest, RunRequest
+from dreamquant.text import parse_points, parse_size
 
 Asked = TypeVar("Asked", bound="JobRequest")
 AUTO = "auto"  # bits chosen layer by layer
@@ -158,6 +159,25 @@ class QuantizeRequest(RunRequest):
                 where=f"--bits {self.bits} {given}".strip(),
                 remedy="give --bits auto with either --size or --max-drop",
             )
+        _ = self.bytes_allowed, self.points_allowed  # whether they can be read
+
+    @property
+    def bytes_allowed(self) -> int | None:
+        """What ``--size`` allows.
+
+        Raises:
+            SchemeError: it is no size.
+        """
+        return None if self.size is None else parse_size(self.size)
+
+    @property
+    def points_allowed(self) -> float | None:
+        """What ``--max-drop`` allows.
+
+        Raises:
+            SchemeError: it is no number of points.
+        """
+        return None if self.max_drop is None else parse_points(self.max_drop)
 
     @property
     def overrides(self) -> tuple[tuple[str, Bits], ...]:
