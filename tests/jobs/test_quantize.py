@@ -224,6 +224,13 @@ def test_every_method_runs_and_is_measured_on_probe_images_without_others(method
     assert result.summary()["student"] == {"top1": None}
 
 
+@pytest.mark.parametrize("method", ["auto", "squant"])
+def test_batch_norms_are_not_re_estimated_without_a_methods_own_images(method):
+    with pytest.raises(MethodError, match="has none for that") as e:
+        quantize_tiny(method=method, batch_norm="re-estimated")
+    assert e.value.where == "--batch-norm re-estimated"
+
+
 def test_the_network_given_may_be_one_that_is_loaded():
     network = digits_network()
     module, before = network.module, digits_network().weights_sha256

@@ -170,6 +170,13 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> tup
     resolved = resolved.suited(teacher.module, example, scheme).lasting(request.iterations)
     if request.batch_norm is None:
         return scheme, resolved
+    if request.batch_norm == "re-estimated" and resolved.images is None:
+        raise MethodError(
+            f"batch norms are re-estimated on a method's own images, and {method.name} has none "
+            "for that",
+            where="--batch-norm re-estimated",
+            remedy="leave it out, or choose a method with images, such as adadfq",
+        )
     recovery = reestimating(resolved.recovery, request.batch_norm)
     return scheme, replace(resolved, recovery=recovery)
 

@@ -20,4 +20,6 @@ def steps_taken(manifest: Mapping[str, Any]) -> str:
 
 
 def _told(kind: str, precision: str, count: int) -> str:
+    if kind.startswith("stage: "):  # it only begins what the next ones do
+        return kind
     return f"{kind}, {count} {'step' if count == 1 else 'steps'} in {_PRECISIONS[precision]}"
