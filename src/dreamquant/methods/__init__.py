@@ -30,6 +30,7 @@ from dreamquant.methods.plf import plf
 from dreamquant.methods.psaq_vit import psaq_vit
 from dreamquant.methods.psaq_vit_v2 import psaq_vit_v2
 from dreamquant.methods.qdrop import qdrop
+from dreamquant.methods.qimera import qimera
 from dreamquant.methods.qwt import qwt
 from dreamquant.methods.ris import ris
 from dreamquant.methods.sadag import sadag
@@ -49,6 +50,7 @@ METHODS: dict[str, Method] = {
     "adadfq": adadfq,
     "acq": acq,
     "kmdfq": kmdfq,
+    "qimera": qimera,
     "zeroq": zeroq,
     "dsg": dsg,
     "intraq": intraq,

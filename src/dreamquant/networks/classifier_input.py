@@ -1,18 +1,41 @@
-"""What the last layer of a network reads."""
+"""What the last layer of a network reads, and its weight."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import NetworkError
 from dreamquant.networks.channel_statistics import full_precision
-from dreamquant.networks.taps import Collected, Tap
+from dreamquant.networks.taps import Collected, Tap, entering
+
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+_NONE_RUNS = "the method reads {} of the last layer, and the network runs none"
+_REMEDY = "choose another method: `dreamquant methods NAME` says what it reads"
+
+
+def classifier_weight(network: nn.Module, example: Tensor) -> Tensor:
+    """The weight (rows, F) of the last convolution or linear layer executed, float32, detached.
+
+    Args:
+        network: in eval mode.
+        example: normalised images (B, C, H, W).
+
+    Raises:
+        NetworkError: it runs no such layer.
+    """
+    ran: list[nn.Module] = []
+    layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
+    with torch.no_grad(), entering(layers, lambda layer, _: ran.append(layer)):
+        network(example)
+    if not ran:
+        raise NetworkError(_NONE_RUNS.format("the weight"), where="--method", remedy=_REMEDY)
+    return full_precision(cast(Tensor, ran[-1].weight).detach()).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -24,11 +47,7 @@ class ClassifierInput(Tap[Tensor]):
         with torch.no_grad(), self.watch(network) as collected:
             network(example)
         if not collected():
-            raise NetworkError(
-                "the method reads the input of the last layer, and the network runs none",
-                where="--method",
-                remedy="choose another method: `dreamquant methods NAME` says what it reads",
-            )
+            raise NetworkError(_NONE_RUNS.format("the input"), where="--method", remedy=_REMEDY)
 
     @contextmanager
     def watch(self, network: nn.Module) -> Iterator[Collected]:
@@ -38,11 +57,10 @@ class ClassifierInput(Tap[Tensor]):
         def collect(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             found[:] = [inputs[0]]
 
-        layers = (nn.modules.conv._ConvNd, nn.Linear)
         handles = [
             module.register_forward_hook(collect)
             for module in network.modules()
-            if isinstance(module, layers)
+            if isinstance(module, _LAYERS)
         ]
         try:
             yield lambda: tuple(found)

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
-from dreamquant.synthesis.generator_networks import Interleaved, build_generator
+from dreamquant.synthesis.embeddings import Superposed
+from dreamquant.synthesis.generator_networks import (
+    ImageNetGenerator,
+    Interleaved,
+    SmallGenerator,
+    build_generator,
+)
 from dreamquant.synthesis.source import Images, Source
 from dreamquant.synthesis.targets import Condition, OneHot, Targets
 from dreamquant.terms.contract import Terms, weighted
@@ -35,6 +41,8 @@ class Generator(Source):
         targets: what is asked of each image.
         condition: what else; ``None`` asks nothing.
         latent: length of its noise.
+        embedding: how labels join the noise; ``None`` is how the published generator of the size
+            of image has it.
         batch: images of an iteration that it learns alone in.
         alone: iterations at the start in which it learns and the student does not.
         observe: iterations at the start in which the student's activation ranges follow its
@@ -51,6 +59,7 @@ class Generator(Source):
     targets: Targets = _ONE_HOT
     condition: Condition | None = None
     latent: int = 100
+    embedding: Superposed | None = None
     batch: int = 16
     alone: int = 100
     observe: int = 100
@@ -114,6 +123,7 @@ class Stream(Images):
 
     Attributes:
         network: the generator.
+        latent: length of its noise.
         done: updates so far.
     """
 
@@ -121,16 +131,12 @@ class Stream(Images):
         super().__init__(bench)
         self.source, self.updates, self.done = source, updates, 0
         self.terms = weighted(source.terms)
-        spec, condition = bench.input, source.condition
         with torch.random.fork_rng():
             torch.manual_seed(bench.seed)
-            width = 0 if condition is None else condition.width
-            made = [
-                build_generator(spec.image, spec.num_classes, source.latent, condition=width)
-                for _ in range(source.networks)
-            ]
-            self.network: nn.Module = made[0] if len(made) == 1 else Interleaved(made)
-            self.network.to(bench.device)
+            made = [self._made() for _ in range(source.networks)]
+        self.latent = made[0].latent
+        self.network: nn.Module = made[0] if len(made) == 1 else Interleaved(made)
+        self.network.to(bench.device)
         self._parameters = list(self.network.parameters())
         self.optimizer = Adam(self._parameters, betas=(0.5, 0.999))
         self._generate: Callable[..., Tensor] = self.network
@@ -139,6 +145,16 @@ class Stream(Images):
             from dreamquant.training.compiled import Compiled
 
             self._generate = Compiled(self.network)
+
+    def _made(self) -> SmallGenerator | ImageNetGenerator:
+        source, spec = self.source, self.bench.input
+        width = 0 if source.condition is None else source.condition.width
+        if source.embedding is None:
+            return build_generator(spec.image, spec.num_classes, source.latent, condition=width)
+        own = source.embedding.build(self.bench, source.latent)
+        return build_generator(
+            spec.image, spec.num_classes, own.embedding_dim, condition=width, embedding=own
+        )
 
     @property
     def parameters(self) -> Sequence[Tensor]:
@@ -167,7 +183,7 @@ class Stream(Images):
         conditions = {}
         if source.condition is not None:
             conditions[source.condition.name] = source.condition.sample(size, random)
-        noise = torch.randn((size, source.latent), generator=random, device=random.device)
+        noise = torch.randn((size, self.latent), generator=random, device=random.device)
         return Request(targets, noise, conditions)
 
     def make(self, request: Request) -> Batch:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dreamquant import distributed
 from dreamquant.networks.channel_statistics import channel_statistics
+from dreamquant.synthesis.embeddings import NoiseAlone, TimesNoise, look_up
 
 # The released code passes 0.8 where the momentum was meant; it is part of how these generators
 # behave, so it is kept and named.
@@ -26,13 +27,6 @@ _BASE_CHANNELS = 128
 
 
 _CONDITION_FEATURES = 32
-
-
-def look_up(embedding: nn.Embedding, targets: Tensor) -> Tensor:
-    """The embeddings (B, d) of labels (B,), or their mixture for soft targets (B, classes)."""
-    if targets.is_floating_point():
-        return targets @ embedding.weight
-    return cast(Tensor, embedding(targets))
 
 
 class ConditionEmbedding(nn.Module):
@@ -123,35 +117,43 @@ class GeneratorNetwork(nn.Module):
     Args:
         image: channels, height, width.
         latent: length of the noise.
+        embedding: makes of noise and targets what enters the network, as long as the noise.
         condition: numbers of what else is asked of an image, as 2 for an attention centre.
     """
 
-    def __init__(self, image: tuple[int, int, int], latent: int, *, condition: int) -> None:
+    def __init__(
+        self, image: tuple[int, int, int], latent: int, embedding: nn.Module, *, condition: int
+    ) -> None:
         super().__init__()
-        self.channels, self.latent = image[0], latent
+        self.channels, self.latent, self.embedding = image[0], latent, embedding
         self.base, self.middle, self.full = _stages(*image[1:])
         self.condition = ConditionEmbedding(condition)
         features = _BASE_CHANNELS * self.base[0] * self.base[1]
         self.project = nn.Linear(latent + self.condition.features, features)
 
-    def begin(self, noise: Tensor, condition: Tensor | None) -> Tensor:
+    def begin(self, noise: Tensor, targets: Tensor, condition: Tensor | None) -> Tensor:
         """Features (B, 128, H / 4, W / 4), sides rounded up."""
-        features = self.project(self.condition(noise, condition)).view(
-            -1, _BASE_CHANNELS, *self.base
-        )
+        asked = self.condition(self.embedding(noise, targets), condition)
+        features = self.project(asked).view(-1, _BASE_CHANNELS, *self.base)
         # Convolutions keep their input's layout, so this choice reaches the images and from there
         # both networks: channels-last is the one that convolutions are quickest in.
         return cast(Tensor, features.contiguous(memory_format=torch.channels_last))
 
 
 class SmallGenerator(GeneratorNetwork):
-    """The generator for images of up to 64 pixels: the label multiplies the noise."""
+    """The generator for images of up to 64 pixels: by default the label multiplies the noise."""
 
     def __init__(
-        self, image: tuple[int, int, int], classes: int, latent: int, *, condition: int = 0
+        self,
+        image: tuple[int, int, int],
+        classes: int,
+        latent: int,
+        *,
+        condition: int = 0,
+        embedding: nn.Module | None = None,
     ) -> None:
-        super().__init__(image, latent, condition=condition)
-        self.embedding = nn.Embedding(classes, latent)
+        own = TimesNoise(classes, latent) if embedding is None else embedding
+        super().__init__(image, latent, own, condition=condition)
         self.decode = nn.Sequential(
             BatchNorm(_BASE_CHANNELS),
             UpsampledConv2d(_BASE_CHANNELS, 128, self.middle),
@@ -167,8 +169,7 @@ class SmallGenerator(GeneratorNetwork):
 
     def forward(self, noise: Tensor, targets: Tensor, condition: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent), targets and condition (B, n)."""
-        asked = look_up(self.embedding, targets) * noise
-        return cast(Tensor, self.decode(self.begin(asked, condition)))
+        return cast(Tensor, self.decode(self.begin(noise, targets, condition)))
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -192,9 +193,16 @@ class ImageNetGenerator(GeneratorNetwork):
     """The generator for larger images: the label enters through conditional batch norm."""
 
     def __init__(
-        self, image: tuple[int, int, int], classes: int, latent: int, *, condition: int = 0
+        self,
+        image: tuple[int, int, int],
+        classes: int,
+        latent: int,
+        *,
+        condition: int = 0,
+        embedding: nn.Module | None = None,
     ) -> None:
-        super().__init__(image, latent, condition=condition)
+        own = NoiseAlone() if embedding is None else embedding
+        super().__init__(image, latent, own, condition=condition)
         self.norm1 = ConditionalBatchNorm(_BASE_CHANNELS, classes)
         self.conv1 = UpsampledConv2d(_BASE_CHANNELS, 128, self.middle)
         self.norm2 = ConditionalBatchNorm(128, classes)
@@ -205,7 +213,7 @@ class ImageNetGenerator(GeneratorNetwork):
 
     def forward(self, noise: Tensor, targets: Tensor, condition: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) for ``noise`` (B, latent), targets and condition (B, n)."""
-        x = self.conv1(self.norm1(self.begin(noise, condition), targets))
+        x = self.conv1(self.norm1(self.begin(noise, targets, condition), targets))
         x = self.conv2(F.leaky_relu(self.norm2(x, targets), 0.2))
         x = F.leaky_relu(self.norm3(x, targets), 0.2)
         return cast(Tensor, self.norm4(self.conv3(x).tanh()))
@@ -246,12 +254,17 @@ LARGEST_SMALL_IMAGE = 64
 
 
 def build_generator(
-    image: tuple[int, int, int], classes: int, latent: int, *, condition: int = 0
+    image: tuple[int, int, int],
+    classes: int,
+    latent: int,
+    *,
+    condition: int = 0,
+    embedding: nn.Module | None = None,
 ) -> SmallGenerator | ImageNetGenerator:
     """The published generator for an image size: small up to 64 pixels, ImageNet's above."""
     small = max(image[1:]) <= LARGEST_SMALL_IMAGE
     kind = SmallGenerator if small else ImageNetGenerator
-    return kind(image, classes, latent, condition=condition)
+    return kind(image, classes, latent, condition=condition, embedding=embedding)
 
 
 class Interleaved(nn.Module):
