@@ -21,7 +21,7 @@ import tiny
 from confined import confined
 from dreamquant import export_result, open_result
 from dreamquant.cli import main as cli
-from dreamquant.cli import options
+from dreamquant.cli import reading
 from dreamquant.errors import DreamQuantError
 from dreamquant.evaluation.data import open_images
 from dreamquant.export.runtime import open_onnx
@@ -137,8 +137,8 @@ def notations() -> st.SearchStrategy[str]:
 def _read_notation(text: str) -> None:
     readers: tuple[Callable[[str], object], ...] = (
         Bits.parse,
-        options.parse_shape,
-        lambda text: options.parse_numbers(text, "--mean"),
+        reading.parse_shape,
+        lambda text: reading.parse_numbers(text, "--mean"),
         parse_duration,
         lambda text: QuantizeRequest(override=(text,)).overrides,
     )

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from dreamquant import Network, load_network, quantize
 from dreamquant.evaluation.data import open_images
+from dreamquant.networks.pixels import denormalise
 from dreamquant.results.files import read_json, write_json
 from grid import DATA, ROOT, cifar, imagenet
 from pages import RESULTS, write_page
@@ -90,14 +91,11 @@ def add(run: dict[str, Any]) -> None:
 
 def first(path: Path, count: int, network: Network) -> Path:
     """The first images of a data set, as a file of their own."""
-    kept = ROOT / "out" / "minutes" / f"{path.stem}-{count}.npz"
+    side = network.input.shape[-1]
+    kept = ROOT / "out" / "minutes" / f"{path.stem}-{side}-{count}.npz"
     if not kept.exists():
         few = open_images(path, network.input).first(count)
-        mean, std = (
-            torch.tensor(values).view(-1, 1, 1)
-            for values in (network.input.mean, network.input.std)
-        )
-        pixels = torch.cat([x * std + mean for x in few.batches(50)]) * 255
+        pixels = torch.cat([denormalise(x, network.input) for x in few.batches(50)]) * 255
         kept.parent.mkdir(parents=True, exist_ok=True)
         images = pixels.round().byte().permute(0, 2, 3, 1).numpy()
         np.savez(kept, images=images, labels=np.asarray(few.labels))

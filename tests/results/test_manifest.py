@@ -86,6 +86,7 @@ def test_network():
             "task": "classification",
             "outputs": ["logits"],
             "features": False,
+            "bgr": False,
         },
         "input_source": "the InputSpec given",
         "notes": [],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from dreamquant.cli import deploy, options
+from dreamquant.cli import deploy, options, reading
 from dreamquant.cli.ending import note, resumable, run
 from dreamquant.cli.report import report
 from dreamquant.cli.sweep import compare, sweep
@@ -127,7 +127,7 @@ def evaluate(
     from dreamquant.jobs.progress import counting
     from dreamquant.networks.origins import named_boxes
 
-    data = options.one_of(images, data)
+    data = reading.one_of(images, data)
     foreign = target.endswith(".onnx") and expected != _ANYTHING
     if target.endswith(".onnx") and not foreign:
         model, spec, teacher, own = *deploy.exported_network(Path(target)), None, None
@@ -135,7 +135,7 @@ def evaluate(
         net = _named_network(target, weights, expected)
         model, spec, teacher, own = net.module, net.input, None, net.boxes
     else:
-        options.refuse(expected)
+        reading.refuse(expected)
         model, spec, teacher, own = _saved_student(Path(target), weights)
     made = named_boxes(boxes) if boxes else own
     opened = open_images(data, spec, limit=limit, boxes=made)
@@ -207,9 +207,9 @@ def doctor(*, json: options.Json = False) -> None:
 
 
 def _named_network(name: str, weights: Path | None, expected: options.Expected) -> Network:
-    shape = None if expected.input is None else options.parse_shape(expected.input)
-    mean = None if expected.mean is None else options.parse_numbers(expected.mean, "--mean")
-    std = None if expected.std is None else options.parse_numbers(expected.std, "--std")
+    shape = None if expected.input is None else reading.parse_shape(expected.input)
+    mean = None if expected.mean is None else reading.parse_numbers(expected.mean, "--mean")
+    std = None if expected.std is None else reading.parse_numbers(expected.std, "--std")
     from dreamquant.networks.load import load_network
 
     network = load_network(
@@ -221,6 +221,7 @@ def _named_network(name: str, weights: Path | None, expected: options.Expected) 
         num_classes=expected.classes,
         task=expected.task,
         features=expected.features,
+        bgr=expected.bgr,
     )
     for text in network.notes:
         note(text)

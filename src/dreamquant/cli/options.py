@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origi
 
 from cyclopts import Group, Parameter
 
-from dreamquant.errors import DataError, NetworkError, ResultError
 from dreamquant.jobs.option import Option
 from dreamquant.jobs.request import DistillRequest, DreamRequest, QuantizeRequest
 from dreamquant.jobs.run_request import JobRequest
@@ -20,9 +18,6 @@ _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
 _TRAINING = Group.create_ordered("Training")
 RESULT = Group.create_ordered("Result")
-
-
-_SIDE = re.compile("[0-9]{1,9}")
 
 
 def _whole(_: type, tokens: Sequence[Any]) -> int:
@@ -124,6 +119,14 @@ Features = Annotated[
         show_default=False,
     ),
 ]
+Bgr = Annotated[
+    bool,
+    flag(
+        _NETWORK,
+        "Its channels are blue, green, red, as OpenCV reads images; --mean and --std too. "
+        "BGR = True in its file says the same.",
+    ),
+]
 
 Out = Annotated[Path, value(RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
 DemoOut = Annotated[
@@ -185,6 +188,7 @@ class Expected:
     classes: Classes = None
     task: Task = None
     features: Features = None
+    bgr: Bgr = False
 
 
 def _flags(request: type[JobRequest]) -> Any:
@@ -231,69 +235,3 @@ if TYPE_CHECKING:
 else:
     Quantizing, Distilling = _flags(QuantizeRequest), _flags(DistillRequest)
     Dreaming = _flags(DreamRequest)
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """The sides of one input: ``3x32x32``, or ``98x40`` for what is no picture.
-
-    Raises:
-        NetworkError: the text is not of that form.
-    """
-    parts = text.lower().split("x")
-    if not all(_SIDE.fullmatch(part) for part in parts):
-        raise NetworkError(
-            f"{text!r} is no input shape",
-            where="--input",
-            remedy="give CxHxW, as 3x32x32, or the sides of a feature map, as 98x40",
-        )
-    return tuple(map(int, parts))
-
-
-def parse_numbers(text: str, option: str) -> tuple[float, ...]:
-    """The numbers of a list such as ``0.485,0.456,0.406``.
-
-    Raises:
-        NetworkError: it names ``option``, for the text is no such list.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise NetworkError(
-            f"{text!r} is no list of numbers",
-            where=option,
-            remedy="separate them by commas, as 0.485,0.456,0.406",
-        ) from error
-
-
-def one_of(images: str | None, data: str | None) -> str:
-    """The images to measure on, given in either place.
-
-    Raises:
-        DataError: they are given in neither, or in both.
-    """
-    if images is not None and data is not None:
-        raise DataError(
-            "images are given twice", where=f"{images}, --data {data}", remedy="give them once"
-        )
-    if images is None and data is None:
-        raise DataError(
-            "there are no images to measure on",
-            where="dreamquant evaluate",
-            remedy="give --data IMAGES",
-        )
-    return images or data or ""
-
-
-def refuse(expected: Expected) -> None:
-    """Refuse what only networks are asked for, where a result is given.
-
-    Raises:
-        ResultError: something of it was given.
-    """
-    given = [f"--{name}" for name, value in vars(expected).items() if value is not None]
-    if given:
-        raise ResultError(
-            "a result knows the input and the classes of its network",
-            where=", ".join(given),
-            remedy="leave it out",
-        )

@@ -135,6 +135,10 @@ def _prepend_preprocessing(model: ir.Model, spec: InputSpec, layout: Layout) -> 
     if layout == "nhwc":
         last = nodes[-1].outputs[0]
         nodes.append(ir.node("Transpose", [last], {"perm": [0, 3, 1, 2]}, name="pixels.nchw"))
+    if spec.bgr:
+        order = initializer(graph, "pixels.bgr", np.array([2, 1, 0]), ir.DataType.INT64)
+        last = nodes[-1].outputs[0]
+        nodes.append(ir.node("Gather", [last, order], {"axis": 1}, name="pixels.reversed"))
     for kind, name, values in (
         ("Div", "pixels.levels", np.float32(255)),
         ("Sub", "pixels.mean", _per_channel(spec.mean)),

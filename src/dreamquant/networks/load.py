@@ -59,13 +59,14 @@ class Network:
 def load_network(
     name: str,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     shape: tuple[int, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     num_classes: int | None = None,
     task: Kind | None = None,
     features: bool | None = None,
+    bgr: bool = False,
 ) -> Network:
     """The network of that name.
 
@@ -73,7 +74,7 @@ def load_network(
         name: ``torchvision:NAME``, ``timm:NAME``, ``pytorchcv:NAME``, ``FILE.onnx`` or
             ``FILE.py:FACTORY``, whose factory is called, with literal arguments where given:
             ``FILE.py:Net(width=2)``.
-            What the file defines as INPUT or SIZE, MEAN, STD and CLASSES is taken from there.
+            What the file defines as INPUT or SIZE, MEAN, STD, BGR and CLASSES is taken from there.
         weights: a file to load; ``None`` for a zoo's pretrained weights or the factory's own.
         shape: of one input, such as channels, height, width; ``None`` for what the zoo or the
             file says, as for the next two.
@@ -83,6 +84,8 @@ def load_network(
         task: what its outputs are for; ``None`` for what they look made for.
         features: whether the input holds no pixels; ``None`` for what the file says or, of an input
             of another rank than three or with one channel that is not square, that it does not.
+        bgr: its channels are blue, green, red, and so are ``mean`` and ``std``; it is so too where
+            the file says it.
 
     Raises:
         NetworkError: the network cannot be found, built or run on such an input, has another
@@ -94,10 +97,11 @@ def load_network(
     )
     found = with_options(found, {"shape": shape, "mean": mean, "std": std})
     found = found if features is None else replace(found, features=features)
+    found = replace(found, bgr=bgr or found.bgr)
     module, notes = plain_form(found.module, name)
     loaded = Loaded((), ())
     if weights is not None:
-        loaded = load_weights(module, weights)
+        loaded = load_weights(module, Path(weights))
         require_finite(module, str(weights))
     notes = (*found.notes, *notes, *loaded.notes, *bake(module))
     if found.shape is None or found.mean is None or found.std is None:
@@ -234,6 +238,7 @@ def _input_spec(
         task=seen.task,
         outputs=seen.outputs,
         features=features,
+        bgr=found.bgr,
     )
     return spec, (*seen.notes, *notes)
 

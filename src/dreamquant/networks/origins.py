@@ -162,7 +162,7 @@ def _call_remedy(factory: UserFile, build: Any) -> str:
 
 
 def _with_input(module: nn.Module, path: Path, defined: Mapping[str, Any]) -> Found:
-    """The input that the file defines: INPUT or SIZE, MEAN, STD, CLASSES, FEATURES, boxes."""
+    """The input that the file defines: INPUT or SIZE, MEAN, STD, BGR and so on."""
     mean, std = (_numbers(defined.get(name)) for name in ("MEAN", "STD"))
     shape = _shape(module, defined, mean)
     classes, boxes = defined.get("CLASSES"), defined.get("boxes")
@@ -176,6 +176,7 @@ def _with_input(module: nn.Module, path: Path, defined: Mapping[str, Any]) -> Fo
         class_names=_names(classes),
         num_classes=classes if isinstance(classes, int) else None,
         features=features if isinstance(features, bool) else None,
+        bgr=defined.get("BGR") is True,
         boxes=boxes if callable(boxes) else None,
     )
 

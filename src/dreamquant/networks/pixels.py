@@ -12,9 +12,14 @@ _HEAT = ((20, 24, 60), (48, 72, 140), (60, 132, 150), (140, 186, 120), (250, 230
 
 
 def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
-    """Whole numbers 0 to 255 (B, C, H, W) as the network takes them, float32."""
+    """Whole numbers 0 to 255 (B, C, H, W), red first, as the network takes them, float32."""
     mean, std = _per_channel(spec)
-    return pixels.float().div_(255).sub_(mean).div_(std)
+    return in_order(pixels, spec).float().div_(255).sub_(mean).div_(std)
+
+
+def in_order(images: Tensor, spec: InputSpec) -> Tensor:
+    """Images (B, C, H, W) from red first to the network's order of channels, or back."""
+    return images.flip(1) if spec.bgr else images
 
 
 def standardise(features: Tensor, spec: InputSpec) -> Tensor:
@@ -24,9 +29,9 @@ def standardise(features: Tensor, spec: InputSpec) -> Tensor:
 
 
 def denormalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Normalised images (B, C, H, W), on the CPU, in units of the brightest pixel: 0 to 1."""
+    """Pixels of normalised images (B, C, H, W), on the CPU, red first, from 0 to 1."""
     mean, std = _per_channel(spec)
-    return images * std + mean
+    return in_order(images * std + mean, spec)
 
 
 def heat_map(features: Tensor) -> Tensor:

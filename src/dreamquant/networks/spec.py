@@ -32,6 +32,8 @@ class InputSpec:
         task: what the outputs are for.
         outputs: their names in exported files.
         features: whether the input holds numbers that are no pixels, such as a spectrum.
+        bgr: whether the channels are blue, green, red, as OpenCV has them; ``mean`` and ``std``
+            are in the same order.
 
     Raises:
         NetworkError: lengths disagree, or a value is impossible.
@@ -46,6 +48,7 @@ class InputSpec:
     task: Kind = "classification"
     outputs: tuple[str, ...] = ("logits",)
     features: bool = False
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
@@ -81,6 +84,12 @@ class InputSpec:
                 f"{self.num_classes} classes",
                 where="num_classes",
                 remedy="give at least 2; a network with one logit counts as two classes",
+            )
+        if self.bgr and (self.features or len(self.shape) != 3 or self.channels != 3):
+            raise NetworkError(
+                f"an input of {' x '.join(map(str, self.shape))} has no blue, green and red",
+                where="--bgr",
+                remedy="leave it out: it is for images of 3 channels",
             )
         if self.class_names and len(self.class_names) != self.num_classes:
             raise NetworkError(

@@ -59,6 +59,7 @@ class Found:
         num_classes: that it says it has; ``None`` where it does not say.
         notes: what was changed to take it in, in words.
         features: whether the input holds no pixels; ``None`` where it does not say.
+        bgr: whether its channels are blue, green, red.
         boxes: makes boxes of the outputs, where the origin knows how.
     """
 
@@ -73,6 +74,7 @@ class Found:
     num_classes: int | None = None
     notes: tuple[str, ...] = ()
     features: bool | None = None
+    bgr: bool = False
     boxes: Boxes | None = None
 
 

@@ -180,8 +180,12 @@ def _shell(
 ) -> str:
     given = [text for name, value in _again(manifest).items() for text in _as_option(name, value)]
     named = [f"{name} {shlex.quote(value)}" for name, value in [*_network_options(network), *own]]
-    lines = [shlex.quote(network["name"]), *named, *given]
+    flags = [f"--{name}" for name in _SAID if network["input"].get(name)]
+    lines = [shlex.quote(network["name"]), *named, *flags, *given]
     return f"dreamquant {manifest['request']['command']} " + " \\\n    ".join(lines)
+
+
+_SAID = ("features", "bgr")  # of an input, where it is so
 
 
 def _as_option(name: str, value: Any) -> list[str]:
@@ -233,7 +237,8 @@ def _python_call(manifest: Mapping[str, Any], teacher: Mapping[str, Any]) -> str
 def _input(spec: Mapping[str, Any]) -> str:
     shape = {each: tuple(spec[each]) for each in ("shape", "mean", "std")}
     task = {name.removeprefix("--"): value for name, value in _task_options(spec)}
-    return f"InputSpec(**{shape | task}, num_classes={spec['num_classes']})"
+    said = {name: True for name in _SAID if spec.get(name)}
+    return f"InputSpec(**{shape | task | said}, num_classes={spec['num_classes']})"
 
 
 def files(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dreamquant.errors import DataError, ResultError, TrainingError
-from dreamquant.networks.pixels import denormalise, standardise
+from dreamquant.networks.pixels import denormalise, in_order, standardise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.results.files import read_json, sha256_file, write_tensors
 
@@ -117,15 +117,19 @@ class KeptPool:
     def read(self, rows: Sequence[int]) -> Tensor:
         """Images (B, C, H, W) of these rows, float32, as the network takes them."""
         images = torch.cat([self._row(row) for row in rows]).float()
-        if (self.own.mean, self.own.std) == (self.spec.mean, self.spec.std):
+        if _pixels_of(self.own) == _pixels_of(self.spec):
             return images
-        return standardise(denormalise(images, self.own), self.spec)
+        return standardise(in_order(denormalise(images, self.own), self.spec), self.spec)
 
     def _row(self, row: int) -> Tensor:
         shard = bisect_right(self.ends, row)
         start = row - (self.ends[shard - 1] if shard else 0)
         taken: Tensor = self.files[shard].get_slice("images")[start : start + 1]
         return taken
+
+
+def _pixels_of(spec: InputSpec) -> tuple[Any, ...]:
+    return spec.mean, spec.std, spec.bgr
 
 
 def open_pool(folder: Path, spec: InputSpec) -> KeptPool:
