@@ -22,6 +22,7 @@ from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.contract import Minimizer, Term, Weighted, weighted
 from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
 from dreamquant.terms.statistics import BatchNormStatistics
+from dreamquant.terms.unit_error import CHANNEL_WEIGHTS
 from given_steps import every_term, given_view
 
 each_term = pytest.mark.parametrize("term", every_term(), ids=lambda term: type(term).__name__)
@@ -43,6 +44,7 @@ def asked(name):
     """What else is asked of images."""
     random = torch.Generator().manual_seed(0)
     drawn = {kind.name: kind.sample(4, random) for kind in (Mixtures(), Regions())}
+    drawn[CHANNEL_WEIGHTS] = torch.ones(1, 5)
     return drawn.get(name, torch.rand(4, 12 if name == CALIBRATION else 2))
 
 

@@ -48,7 +48,7 @@ def quantize_network(
 def convert(network: nn.Module, scheme: Scheme, example: Tensor) -> Student:
     """The student of :func:`quantize_network`, which see, without a look at what it covers."""
     network = prepared(network, scheme)
-    layers = _executed_layers(network, example)
+    layers = executed_layers(network, example)
     _require_quantizable(layers, scheme)
     _require_plain_weights(network, layers)
     placement = placement_of(scheme)
@@ -70,7 +70,7 @@ def prepared(network: nn.Module, scheme: Scheme) -> nn.Module:
     return split_attention(copy.deepcopy(network))
 
 
-def _executed_layers(network: nn.Module, example: Tensor) -> list[str]:
+def executed_layers(network: nn.Module, example: Tensor) -> list[str]:
     """Names of the layers that a forward pass runs, in the order first run."""
     executed: dict[str, None] = {}
     handles = [

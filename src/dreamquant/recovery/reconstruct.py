@@ -6,50 +6,58 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamquant.errors import SchemeError
+from dreamquant.networks.taps import Output
+from dreamquant.quantization.convert import executed_layers, prepared
 from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.part import Recovery
-from dreamquant.recovery.reconstruction import Reconstruction, Schedule
+from dreamquant.recovery.reconstruction import Reconstruction, Schedule, read_by
 from dreamquant.recovery.stepwise import branches_of, drawn
+from dreamquant.recovery.unit_step import UnitTerms, require_taps
 from dreamquant.recovery.units import Unit, find_units
-from dreamquant.synthesis.source import Images
+from dreamquant.synthesis.source import Images, require_any_output
+from dreamquant.terms.contract import Terms
+from dreamquant.terms.unit_error import UnitError
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
+from dreamquant.training.rng import Rng
 
 _SEED = 11_000_003
 
 
 @dataclass(frozen=True)
 class Reconstruct(Recovery):
-    """Unit by unit, weights' rounding, scales and activation steps are learned by gradients.
+    """Learns rounding, weight scales and activation scales by gradients, one unit after another.
 
-    A unit reads what the quantized units before it make of the images, and should give what the
-    teacher's does: mean over positions of the squared error, summed over channels. AdaRound's soft
-    bits with learned scales (GENIE), elements of activations left unquantized at random (QDrop),
-    blocks as units (BRECQ, ICLR 2021). Nothing of it is left in the student: it holds the scales
-    and the decided weights; a unit that did not gain by it keeps what it had.
+    A unit of the student reads what the quantized units before it compute from the images, and
+    minimises terms against the same unit of the teacher: both are views of this unit alone.
+    Rounding is learned by AdaRound's soft bits, together with the scales (GENIE, CVPR 2023); random
+    elements of activations stay unquantized (QDrop, ICLR 2022); units are blocks (BRECQ, ICLR
+    2021). When a unit is done, the student holds only its scales and its rounded weights. A unit
+    whose loss did not fall keeps the state that it had before.
 
     Attributes:
-        count: images.
-        batch: of them in one step.
-        steps: of each unit.
-        lr_bits: Adam's rate of the soft bits.
-        lr_scale: of logarithms of weight scales; it falls along a cosine.
-        lr_range: of logarithms of activation scales, likewise.
-        lr_bias: of what is added to each layer's channels; 0 leaves biases alone.
-        drop: probability that an element of an activation, or of a unit's input, is left as it is
-            in the teacher.
-        decide: weight of the penalty on undecided bits.
-        units: patterns of module names in place of the blocks that are found.
+        terms: that each unit minimises; what they read is looked for inside the unit.
+        count: images to learn from.
+        batch: images of one step.
+        steps: steps of each unit.
+        lr_bits: Adam's learning rate of the soft bits.
+        lr_scale: learning rate of the logarithms of weight scales; it falls along a cosine.
+        lr_range: learning rate of the logarithms of activation scales; it falls likewise.
+        lr_bias: learning rate of a bias for each channel of a layer; 0 leaves biases unchanged.
+        drop: probability that an element of an activation, or of a unit's input, keeps the value
+            that it has in the teacher.
+        decide: weight of the penalty on soft bits between 0 and 1.
+        units: patterns of module names; these modules replace the blocks that are found.
     """
 
     weights_by: ClassVar[str] = "learned rounding and scales"
 
+    terms: Terms = (UnitError(),)
     count: int = 256
     batch: int = 32
     steps: int = 400
@@ -78,6 +86,30 @@ class Reconstruct(Recovery):
                 where="--elementwise",
                 remedy="leave --elementwise out, or give --scheme paper",
             )
+
+    def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Reconstruct:
+        """The same, where every unit has what its terms read.
+
+        Raises:
+            SchemeError: tensors are stored once for several readers.
+            MethodError: a term needs classes, which a unit does not have.
+            NetworkError: a unit lacks what a term reads inside it.
+        """
+        self.require_scheme(scheme)
+        require_any_output(self.terms, "block reconstruction")
+        taps = dict.fromkeys((*self.reads.teacher_taps, *self.reads.student_taps))
+        if set(taps) - {Output()}:
+            network = prepared(network, scheme)
+            layers = executed_layers(network, example)
+            for name, _ in find_units(network, layers, example, self.units):
+                unit = network.get_submodule(name)
+                require_taps(unit, name, read_by(unit, network, example), tuple(taps))
+        return self
+
+    @property
+    def reads(self) -> UnitTerms:
+        """The terms with their taps, which are taps on a unit and not on the whole network."""
+        return UnitTerms(self.terms)
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """One phase for each unit."""
@@ -122,7 +154,6 @@ class _UnitPhase(Phase):
         if not self.pool:  # drawn once for all units
             count, batch = recovery.count, recovery.batch
             self.pool.extend(drawn(self.bench, self.source, count, batch, "Reconstruct"))
-        random = torch.Generator(self.bench.device).manual_seed(self.bench.seed + _SEED)
         schedule = Schedule(
             rates=(recovery.lr_bits, recovery.lr_scale, recovery.lr_range, recovery.lr_bias),
             drop=recovery.drop,
@@ -135,8 +166,9 @@ class _UnitPhase(Phase):
             self.unit,
             self.branches,
             self.pool,
+            recovery.reads,
             schedule,
-            random,
+            Rng.seeded(self.bench.seed + _SEED, self.bench.device),
         )
         if self._saved:
             work.load_state_dict(self._saved)

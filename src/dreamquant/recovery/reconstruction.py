@@ -15,9 +15,12 @@ from dreamquant.quantization.student import Student
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.layerwise import add_bias
 from dreamquant.recovery.soft import SoftRange, SoftWeight, mixed
+from dreamquant.recovery.unit_step import UnitBatch, UnitStep, UnitTerms, unit_players
 from dreamquant.recovery.units import Unit, quantizers_of
 from dreamquant.recovery.walk import slope_of
-from dreamquant.training.losses import Losses
+from dreamquant.terms.contract import weighted
+from dreamquant.training.losses import Losses, total
+from dreamquant.training.rng import Rng
 
 # AdaRound's and BRECQ's: the penalty starts after a fifth, its exponent falls from 20 to 2.
 _FREE, _EXPONENTS = 0.2, (20.0, 2.0)
@@ -52,8 +55,12 @@ class Reconstruction:
         unit: to work on; everything before it is done.
         branches: of the layers.
         pool: normalised images in batches.
+        reads: the terms that are minimised, on views of the two units.
         schedule: how it learns.
-        random: draws batches and what is left unquantized.
+        rng: draws batches, and the elements that are left unquantized.
+
+    Raises:
+        NetworkError: the unit lacks what a term reads inside it.
     """
 
     def __init__(
@@ -63,19 +70,21 @@ class Reconstruction:
         unit: Unit,
         branches: Mapping[str, Branch],
         pool: Sequence[Tensor],
+        reads: UnitTerms,
         schedule: Schedule,
-        random: torch.Generator,
+        rng: Rng,
     ) -> None:
         self.student, self.unit, self.branches = student.eval(), unit, branches
-        self.schedule, self.random = schedule, random
+        self.terms, self.schedule, self.rng = weighted(reads.terms), schedule, rng
         student.observe(False)
-        self.module = student.network.get_submodule(unit.name)
+        module = student.network.get_submodule(unit.name)
         original = teacher.get_submodule(unit.name)
-        self.inputs = torch.cat([_read(student, self.module, x) for x in pool])
+        self.inputs = torch.cat([read_by(module, student, x) for x in pool])
         self.exact, self.wanted = _read_and_given(teacher, original, pool)
-        self.importance = _importance(student.network, unit, branches)
+        self.channel_weights = _channel_weights(student.network, unit, branches)
         quantizers = quantizers_of(student, unit, pool[0][:2])
-        self.context = quantizers.context
+        example = self.exact[:2].clone()
+        self.players = unit_players(original, module, quantizers.context, example, reads)
         # Powers of two keep the scale they have.
         affine = [q for q in quantizers.all if not isinstance(q, LogQuantizer)]
         self.ranges = {q: SoftRange(q) for q in affine}
@@ -119,20 +128,26 @@ class Reconstruction:
         rows = torch.randint(
             len(self.inputs),
             (min(self.schedule.batch, len(self.inputs)),),
-            generator=self.random,
+            generator=self.rng.asked,
             device=self.inputs.device,
         )
-        x = mixed(self.inputs[rows], self.exact[rows], self.schedule.drop, self.random)
+        exact = self.exact[rows]
+        x = mixed(self.inputs[rows], exact, self.schedule.drop, self.rng.asked)
+        losses: Losses = {}
         with self._soft(self.schedule.drop):
-            error = self._distance(self._run(x), self.wanted[rows])
+            loss = self._loss(UnitBatch(x, exact, self.wanted[rows]), losses)
         penalty = self._penalty(progress)
         self.optimizer.zero_grad()
         learned = [p for group in self.optimizer.param_groups for p in group["params"]]
-        found = torch.autograd.grad(error + penalty, learned, allow_unused=True)
+        found = torch.autograd.grad(loss + penalty, learned, allow_unused=True)
         for parameter, gradient in zip(learned, found, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
-        return {"student/reconstruction": error.detach(), "student/undecided": penalty.detach()}
+        return {**losses, "student/undecided": penalty.detach()}
+
+    def _loss(self, batch: UnitBatch, losses: Losses) -> Tensor:
+        step = UnitStep(batch, self.players, self.channel_weights, self.rng)
+        return total(self.terms, step, losses, "student", 1)
 
     def _penalty(self, progress: float) -> Tensor:
         if progress < _FREE or not self.schedule.decide:
@@ -141,16 +156,6 @@ class Reconstruction:
         exponent = high + (low - high) * (progress - _FREE) / (1 - _FREE)
         total = torch.stack([weight.penalty(exponent) for weight in self.weights.values()]).sum()
         return self.schedule.decide * total
-
-    def _run(self, x: Tensor) -> Tensor:
-        with self.context():
-            return self.module(x)  # type: ignore[no-any-return]
-
-    def _distance(self, y: Tensor, wanted: Tensor) -> Tensor:
-        gap = (y - wanted).square()
-        channels = gap.dim() - 1 if gap.dim() == 3 else 1  # tokens have theirs last
-        over = [axis for axis in range(gap.dim()) if axis != channels]
-        return (gap.mean(over) * self.importance).sum()
 
     @contextmanager
     def _soft(self, drop: float) -> Iterator[None]:
@@ -162,7 +167,7 @@ class Reconstruction:
                 hook = _giving(weight.soft())
                 stack.enter_context(_removed(weight.weight.quantizer.register_forward_hook(hook)))
             for quantizer, each in self.ranges.items():
-                drops = _dropping(each, drop, self.random)
+                drops = _dropping(each, drop, self.rng.asked)
                 stack.enter_context(_removed(quantizer.register_forward_hook(drops)))
             for name, bias in self.biases.items():
                 layer = network.get_submodule(name)
@@ -172,11 +177,12 @@ class Reconstruction:
     @torch.no_grad()
     def _error(self) -> float:
         """Of the student's unit as it is, over all images."""
-        batches = (torch.split(x, self.schedule.batch) for x in (self.inputs, self.wanted))
+        kept = (self.inputs, self.exact, self.wanted)
+        batches = zip(*(torch.split(x, self.schedule.batch) for x in kept), strict=True)
         parts = [
             # Activations in place must not write into what is kept.
-            self._distance(self._run(x.clone()), wanted) * len(x)
-            for x, wanted in zip(*batches, strict=True)
+            self._loss(UnitBatch(x.clone(), exact.clone(), wanted), {}) * len(x)
+            for x, exact, wanted in batches
         ]
         return float(torch.stack(parts).sum()) / len(self.inputs)
 
@@ -199,7 +205,7 @@ class Reconstruction:
         return {
             "learned": groups,
             "optimizer": self.optimizer.state_dict(),
-            "random": self.random.get_state(),
+            "random": self.rng.state_dict(),
         }
 
     @torch.no_grad()
@@ -209,7 +215,7 @@ class Reconstruction:
             for parameter, value in zip(own, saved, strict=True):
                 parameter.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.random.set_state(state["random"])
+        self.rng.load_state_dict(state["random"])
 
 
 @contextmanager
@@ -238,8 +244,8 @@ def _adding(bias: Tensor) -> Callable[..., Tensor]:
 
 
 @torch.no_grad()
-def _read(network: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
-    """What a module reads when ``network`` sees images."""
+def read_by(module: nn.Module, network: nn.Module, images: Tensor) -> Tensor:
+    """What a module of ``network`` reads when the network sees images."""
     seen: list[Tensor] = []
 
     def stop(_: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -272,7 +278,7 @@ def _read_and_given(
     return torch.cat(inputs), torch.cat(outputs)
 
 
-def _importance(network: nn.Module, unit: Unit, branches: Mapping[str, Branch]) -> Tensor:
+def _channel_weights(network: nn.Module, unit: Unit, branches: Mapping[str, Branch]) -> Tensor:
     """Of each output channel: what the batch norm after a single layer makes of its error."""
     slope = slope_of(network, branches[unit.name]) if unit.name in branches else None
-    return torch.ones(()) if slope is None else slope.square()
+    return torch.ones(1, 1) if slope is None else slope.square()[None]

@@ -69,10 +69,10 @@ class Step(Protocol):
         ...
 
     def condition(self, name: str) -> Tensor:
-        """What else was asked of each image, (B, ...), by name.
+        """A condition that each image was to meet, (B, ...), or one for all images, (1, ...).
 
         Raises:
-            MethodError: the method asks for no such thing.
+            MethodError: the images have no condition of this name.
         """
         ...
 
