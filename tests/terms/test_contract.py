@@ -14,6 +14,7 @@ from dreamquant.networks.attention_taps import (
 )
 from dreamquant.networks.norm_inputs import BatchNormInputs, Statistics
 from dreamquant.networks.relu_maps import LastMap
+from dreamquant.networks.stage_maps import StageMaps
 from dreamquant.networks.taps import Output
 from dreamquant.synthesis.targets import Mixtures, Regions
 from dreamquant.terms.attention_priors import RegionCrossEntropy
@@ -63,13 +64,19 @@ def everything(term, step_for):
             "statistics": Statistics(*torch.rand(4, 6), sizes=(2, 4)),
             "of_images": Statistics(*torch.rand(2, 4, 6), *torch.rand(2, 6), sizes=(2, 4)),
             "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
-            "taps": attention(),
+            "taps": {
+                **attention(),
+                StageMaps(): (torch.randn(4, 3, 4, 4), torch.randn(4, 5, 2, 2)),
+            },
         },
         student={
             "output": computed + torch.randn(4, 5),
             "last_map": last_map,
             "norm_outputs": (torch.randn(4, 3, 2, 2), torch.randn(4, 2, 1, 1)),
-            "taps": attention(),
+            "taps": {
+                **attention(),
+                StageMaps(): (torch.randn(4, 3, 4, 4), torch.randn(4, 5, 2, 2)),
+            },
         },
         others=perturbed,
         targets=torch.tensor([0, 3, 4, 1]),

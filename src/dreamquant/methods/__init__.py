@@ -38,6 +38,7 @@ from dreamquant.methods.sardfq import sardfq
 from dreamquant.methods.squant import squant
 from dreamquant.methods.synq import synq
 from dreamquant.methods.texq import texq
+from dreamquant.methods.zaq import zaq
 from dreamquant.methods.zeroq import zeroq
 from dreamquant.networks.user_file import names_user_file, read_user_file
 
@@ -51,6 +52,7 @@ METHODS: dict[str, Method] = {
     "acq": acq,
     "kmdfq": kmdfq,
     "qimera": qimera,
+    "zaq": zaq,
     "zeroq": zeroq,
     "dsg": dsg,
     "intraq": intraq,

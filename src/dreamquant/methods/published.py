@@ -18,6 +18,8 @@ def published(
     batch: int,
     warm_up: int,
     milestones: Sequence[int],
+    epoch: int = EPOCH,
+    epochs: int = EPOCHS,
     images: dict[str, Any] | None = None,
     student_terms: Sequence[Any] | None = None,
 ) -> Preset:
@@ -29,6 +31,8 @@ def published(
         warm_up: epochs in which the generator learns alone; in the first four of them ranges
             follow its images.
         milestones: epochs at which both rates are multiplied by 0.1.
+        epoch: iterations of one.
+        epochs: in all.
         images: other numbers of the generator.
         student_terms: in place of the method's own.
     """
@@ -36,17 +40,17 @@ def published(
     return Preset(
         images={
             "batch": batch,
-            "alone": warm_up * EPOCH,
-            "observe": 4 * EPOCH,
-            "decay": Steps(tuple(epoch * EPOCH for epoch in milestones)),
+            "alone": warm_up * epoch,
+            "observe": min(warm_up, 4) * epoch,
+            "decay": Steps(tuple(each * epoch for each in milestones)),
             **(images or {}),
         },
         recovery={
             "Train": {
-                "iterations": (EPOCHS - warm_up) * EPOCH,
+                "iterations": (epochs - warm_up) * epoch,
                 "batch": batch,
                 "lr": lr,
-                "decay": Steps(tuple((epoch - warm_up) * EPOCH for epoch in milestones)),
+                "decay": Steps(tuple((each - warm_up) * epoch for each in milestones)),
                 **terms,
             }
         },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dreamquant.methods.method import Preset
 from dreamquant.training.decay import Cosine
 
@@ -78,3 +80,13 @@ QUICK_IMAGENET = Preset(
     },
     scheme={"gradient": "clipped"},
 )
+
+
+def in_turns(preset: Preset, turns: int) -> Preset:
+    """The preset for a student that learns from ``turns`` batches an iteration: as many images."""
+    train = preset.recovery["Train"]
+    fewer = {
+        "iterations": train["iterations"] // turns,
+        "decay": train["decay"].stretched(1 / turns),
+    }
+    return replace(preset, recovery={**preset.recovery, "Train": {**train, **fewer}})

@@ -81,7 +81,7 @@ class Outputs(_ModuleOutputs):
 
     def modules(self, network: nn.Module) -> list[nn.Module]:
         """The user's modules of such names."""
-        named = _users_modules(network)
+        named = users_modules(network)
         return [module for name, module in named if fnmatchcase(name, self.pattern)]
 
 
@@ -103,7 +103,7 @@ class Added(nn.Module):
     """A module that quantization puts into the user's: patterns of names do not match it."""
 
 
-def _users_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
+def users_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The user's modules by their names, which are the teacher's in a student too."""
     inner = getattr(network, "network", None)
     named = [*(inner if isinstance(inner, nn.Module) else network).named_modules()]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
+from dreamquant.networks.probe import batch_norms
+from dreamquant.recovery.following import following
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.views import Filter, StudentView
 from dreamquant.synthesis.source import Images, require_any_output
@@ -20,7 +22,7 @@ from dreamquant.training.losses import Losses, total
 from dreamquant.training.optimizers import Adam, NesterovSGD
 from dreamquant.training.phase import Phase
 from dreamquant.training.step import Step
-from dreamquant.training.turns import add_gradients, require_equal_parts, turn
+from dreamquant.training.turns import Learner, add_gradients, require_equal_parts, turn
 
 _COSINE = Cosine()
 
@@ -31,8 +33,12 @@ class Train(Minimizer, Recovery):
 
     Attributes:
         terms: that the student minimises.
-        iterations: batches.
+        iterations: how often images that learn take their turn; of a batch each, unless ``turns``.
         batch: images of one.
+        turns: batches that the student learns from in an iteration; images that learn do so from
+            the last of them.
+        norms: statistics by which the student's batch norms normalise while it learns: those
+            ``stored``, or the ``batch``'s own, which the stored ones then follow.
         lr: of the optimizer.
         optimizer: ``sgd`` has Nesterov momentum; ``adam`` betas (0.9, 0.999), and neither
             ``momentum`` nor ``weight_decay``.
@@ -49,6 +55,8 @@ class Train(Minimizer, Recovery):
     terms: Terms
     iterations: int = 1100
     batch: int = 16
+    turns: int = 1
+    norms: Literal["stored", "batch"] = "stored"
     lr: float = 5e-4
     optimizer: Literal["sgd", "adam"] = "sgd"
     decay: Decay = _COSINE
@@ -100,11 +108,13 @@ class StudentLearner:
     Args:
         recovery: its numbers.
         bench: what the run works on.
+
+    Attributes:
         shared: whether another learner's loss goes back through the same forward pass.
     """
 
-    def __init__(self, recovery: Train, bench: Bench, *, shared: bool) -> None:
-        self.recovery, self.bench, self.shared = recovery, bench, shared
+    def __init__(self, recovery: Train, bench: Bench) -> None:
+        self.recovery, self.bench, self.shared = recovery, bench, False
         self.terms = weighted(recovery.terms)
         self._parameters = [p for p in bench.student.parameters() if p.requires_grad]
         self.optimizer = _optimizer(recovery, self._parameters)
@@ -151,7 +161,7 @@ class StudentLearner:
         recovery = self.recovery
         if recovery.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, recovery.clip)
-        factor = recovery.decay.factor(self.done, self.length)
+        factor = recovery.decay.factor(self.done // recovery.turns, self.length)
         self.optimizer.step(recovery.lr * factor)
         self.done += 1
 
@@ -172,14 +182,25 @@ class StudentLearns(Phase):
     def __init__(self, recovery: Train, bench: Bench, images: Images) -> None:
         super().__init__()
         self.recovery, self.bench, self.source = recovery, bench, images
-        self.total, self.images = recovery.iterations, recovery.batch
-        self.learner = StudentLearner(recovery, bench, shared=images.asks_student)
+        self.total, self.images = recovery.iterations, recovery.batch * recovery.turns
+        self.learner = StudentLearner(recovery, bench)
+        own = recovery.norms == "batch"
+        self._norms = [norm for _, norm in batch_norms(bench.student.network)] if own else []
 
     def step(self) -> Losses:
-        """One batch: the student's turn, then the images'."""
+        """The student's turns, then the images' on the last of its batches."""
         self.learner.length = self.total  # a deadline may have changed it
-        parts = self.source.parts(self.recovery.batch)
-        return turn(self.bench, parts, [self.learner, self.source], student_learns=True)
+        with following(self._norms):
+            for _ in range(self.recovery.turns - 1):
+                self._turn(along=False)
+            return self._turn(along=True)
+
+    def _turn(self, *, along: bool) -> Losses:
+        """One batch; whether what makes the images learns along."""
+        self.learner.shared = along and self.source.asks_student
+        parts = self.source.parts(self.recovery.batch, kept=not along)
+        learners: list[Learner] = [self.learner, self.source] if along else [self.learner]
+        return turn(self.bench, parts, learners, student_learns=True)
 
     def trained(self) -> Mapping[str, nn.Module]:
         """What makes the images, where that learns."""

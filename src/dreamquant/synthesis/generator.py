@@ -17,8 +17,8 @@ from dreamquant.synthesis.generator_networks import (
     SmallGenerator,
     build_generator,
 )
-from dreamquant.synthesis.source import Images, Source
-from dreamquant.synthesis.targets import Condition, OneHot, Targets
+from dreamquant.synthesis.source import Images, Source, require_any_output
+from dreamquant.synthesis.targets import Condition, Nothing, OneHot, Targets
 from dreamquant.terms.contract import Terms, weighted
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
@@ -87,12 +87,15 @@ class Generator(Source):
         return self.alone
 
     def for_any_output(self) -> Generator:
-        """Refused: the generator is told a class for each image.
+        """The same, where the generator is told no class and learns by no logits of classes.
 
         Raises:
-            MethodError: always.
+            MethodError: it is, or does.
         """
-        raise MethodError("its generator is told a class for each image")
+        if self.targets != Nothing():
+            raise MethodError("its generator is told a class for each image")
+        require_any_output(self.terms, "its generator")
+        return self
 
     def stretched(self, ratio: float) -> Generator:
         """The same with ``ratio`` times as many iterations."""
@@ -131,6 +134,7 @@ class Stream(Images):
         super().__init__(bench)
         self.source, self.updates, self.done = source, updates, 0
         self.terms = weighted(source.terms)
+        self._told = source.targets != Nothing()
         with torch.random.fork_rng():
             torch.manual_seed(bench.seed)
             made = [self._made() for _ in range(source.networks)]
@@ -148,12 +152,13 @@ class Stream(Images):
 
     def _made(self) -> SmallGenerator | ImageNetGenerator:
         source, spec = self.source, self.bench.input
+        classes = spec.num_classes if self._told else 1
         width = 0 if source.condition is None else source.condition.width
         if source.embedding is None:
-            return build_generator(spec.image, spec.num_classes, source.latent, condition=width)
+            return build_generator(spec.image, classes, source.latent, condition=width)
         own = source.embedding.build(self.bench, source.latent)
         return build_generator(
-            spec.image, spec.num_classes, own.embedding_dim, condition=width, embedding=own
+            spec.image, classes, own.embedding_dim, condition=width, embedding=own
         )
 
     @property
@@ -188,8 +193,9 @@ class Stream(Images):
 
     def make(self, request: Request) -> Batch:
         """Images with a graph to the generator, where gradients are recorded."""
-        conditions = tuple(request.conditions.values())
-        images = self._generate(request.latent, request.targets, *conditions)
+        conditions, targets = tuple(request.conditions.values()), request.targets
+        told = targets if self._told else Nothing().sample(len(targets), 1, self.bench.rng.asked)
+        images = self._generate(request.latent, told, *conditions)
         return Batch(images, request.targets, request.latent, request.conditions)
 
     def learn(self, step: Step, losses: Losses) -> None:

@@ -66,16 +66,20 @@ class Images(ABC):
         """
         return self.make(self.ask(size, random or self.bench.rng.asked))
 
-    def parts(self, size: int) -> Iterator[Batch]:
+    def parts(self, size: int, *, kept: bool = False) -> Iterator[Batch]:
         """This process's micro-batches of a batch, made in the precision of training.
 
         All processes draw the same request.
+
+        Args:
+            size: images of the whole batch.
+            kept: make them without a graph to what they are made by.
         """
         bench = self.bench
         asked = self.ask(size, bench.rng.asked)
         first = distributed.rank() * bench.accumulate
         for index in range(first, first + bench.accumulate):
-            with bench.autocast():
+            with bench.autocast(), torch.set_grad_enabled(not kept):
                 batch = self.make(asked.part(index, bench.parts))
             yield batch
 
