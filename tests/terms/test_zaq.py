@@ -47,7 +47,7 @@ def related(image, weight):
 
 
 def test_relations_are_the_equation() -> None:
-    term = FeatureRelations(weight=0.1, side=4)
+    term = FeatureRelations(attended=0.1, side=4)
     random = torch.Generator().manual_seed(0)
     p, q = torch.randn(2, 2, 3, 4, 2, generator=random).double()
     step = given_step(

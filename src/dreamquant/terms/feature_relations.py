@@ -33,12 +33,12 @@ class FeatureRelations(Term):
     relation maps).
 
     Attributes:
-        weight: of what is attended to.
+        attended: weight of what is attended to.
         side: largest side of a map: larger ones are first averaged to it (ours, for attention
             between all positions grows with the fourth power of the side).
     """
 
-    weight: float = 0.1
+    attended: float = 0.1
     side: int = 16
     formula = "Σ_l E|s(f_l(q)) - s(f_l(p))| + E|c(f_l(q)) - c(f_l(p))|, s and c self-attention"
     teacher_taps = (StageMaps(),)
@@ -50,7 +50,7 @@ class FeatureRelations(Term):
         teacher, student = step.teacher[StageMaps()], step.student[StageMaps()]
         return torch.stack(
             [
-                F.l1_loss(relate(q, self.weight), relate(p, self.weight))
+                F.l1_loss(relate(q, self.attended), relate(p, self.attended))
                 for p, q in zip(map(self._map, teacher), map(self._map, student), strict=True)
                 for relate in (by_positions, by_channels)
             ]
