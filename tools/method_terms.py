@@ -5,8 +5,9 @@ A block between two marks is replaced; ``tests/test_documentation.py`` fails whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from dreamquant.cli.method_pages import call
 from dreamquant.methods import ADD_ONS, METHODS
@@ -58,6 +59,8 @@ def _cells(method: Method | AddOn) -> tuple[str, str, str]:
         views = " and ".join(f"the same on {call(view)}" for view in method.views)
         student = _sum(method.student_terms) if method.student_terms else views
         student += "".join(f", all through {call(each)}" for each in method.through)
+        if method.training:
+            student = f"in place of the method's: {_training(method.training)}"
         targets = "" if method.targets is None else call(method.targets)
         return _sum(method.generator_terms), student or "–", targets or "–"
     joined = method.with_numbers(Preset()).joined()
@@ -66,6 +69,12 @@ def _cells(method: Method | AddOn) -> tuple[str, str, str]:
     told = ", ".join(call(one) for one in asked if one is not None)
     parts = ", then ".join(_recovery(part) for part in joined.recovery if _acts(part))
     return _images(images), parts, told or "–"
+
+
+def _training(numbers: Mapping[str, Any]) -> str:
+    terms = [_sum(numbers["terms"])] if "terms" in numbers else []
+    others = (f"{name} {call(value)}" for name, value in numbers.items() if name != "terms")
+    return ", ".join([*terms, *others])
 
 
 def _images(images: Source | None) -> str:

@@ -11,6 +11,7 @@ from dreamquant.methods.acq import acq
 from dreamquant.methods.adadfq import adadfq
 from dreamquant.methods.adasg import adasg
 from dreamquant.methods.agm import agm
+from dreamquant.methods.ait import ait
 from dreamquant.methods.akt import akt
 from dreamquant.methods.auto import auto
 from dreamquant.methods.brecq import brecq
@@ -78,8 +79,9 @@ METHODS: dict[str, Method] = {
     "agm": replace(gdfq + agm, name="agm"),
     "synq": replace(hast + synq, name="synq"),
     "akt": replace(adadfq + akt, name="akt"),
+    "ait": replace(gdfq + ait, name="ait"),
 }
-ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm, "synq": synq, "akt": akt}
+ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm, "synq": synq, "akt": akt, "ait": ait}
 
 
 def find_method(name: str | Method) -> Method:

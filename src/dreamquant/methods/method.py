@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
+from dreamquant.methods.joining import Numbers, join, renumbered
 from dreamquant.networks.taps import Tap
 from dreamquant.quantization.prepare import Preparation
 from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
 from dreamquant.recovery.views import Filter, StudentView
-from dreamquant.synthesis.generator import Generator
 from dreamquant.synthesis.generator_networks import LARGEST_SMALL_IMAGE
 from dreamquant.synthesis.source import Source
-from dreamquant.synthesis.targets import OneHot, Targets
-from dreamquant.terms.contract import Term, Terms, Weighted
-
-Part = TypeVar("Part")
+from dreamquant.synthesis.targets import Targets
+from dreamquant.terms.contract import Terms
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,6 @@ class Paper:
     authors: str
     confirmed: str
     ours: str
-
-
-Numbers = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,7 @@ class AddOn:
         targets: in place of the method's one-hot labels.
         views: of the images that the student learns from.
         through: what images pass before the student sees them.
+        training: numbers of :class:`dreamquant.recovery.train.Train` in place of the method's.
     """
 
     name: str
@@ -85,6 +81,7 @@ class AddOn:
     targets: Targets | None = None
     views: tuple[StudentView, ...] = ()
     through: tuple[Filter, ...] = ()
+    training: Numbers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,13 +142,12 @@ class Method:
         """
         images = self.images
         if preset.images:
-            images = _renumbered(images, preset.images)
+            images = renumbered(images, preset.images)
         own = {type(part).__name__ for part in self.recovery}
         if unknown := sorted(preset.recovery.keys() - own):
             raise MethodError(f"{self.name} has no recovery {unknown[0]!r}")
         recovery = tuple(
-            _renumbered(part, preset.recovery.get(type(part).__name__, {}))
-            for part in self.recovery
+            renumbered(part, preset.recovery.get(type(part).__name__, {})) for part in self.recovery
         )
         scheme = {**self.scheme, **preset.scheme}
         return replace(self, images=images, recovery=recovery, scheme=scheme, presets={})
@@ -162,11 +158,21 @@ class Method:
         return replace(self, recovery=suited)
 
     def joined(self) -> Method:
-        """The method with its add-ons' terms, targets and views among its own."""
-        method = self
-        for add_on in self.add_ons:
-            method = _joined(method, add_on)
-        return method
+        """The method with its add-ons' terms, targets and views among its own.
+
+        Raises:
+            MethodError: two add-ons train the student in their own way.
+        """
+        images, recovery = self.images, self.recovery
+        # What replaces numbers comes first: terms that others add then stand beside its own.
+        for add_on in sorted(self.add_ons, key=lambda each: not each.training):
+            images, recovery = join(add_on, images, recovery, f"--method {self.name}")
+        if len(own := [each.name for each in self.add_ons if each.training]) > 1:
+            raise MethodError(
+                f"{' and '.join(own)} each train the student in their own way",
+                where=f"--method {self.name}",
+            )
+        return replace(self, images=images, recovery=recovery)
 
     @property
     def iterations(self) -> int:
@@ -230,71 +236,3 @@ class Method:
                 remedy=f"{meant}It has {', '.join(self.presets) or 'none'}",
             )
         return self.presets[name]
-
-
-def _renumbered(part: Part, numbers: Numbers) -> Part:
-    known = [] if part is None else [own.name for own in fields(part)]  # type: ignore[arg-type]
-    if unknown := sorted(numbers.keys() - set(known)):
-        raise MethodError(
-            f"{type(part).__name__} has no {unknown[0]!r}",
-            remedy=f"it has {', '.join(known)}",
-        )
-    return replace(part, **numbers) if numbers else part  # type: ignore[type-var]
-
-
-def _joined(method: Method, add_on: AddOn) -> Method:
-    images, recovery = method.images, method.recovery
-    where = f"--method {method.name}"
-    if add_on.generator_terms or add_on.targets is not None:
-        if not isinstance(images, Generator):
-            raise MethodError(f"{add_on.name} joins methods that have a generator", where=where)
-        images = replace(
-            images,
-            terms=_beside(images.terms, add_on.generator_terms, where),
-            targets=_targets(images.targets, add_on, where),
-        )
-    if add_on.student_terms or add_on.views or add_on.through:
-        recovery = _student_side(recovery, add_on, where)
-    return replace(method, images=images, recovery=recovery)
-
-
-def _student_side(
-    recovery: tuple[Recovery, ...], add_on: AddOn, where: str
-) -> tuple[Recovery, ...]:
-    if not any(isinstance(part, Train) for part in recovery):
-        raise MethodError(f"{add_on.name} joins methods that train the student", where=where)
-    joined: list[Recovery] = []
-    for part in recovery:
-        if isinstance(part, Train):
-            kinds = {type(view) for view in part.views}
-            if any(type(view) in kinds for view in add_on.views):
-                raise MethodError(
-                    f"{add_on.name} brings a view of images that the method has", where=where
-                )
-            terms = _beside(part.terms, add_on.student_terms, where)
-            views, through = (*part.views, *add_on.views), (*part.through, *add_on.through)
-            part = replace(part, terms=terms, views=views, through=through)
-        joined.append(part)
-    return tuple(joined)
-
-
-def _beside(own: Terms, added: Terms, where: str) -> Terms:
-    names = [_name(term) for term in own]
-    for term in added:
-        if _name(term) in names:
-            raise MethodError(f"{_name(term)} would count twice", where=where)
-    return (*own, *added)
-
-
-def _targets(own: Targets, add_on: AddOn, where: str) -> Targets:
-    if add_on.targets is None:
-        return own
-    if own != OneHot():
-        raise MethodError(
-            f"the method and {add_on.name} ask images for different targets", where=where
-        )
-    return add_on.targets
-
-
-def _name(term: Term | Weighted) -> str:
-    return term.name if isinstance(term, Weighted) else type(term).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from dreamquant.errors import MethodError
 from dreamquant.networks.probe import batch_norms
 from dreamquant.recovery.following import following
+from dreamquant.recovery.inundation import Inundation
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.views import Filter, StudentView
 from dreamquant.synthesis.source import Images, require_any_output
@@ -46,10 +48,14 @@ class Train(Minimizer, Recovery):
         momentum: of SGD.
         weight_decay: of SGD.
         clip: largest norm of the gradient; ``None`` leaves it as it is.
+        inundation: enlarges updates that change too few codes; ``None`` leaves them.
         views: of the images: the student also learns from what each of them makes, and the loss
             is the mean over all.
         through: what images pass before the student, and the teacher beside it, sees them; what
             makes the images learns from them as they are.
+
+    Raises:
+        MethodError: weights would decay while their updates are enlarged.
     """
 
     terms: Terms
@@ -63,8 +69,16 @@ class Train(Minimizer, Recovery):
     momentum: float = 0.9
     weight_decay: float = 1e-4
     clip: float | None = None
+    inundation: Inundation | None = None
     views: tuple[StudentView, ...] = ()
     through: tuple[Filter, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.inundation is not None and self.weight_decay:
+            raise MethodError(
+                "updates are enlarged only where weights do not decay",
+                remedy="let weight_decay be 0; distillation has some, so leave out ait there",
+            )
 
     @property
     def updates(self) -> int:
@@ -162,8 +176,16 @@ class StudentLearner:
         if recovery.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, recovery.clip)
         factor = recovery.decay.factor(self.done // recovery.turns, self.length)
-        self.optimizer.step(recovery.lr * factor)
+        with self._enlarging(factor):
+            self.optimizer.step(recovery.lr * factor)
         self.done += 1
+
+    def _enlarging(self, factor: float) -> AbstractContextManager[None]:
+        inundation, bench = self.recovery.inundation, self.bench
+        if inundation is None:
+            return nullcontext()
+        wanted = factor * inundation.wanted(bench.input.shape)
+        return inundation.enlarging(bench.student, wanted)
 
 
 def _optimizer(recovery: Train, parameters: Sequence[Tensor]) -> Adam | NesterovSGD:

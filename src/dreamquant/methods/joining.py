@@ -1,0 +1,105 @@
+"""How add-ons join the parts of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dreamquant.errors import MethodError
+from dreamquant.recovery.part import Recovery
+from dreamquant.recovery.train import Train
+from dreamquant.synthesis.generator import Generator
+from dreamquant.synthesis.source import Source
+from dreamquant.synthesis.targets import OneHot, Targets
+from dreamquant.terms.contract import Term, Terms, Weighted
+
+if TYPE_CHECKING:
+    from dreamquant.methods.method import AddOn
+
+Part = TypeVar("Part")
+Numbers = Mapping[str, Any]
+Parts = tuple[Source | None, tuple[Recovery, ...]]
+
+
+def renumbered(part: Part, numbers: Numbers) -> Part:
+    """A part with other numbers.
+
+    Raises:
+        MethodError: it has no field of that name.
+    """
+    known = [] if part is None else [own.name for own in fields(part)]  # type: ignore[arg-type]
+    if unknown := sorted(numbers.keys() - set(known)):
+        raise MethodError(
+            f"{type(part).__name__} has no {unknown[0]!r}",
+            remedy=f"it has {', '.join(known)}",
+        )
+    return replace(part, **numbers) if numbers else part  # type: ignore[type-var]
+
+
+def join(add_on: AddOn, images: Source | None, recovery: tuple[Recovery, ...], where: str) -> Parts:
+    """A method's parts with what an add-on brings.
+
+    Args:
+        add_on: that joins.
+        images: of the method.
+        recovery: likewise.
+        where: the method was asked for, for the error.
+
+    Raises:
+        MethodError: the parts cannot take it, or have it already.
+    """
+    if add_on.generator_terms or add_on.targets is not None:
+        if not isinstance(images, Generator):
+            raise MethodError(f"{add_on.name} joins methods that have a generator", where=where)
+        images = replace(
+            images,
+            terms=_beside(images.terms, add_on.generator_terms, where),
+            targets=_targets(images.targets, add_on, where),
+        )
+    if add_on.student_terms or add_on.views or add_on.through or add_on.training:
+        recovery = _student_side(recovery, add_on, where)
+    return images, recovery
+
+
+def _student_side(
+    recovery: tuple[Recovery, ...], add_on: AddOn, where: str
+) -> tuple[Recovery, ...]:
+    if not any(isinstance(part, Train) for part in recovery):
+        raise MethodError(f"{add_on.name} joins methods that train the student", where=where)
+    joined: list[Recovery] = []
+    for part in recovery:
+        if isinstance(part, Train):
+            part = renumbered(part, add_on.training)
+            kinds = {type(view) for view in part.views}
+            if any(type(view) in kinds for view in add_on.views):
+                raise MethodError(
+                    f"{add_on.name} brings a view of images that the method has", where=where
+                )
+            terms = _beside(part.terms, add_on.student_terms, where)
+            views, through = (*part.views, *add_on.views), (*part.through, *add_on.through)
+            part = replace(part, terms=terms, views=views, through=through)
+        joined.append(part)
+    return tuple(joined)
+
+
+def _beside(own: Terms, added: Terms, where: str) -> Terms:
+    names = [_name(term) for term in own]
+    for term in added:
+        if _name(term) in names:
+            raise MethodError(f"{_name(term)} would count twice", where=where)
+    return (*own, *added)
+
+
+def _targets(own: Targets, add_on: AddOn, where: str) -> Targets:
+    if add_on.targets is None:
+        return own
+    if own != OneHot():
+        raise MethodError(
+            f"the method and {add_on.name} ask images for different targets", where=where
+        )
+    return add_on.targets
+
+
+def _name(term: Term | Weighted) -> str:
+    return term.name if isinstance(term, Weighted) else type(term).__name__
