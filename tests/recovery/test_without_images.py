@@ -1,5 +1,8 @@
 """Recovery without any image."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -124,3 +127,18 @@ def test_the_image_keeps_the_range_of_pixels_which_noise_does_not_cover(
         assert (quantizer(image) - image).abs().max() <= quantizer.scale / 2
     inner = bench.student.network.block.conv1.input_quantizer
     assert inner(black[:, :1]).abs().max() == 0  # what a ReLU gives has no negative values
+
+
+def test_noise_is_as_large_as_pixels_that_are_not_normalised(make_network, make_bench, do):
+    network = make_network()
+    raw = copy.deepcopy(network)
+    raw.stem.weight /= 64  # gives the same for pixels 64 times as large
+    ranges = []
+    for module, deviation in ((network, 0.24), (raw, 0.24 / 64)):
+        bench = make_bench(module, placement="layer-input")
+        bench.input = replace(bench.input, std=(deviation,) * 3)
+        do(RangesFromNoise(count=16, batch=8), bench, None)
+        inner = list(bench.student.activation_quantizers().values())[1:]
+        ranges.append([quantizer.range.read() for quantizer in inner])
+    for found, raw_found in zip(*ranges, strict=True):
+        torch.testing.assert_close(found, raw_found, rtol=1e-4, atol=0)

@@ -26,6 +26,7 @@ from dreamquant.training.phase import Phase
 
 # Bits up to which a range reaches no further than the largest value of the noise.
 _CAPPED = 5
+_NORMALISED = 5.0  # deviation of pixels, or its inverse, up to which they count as normalised
 _SIGNED = 1.25  # what deviations of signed tensors are divided by
 
 
@@ -79,10 +80,11 @@ class RangesFromNoise(Recovery):
     """Activation ranges of so many deviations of what noise becomes in the quantized network.
 
     As in SQuant's released code: noise is uniform in [0, 1), given to the network as if it were
-    normalised; of features that are no pixels it is normal. Of a tensor without negative values
-    the deviation is that of the positive ones. At few bits a range ends at the largest value that
-    was seen. What the network itself reads keeps the range of pixels, which is known; noise does
-    not cover it.
+    normalised; of features that are no pixels it is normal. Where a network takes pixels that are
+    not normalised, such as whole numbers up to 255, noise is as large as these. Of a tensor without
+    negative values the deviation is that of the positive ones. At few bits a range ends at the
+    largest value that was seen. What the network itself reads keeps the range of pixels, which is
+    known; noise does not cover it.
 
     Attributes:
         deviations: at up to 4, up to 6 and more bits.
@@ -112,7 +114,7 @@ class RangesFromNoise(Recovery):
             shape = (self.count, *bench.input.shape)
             draw = torch.rand if is_pixels else torch.randn  # features have either sign
             drawn = draw(shape, generator=random, device=bench.device)
-            return list(torch.split(drawn, self.batch))
+            return list(torch.split(drawn * _unit(bench.input), self.batch))
 
         is_pixels = not bench.input.features
 
@@ -129,6 +131,14 @@ class RangesFromNoise(Recovery):
         if quantizer.bits <= _CAPPED:
             reach = torch.minimum(reach, seen.abs().max())
         place_at(quantizer, -reach if signed else torch.zeros_like(reach), reach)
+
+
+def _unit(spec: InputSpec) -> float:
+    """What a network takes where another takes 1: of pixels that are not normalised more."""
+    if spec.features:
+        return 1.0
+    deviation = float(pixel_moments(spec).deviation.mean())
+    return 1.0 if 1 / _NORMALISED < deviation < _NORMALISED else deviation
 
 
 def place_at(quantizer: ActivationQuantizer, low: Tensor, high: Tensor) -> None:
