@@ -101,10 +101,10 @@ CASES = {
     ),
     "FastestDet": Case(lambda: _zoo("coco_fastestdet", COCO, bgr=True), None, "2min"),
     "FastestDet, folded ONNX": Case(_folded_detector, None, "2min"),
+    "ESPNetv2": Case(lambda: _zoo("voc_espnetv2_seg_s10", COCO), None, "3min"),
     "SqueezeNet 1.1": Case(lambda: _cropped("imagenet_squeezenet11_nobn"), 200, "3min"),
     "MobileNetV1 0.75": Case(lambda: imagenet(DATA), 200, "3min"),
     "EfficientNet-Lite0": Case(lambda: _cropped("imagenet_efficientnet_lite0"), 200, "3min"),
-    "ESPNetv2": Case(lambda: _zoo("voc_espnetv2_seg_s10", COCO), None, "3min"),
 }
 
 

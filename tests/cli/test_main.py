@@ -28,7 +28,7 @@ from dreamquant.jobs import quantize as api
 from dreamquant.methods import METHODS
 from dreamquant.networks import demo, origins
 from dreamquant.networks.checkpoints import load_weights
-from dreamquant.networks.zoo import Found
+from dreamquant.networks.found import Found
 from dreamquant.results import folder
 from dreamquant.results.reopen import open_result
 from dreamquant.synthesis.generator import Stream

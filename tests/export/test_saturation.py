@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from dreamquant.export.metadata import IMAGES
 from dreamquant.quantization.scheme import Bits
 
 onnx = pytest.importorskip("onnx")
@@ -20,7 +21,7 @@ def convolution(codes, highest=255, zero_point=0, **attributes):
     """A file of one convolution on integers, whose results are its sums in float."""
     make, array = onnx.helper, onnx.numpy_helper.from_array
     nodes = [
-        make.make_node("QuantizeLinear", ["images", "one", "zero"], ["q"]),
+        make.make_node("QuantizeLinear", [IMAGES, "one", "zero"], ["q"]),
         make.make_node("Clip", ["q", "zero_code", "highest"], ["c"]),
         make.make_node("DequantizeLinear", ["c", "one", "zero"], ["x"]),
         make.make_node("DequantizeLinear", ["w", "one", "none"], ["wf"], axis=0),
@@ -39,7 +40,7 @@ def convolution(codes, highest=255, zero_point=0, **attributes):
     graph = make.make_graph(
         nodes,
         "one",
-        [make.make_tensor_value_info("images", kind, ["n", channels, 6, 6])],
+        [make.make_tensor_value_info(IMAGES, kind, ["n", channels, 6, 6])],
         [make.make_tensor_value_info("logits", kind, None)],
         [array(np.asarray(value), name) for name, value in constants.items()],
     )
@@ -117,7 +118,7 @@ def test_emulation_reads_what_the_convolution_reads(attributes):
     rows = saturation._packed(layer).reshape(groups, -1, columns.shape[2])
     sums = np.stack([saturation.pair_sums(columns[:, g] - 3, rows[g])[0] for g in range(groups)], 1)
     wanted = runtime.OrtSession(model.SerializeToString(), threads=1, exact=True).run(
-        {"images": codes.astype(np.float32) - 3}, ["logits"]
+        {IMAGES: codes.astype(np.float32) - 3}, ["logits"]
     )[0]
     places = wanted.shape[2:]
     found = sums.reshape(2, *places, 4).transpose(0, 3, 1, 2)

@@ -87,6 +87,8 @@ def test_network():
             "outputs": ["logits"],
             "features": False,
             "bgr": False,
+            "entry": "images",
+            "form": "nchw",
         },
         "input_source": "the InputSpec given",
         "notes": [],

@@ -12,8 +12,8 @@ from dreamquant.cli import options, options_deploy
 if TYPE_CHECKING:
     from torch import nn
 
+    from dreamquant.networks.found import Boxes
     from dreamquant.networks.spec import InputSpec
-    from dreamquant.networks.zoo import Boxes
 
 
 def export(

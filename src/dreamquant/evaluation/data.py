@@ -19,10 +19,10 @@ from dreamquant.evaluation.task import Task, Truth
 from dreamquant.evaluation.tasks import task_of
 from dreamquant.evaluation.tensors import Tensors
 from dreamquant.evaluation.truth import Found, with_truth
+from dreamquant.networks.found import Boxes
 from dreamquant.networks.pixels import normalise, standardise
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.torchvision_data import TEST_SPLITS, open_test_split
-from dreamquant.networks.zoo import Boxes
 
 FORMS = "a folder of images, an .npz, a .tar, or torchvision:NAME:ROOT"
 

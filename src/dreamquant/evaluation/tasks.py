@@ -5,8 +5,8 @@ from __future__ import annotations
 from dreamquant.evaluation.classes import Classification, MultiLabel, Segmentation
 from dreamquant.evaluation.task import Task
 from dreamquant.evaluation.tensors import Tensors
+from dreamquant.networks.found import Boxes
 from dreamquant.networks.spec import InputSpec
-from dreamquant.networks.zoo import Boxes
 
 
 def task_of(spec: InputSpec, boxes: Boxes | None = None) -> Task:

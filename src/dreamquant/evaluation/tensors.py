@@ -13,8 +13,8 @@ from torch import Tensor
 from dreamquant.evaluation.boxes import match, mean_average_precision, without_doubles
 from dreamquant.evaluation.intervals import Z95
 from dreamquant.evaluation.task import Agreement, ScoredTask, Truth
+from dreamquant.networks.found import Boxes
 from dreamquant.networks.outputs import tensors_of
-from dreamquant.networks.zoo import Boxes
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from dreamquant import machine
 from dreamquant.errors import ExportError
 from dreamquant.export import metadata
-from dreamquant.export.metadata import IMAGES, Description
+from dreamquant.export.metadata import Description
 from dreamquant.export.parts import part, require
 from dreamquant.export.runtime import (
     RUNTIMES,
     Array,
     Session,
+    as_taken,
     kernels,
     properties_of,
     read_whole,
@@ -99,7 +100,7 @@ def benchmark(path: Path, *, runtime: str, threads: int | None, batch: int, runs
     threads = threads or torch.get_num_threads()
     data = read_whole(path)
     description = metadata.read(properties_of(data, path), str(path))
-    feed = {IMAGES: _images(description, batch)}
+    feed = {description.input.entry: _images(description, batch)}
     with running(runtime, path):
         sessions = [RUNTIMES[runtime](model, threads=threads) for model in (data, float_twin(data))]
         times = _in_turns(sessions, feed, description.input.outputs, runs)
@@ -179,7 +180,10 @@ def _dequantized(tensors: list[Any], node: Any) -> NDArray[np.float32]:
 def _images(description: Description, batch: int) -> Array:
     random = np.random.default_rng(0)
     if description.layout is None:
-        return random.standard_normal((batch, *description.input.shape), np.float32)
+        images = torch.from_numpy(
+            random.standard_normal((batch, *description.input.shape), np.float32)
+        )
+        return as_taken(images, description.input, None)
     channels, height, width = description.input.image
     nhwc = description.layout == "nhwc"
     size = (height, width, channels) if nhwc else (channels, height, width)

@@ -107,7 +107,6 @@ def draw(student: Student, spec: InputSpec) -> ir.Model:
             dynamo=True,
             opset_version=OPSET,
             input_names=[IMAGES],
-            output_names=list(spec.outputs),
             dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             verbose=False,
         )

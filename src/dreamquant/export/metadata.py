@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from dreamquant.errors import DreamQuantError, ExportError
+from dreamquant.networks.choices import Form
 from dreamquant.networks.spec import InputSpec
 
 Layout = Literal["nhwc", "nchw"]
 
-IMAGES = "images"  # the input of every file
+IMAGES = "dreamquant/images"  # the input, until it gets its own name
 _PREFIX = "dreamquant."
 
 
@@ -24,7 +25,8 @@ class Description:
     Attributes:
         target: ``int8box`` or ``int4``.
         input: what the network expects, its class names with it.
-        layout: of the uint8 images that the file takes; ``None`` where it takes normalised ones.
+        layout: of the uint8 images that the file takes; ``None`` where it takes normalised ones, as
+            ``input.form`` says.
         ending: what makes logits of its output, see :func:`dreamquant.networks.endings.ending_of`;
             ``None`` in files of versions that did not say.
     """
@@ -33,6 +35,12 @@ class Description:
     input: InputSpec
     layout: Layout | None
     ending: tuple[str, ...] | None
+
+
+def own_layout(form: Form) -> Layout | None:
+    """Of the uint8 images that a file takes by its form; ``None`` where it takes numbers."""
+    layouts: dict[Form, Layout] = {"uint8-nchw": "nchw", "uint8-nhwc": "nhwc"}
+    return layouts.get(form)
 
 
 def describe(

@@ -17,9 +17,9 @@ from dreamquant.export.encode import Target, encode
 from dreamquant.export.fold import fold_batch_norms
 from dreamquant.export.graph import BATCH, DOMAIN, Drawing
 from dreamquant.export.means import lift_means
-from dreamquant.export.metadata import IMAGES, Layout
+from dreamquant.export.metadata import IMAGES, Layout, own_layout
 from dreamquant.export.nodes import initializer
-from dreamquant.export.verify import Verification, verify, verify_preprocessing
+from dreamquant.export.verify import Verification, verify, verify_form
 from dreamquant.networks.endings import ending_of
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
@@ -54,12 +54,14 @@ def onnx_file(
 ) -> OnnxFile:
     """Draw, encode and verify a student.
 
+    The file has the names that ``spec`` gives its input and outputs.
+
     Args:
         student: its training is over; the file ends as its network was given.
         manifest: of its result, for the file's metadata.
         spec: what it expects.
         target: see :func:`dreamquant.export.encode.encode`, as for ``two_bit``.
-        layout: of the uint8 images that the file shall take; ``None`` for normalised ones.
+        layout: of the uint8 images that the file shall take; ``None`` for what ``spec.form`` says.
         two_bit: store weights of 2 bits in INT2.
         drawing: of this student, where several files are made of it.
 
@@ -67,6 +69,7 @@ def onnx_file(
         ExportError: the network cannot be exported, or the file fails its verification.
     """
     drawing = drawing or Drawing(student, spec)
+    layout = layout or own_layout(spec.form)
     given, ending = drawing.student, ending_of(student)
     model = drawing.copy()
     unfolded = fold_batch_norms(model.graph)
@@ -84,11 +87,13 @@ def onnx_file(
     record = asdict(verification) | {"in_float": in_float}
     model.metadata_props.update([metadata.encoded("verification", record)])
     if layout is not None:
-        _prepend_preprocessing(model, spec, layout)
-    finished = _serialized(model)
-    if layout is not None:
-        verify_preprocessing(finished, plain, spec, layout)
-    return OnnxFile(finished.SerializeToString(), verification, in_float)
+        _take_pixels(model, spec, layout)
+    elif spec.form == "nhwc":
+        _take_channels_last(model, spec)
+    if layout is not None or spec.form == "nhwc":
+        verify_form(_serialized(model), plain, spec, layout)
+    _name(model.graph.inputs[0], spec.entry, model)
+    return OnnxFile(_serialized(model).SerializeToString(), verification, in_float)
 
 
 def _holds(model: ir.Model, dtype: ir.DataType) -> bool:
@@ -103,12 +108,8 @@ def _tidy(model: ir.Model, outputs: Sequence[str], *, opset: int | None) -> None
     model.producer_name = "dreamquant"
     (images,) = model.graph.inputs
     images.name = IMAGES
-    for value in [value for node in model.graph for value in node.outputs]:
-        # What was an output before something was put behind it still has that name.
-        if value.name in outputs:
-            value.name = f"{value.name}.inner"
     for value, name in zip(model.graph.outputs, outputs, strict=True):
-        value.name = name
+        _name(value, name, model)
     for value in (images, *model.graph.outputs):
         assert value.shape is not None  # torch.export knows every shape
         value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
@@ -117,24 +118,54 @@ def _tidy(model: ir.Model, outputs: Sequence[str], *, opset: int | None) -> None
         model.ir_version = onnx.helper.OP_SET_ID_VERSION_MAP[("ai.onnx", opset)]
 
 
+def _name(value: ir.Value, name: str, model: ir.Model) -> None:
+    """Give a value a name; another that has it, such as a former output, gives it up."""
+    graph = model.graph
+    inner = [made for node in graph for made in node.outputs]
+    for other in (*graph.inputs, *graph.initializers.values(), *inner):
+        if other is not value and other.name == name:
+            other.name = f"{name}.inner"
+    value.name = name
+
+
 def _serialized(model: ir.Model) -> onnx.ModelProto:
     proto: onnx.ModelProto = ir.to_proto(model)
     return proto
 
 
-def _prepend_preprocessing(model: ir.Model, spec: InputSpec, layout: Layout) -> None:
-    """Let the network take uint8 images, and normalise them as evaluation does."""
-    graph = model.graph
-    (normalised,) = graph.inputs
+def _take_channels_last(model: ir.Model, spec: InputSpec) -> None:
+    """Let the network take channels last, otherwise as it does."""
+    images = _entry(spec, "nhwc", ir.DataType.FLOAT)
+    _prepend(model.graph, images, [_channels_first(images)])
+
+
+def _entry(spec: InputSpec, layout: Layout, dtype: ir.DataType) -> ir.Value:
     channels, height, width = spec.image
     size = (height, width, channels) if layout == "nhwc" else spec.shape
-    pixels = ir.Value(
-        name=IMAGES, type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape([BATCH, *size])
-    )
+    return ir.Value(name=IMAGES, type=ir.TensorType(dtype), shape=ir.Shape([BATCH, *size]))
+
+
+def _channels_first(images: ir.Value) -> ir.Node:
+    return ir.node("Transpose", [images], {"perm": [0, 3, 1, 2]}, name="pixels.nchw")
+
+
+def _prepend(graph: ir.Graph, entry: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Put nodes between the input and what reads it."""
+    (before,) = graph.inputs
+    for node in nodes:
+        node.outputs[0].name = f"{node.name}.out"
+    before.replace_all_uses_with(nodes[-1].outputs[0])
+    graph.inputs[0] = entry
+    graph.insert_before(graph.node(0), nodes)
+
+
+def _take_pixels(model: ir.Model, spec: InputSpec, layout: Layout) -> None:
+    """Let the network take uint8 images, and normalise them as evaluation does."""
+    graph = model.graph
+    pixels = _entry(spec, layout, ir.DataType.UINT8)
     nodes = [ir.node("Cast", [pixels], {"to": ir.DataType.FLOAT}, name="pixels.float")]
     if layout == "nhwc":
-        last = nodes[-1].outputs[0]
-        nodes.append(ir.node("Transpose", [last], {"perm": [0, 3, 1, 2]}, name="pixels.nchw"))
+        nodes.append(_channels_first(nodes[-1].outputs[0]))
     if spec.bgr:
         order = initializer(graph, "pixels.bgr", np.array([2, 1, 0]), ir.DataType.INT64)
         last = nodes[-1].outputs[0]
@@ -146,11 +177,7 @@ def _prepend_preprocessing(model: ir.Model, spec: InputSpec, layout: Layout) -> 
     ):
         number = initializer(graph, name, values, ir.DataType.FLOAT)
         nodes.append(ir.node(kind, [nodes[-1].outputs[0], number], name=f"{name}.apply"))
-    for node in nodes:
-        node.outputs[0].name = f"{node.name}.out"
-    normalised.replace_all_uses_with(nodes[-1].outputs[0])
-    graph.inputs[0] = pixels
-    graph.insert_before(graph.node(0), nodes)
+    _prepend(graph, pixels, nodes)
 
 
 def _per_channel(values: tuple[float, ...]) -> NDArray[np.float32]:

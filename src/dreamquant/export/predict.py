@@ -16,8 +16,8 @@ from dreamquant.evaluation.data import normalised
 from dreamquant.evaluation.decoding import FORMATS, Pixels, decode_file
 from dreamquant.evaluation.files import SUFFIXES, Extent
 from dreamquant.export.prediction import Prediction, tell
+from dreamquant.networks.found import Boxes
 from dreamquant.networks.spec import InputSpec
-from dreamquant.networks.zoo import Boxes
 
 _BATCH = 32
 _CONVERTED = {

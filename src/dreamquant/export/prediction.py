@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dreamquant.evaluation.boxes import without_doubles
+from dreamquant.networks.found import Boxes
 from dreamquant.networks.outputs import tensors_of
 from dreamquant.networks.spec import InputSpec
-from dreamquant.networks.zoo import Boxes
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dreamquant.errors import ExportError
 from dreamquant.export import metadata
-from dreamquant.export.metadata import IMAGES, Description
+from dreamquant.export.metadata import Description
 from dreamquant.export.parts import part, require
 from dreamquant.networks.endings import logits_of, with_ending
 from dreamquant.networks.pixels import denormalise
@@ -131,19 +131,27 @@ class OnnxNetwork(nn.Module):
         Raises:
             ExportError: the runtime cannot run the file.
         """
-        feed, names = images.numpy(), self.description.input.outputs
-        if self.description.layout is not None:
-            feed = as_pixels(images, self.description.input, self.description.layout)
+        spec = self.description.input
+        names, feed = spec.outputs, as_taken(images, spec, self.description.layout)
         with running(self.runtime, self.path):
-            found = [torch.from_numpy(each) for each in self.session.run({IMAGES: feed}, names)]
+            given = self.session.run({spec.entry: feed}, names)
+        found = [torch.from_numpy(each) for each in given]
         if len(found) > 1:
             return dict(zip(names, found, strict=True))
         ending = self.description.ending
         return logits_of(found[0]) if ending is None else with_ending(found[0], ending)
 
 
-def as_pixels(images: Tensor, spec: InputSpec, layout: metadata.Layout) -> Array:
-    """The uint8 images that normalised ones (B, C, H, W) came from."""
+def as_taken(images: Tensor, spec: InputSpec, layout: metadata.Layout | None) -> Array:
+    """Normalised images (B, ...) as a file takes them.
+
+    Args:
+        images: channels first.
+        spec: of the network.
+        layout: of uint8 images, which the normalised ones came from; ``None`` for numbers.
+    """
+    if layout is None:
+        return (images.movedim(1, -1) if spec.form == "nhwc" else images).contiguous().numpy()
     pixels = (denormalise(images, spec) * 255).round_().clamp_(0, 255).to(torch.uint8)
     return (pixels.permute(0, 2, 3, 1) if layout == "nhwc" else pixels).contiguous().numpy()
 

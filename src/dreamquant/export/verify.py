@@ -34,7 +34,7 @@ from dreamquant.export.runtime import (
     Kernels,
     OrtSession,
     Session,
-    as_pixels,
+    as_taken,
     kernels,
 )
 from dreamquant.export.saturation import layers_that_may_saturate, saturated, saturates
@@ -150,10 +150,15 @@ def verify(
     )
 
 
-def verify_preprocessing(
-    model: onnx.ModelProto, plain: onnx.ModelProto, spec: InputSpec, layout: Layout
+def verify_form(
+    model: onnx.ModelProto, plain: onnx.ModelProto, spec: InputSpec, layout: Layout | None
 ) -> None:
-    """Compare a network that takes uint8 images with the same one that takes normalised ones.
+    """Compare a network that takes pixels, or channels last, with the one verified.
+
+    Args:
+        model: the network.
+        plain: the one that takes normalised images, channels first, as ``spec`` says.
+        layout: of the uint8 images that ``model`` takes; ``None`` for numbers, channels last.
 
     Raises:
         ExportError: the file is malformed, ONNX Runtime does not load it, or it computes
@@ -163,11 +168,11 @@ def verify_preprocessing(
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randint(0, 256, (4, *spec.image), generator=generator)
     images = normalise(pixels, spec)
-    with_pixels, normalised = (
+    otherwise, as_usual = (
         _session("onnxruntime", proto.SerializeToString(), False).run({IMAGES: feed}, spec.outputs)
-        for proto, feed in ((model, as_pixels(images, spec, layout)), (plain, images.numpy()))
+        for proto, feed in ((model, as_taken(images, spec, layout)), (plain, images.numpy()))
     )
-    if not all(map(np.array_equal, with_pixels, normalised)):
+    if not all(map(np.array_equal, otherwise, as_usual)):
         raise NotTheStudentError("with preprocessing its outputs differ")
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.zoo import Found
+from dreamquant.networks.found import Found
 
 _OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
 

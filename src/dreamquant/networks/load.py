@@ -16,13 +16,13 @@ from dreamquant.networks.copying import own_copy
 from dreamquant.networks.expected import unknown_input, with_options
 from dreamquant.networks.fit import fit
 from dreamquant.networks.forms import plain_form, require_python
+from dreamquant.networks.found import Boxes, Found
 from dreamquant.networks.observed import observe, running
 from dreamquant.networks.origins import find, find_again
 from dreamquant.networks.reparametrized import bake
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.taps import entering
 from dreamquant.networks.weights import require_finite, state_sha256
-from dreamquant.networks.zoo import Boxes, Found
 
 
 @dataclass(frozen=True)
@@ -236,9 +236,11 @@ def _input_spec(
         class_names=found.class_names if len(found.class_names) == seen.classes else (),
         resize=found.resize,
         task=seen.task,
-        outputs=seen.outputs,
+        outputs=found.outputs or seen.outputs,
         features=features,
         bgr=found.bgr,
+        entry=found.entry or "images",
+        form=found.form,
     )
     return spec, (*seen.notes, *notes)
 

@@ -19,13 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamquant.errors import NetworkError
+from dreamquant.networks.choices import Form
+from dreamquant.networks.found import Found
 from dreamquant.networks.onnx_module import OnnxModule, converted, part
-from dreamquant.networks.zoo import Found, one_line
+from dreamquant.networks.zoo import one_line
 
 _LARGEST = 2**28  # values of one tensor: a file can ask for more in a few bytes
 _TOLERANCE = 1e-3  # of the largest output: sums are taken in another order
 _TOLERANCE_HALF = 5e-2  # where they are taken in half precision
 _SHOWN = 5
+_FORMS: dict[tuple[bool, bool], Form] = {  # by whether it takes pixels, and channels last
+    (False, False): "nchw",
+    (False, True): "nhwc",
+    (True, False): "uint8-nchw",
+    (True, True): "uint8-nhwc",
+}
 _REMEDY = "export it again from its source, or give the network as FILE.py:FACTORY"
 
 
@@ -90,7 +98,7 @@ def network_in(file: OnnxFile, shape: tuple[int, ...] | None = None) -> Found:
     own = (size[-1], *size[:-1]) if last else size
     kind = _kind(entry, file)
     _require_equal(module, _Inputs(entry.name, own, kind, last), file)
-    result = ", ".join(output.name for output in model.graph.output)
+    outputs = tuple(output.name for output in model.graph.output)
     pixels = kind == np.uint8
     return Found(
         module,
@@ -99,10 +107,20 @@ def network_in(file: OnnxFile, shape: tuple[int, ...] | None = None) -> Found:
         mean=(0.0,) * own[0] if pixels else None,
         std=(1 / 255,) * own[0] if pixels else None,
         notes=(
-            f"ONNX input {entry.name!r}{', channels last' * last}, output {result!r}",
+            f"ONNX input {entry.name!r}{', channels last' * last}, output {', '.join(outputs)!r}",
+            *_other_numbers(kind),
             *_folded_norms(model),
         ),
+        entry=entry.name,
+        outputs=outputs,
+        form=_FORMS[pixels, last],
     )
+
+
+def _other_numbers(kind: Any) -> tuple[str, ...]:
+    if kind in (np.uint8, np.float32):
+        return ()
+    return (f"the file takes {kind.__name__}; exported files take float32",)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from torch import nn
 from dreamquant.errors import NetworkError
 from dreamquant.networks.beside import beside
 from dreamquant.networks.forms import exported_program
+from dreamquant.networks.found import Boxes, Found
 from dreamquant.networks.onnx_file import names_onnx_file, network_in, read_onnx
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.user_file import UserFile, names_user_file, read_user_file
-from dreamquant.networks.zoo import ZOOS, Boxes, Found
+from dreamquant.networks.zoo import ZOOS
 
 FORMS = ", ".join((*(f"{zoo}:NAME" for zoo in ZOOS), "FILE.py:FACTORY", "FILE.onnx"))
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.choices import Kind
+from dreamquant.networks.choices import Form, Kind
 
 _MOST_VALUES = 2**25  # an image of 3,300 x 3,300 pixels
 
@@ -34,6 +34,8 @@ class InputSpec:
         features: whether the input holds numbers that are no pixels, such as a spectrum.
         bgr: whether the channels are blue, green, red, as OpenCV has them; ``mean`` and ``std``
             are in the same order.
+        entry: name of the input in exported files.
+        form: how they take it, where nothing else is asked for.
 
     Raises:
         NetworkError: lengths disagree, or a value is impossible.
@@ -49,6 +51,8 @@ class InputSpec:
     outputs: tuple[str, ...] = ("logits",)
     features: bool = False
     bgr: bool = False
+    entry: str = "images"
+    form: Form = "nchw"
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:

@@ -14,9 +14,9 @@ from dreamquant.diagnostics.figure import picture
 from dreamquant.evaluation.data import open_images
 from dreamquant.evaluation.evaluation import Evaluation
 from dreamquant.evaluation.metrics import evaluate
+from dreamquant.networks.found import Boxes
 from dreamquant.networks.origins import boxes_of
 from dreamquant.networks.spec import InputSpec
-from dreamquant.networks.zoo import Boxes
 from dreamquant.quantization.student import Student
 from dreamquant.results.files import (
     sha256_file,
