@@ -8,9 +8,9 @@ import torch
 from dreamquant.errors import NetworkError
 from dreamquant.methods import find_method
 from dreamquant.networks.classifier_input import classifier_weight
+from dreamquant.synthesis.class_mixtures import Superposition
 from dreamquant.synthesis.embeddings import PlusNoise, Superposed
 from dreamquant.synthesis.generator_networks import ImageNetGenerator
-from dreamquant.synthesis.targets import Superposition
 from tiny_runs import CLASSES, short_method, tiny_network, tiny_run
 
 SHAPE = (5, 12)  # classes, features
@@ -57,7 +57,7 @@ def test_batches_are_superposed_as_often_as_asked() -> None:
 def test_embeddings_start_from_the_teachers_last_layer() -> None:
     method = short_method("qimera", images={"embedding": Superposed("classifier")})
     run = tiny_run(method)
-    weight = classifier_weight(run.teacher, run.bench.example())
+    weight = classifier_weight(run.teacher, run.bench.example(), CLASSES)
     assert len(weight) == CLASSES
     assert run.generator.embedding.weight.equal(weight)
     assert run.images.latent == weight.shape[1]

@@ -17,6 +17,7 @@ from dreamquant.methods.auto import auto
 from dreamquant.methods.brecq import brecq
 from dreamquant.methods.dqdg import dqdg
 from dreamquant.methods.dsg import dsg
+from dreamquant.methods.dynadfq import dynadfq
 from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.genie import genie
 from dreamquant.methods.hast import hast
@@ -80,8 +81,16 @@ METHODS: dict[str, Method] = {
     "synq": replace(hast + synq, name="synq"),
     "akt": replace(adadfq + akt, name="akt"),
     "ait": replace(gdfq + ait, name="ait"),
+    "dynadfq": replace(gdfq + dynadfq, name="dynadfq"),
 }
-ADD_ONS: dict[str, AddOn] = {"ris": ris, "agm": agm, "synq": synq, "akt": akt, "ait": ait}
+ADD_ONS: dict[str, AddOn] = {
+    "ris": ris,
+    "agm": agm,
+    "synq": synq,
+    "akt": akt,
+    "ait": ait,
+    "dynadfq": dynadfq,
+}
 
 
 def find_method(name: str | Method) -> Method:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dreamquant.errors import MethodError
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
+from dreamquant.synthesis.class_mixtures import SimilarClasses
 from dreamquant.synthesis.generator import Generator
 from dreamquant.synthesis.source import Source
 from dreamquant.synthesis.targets import OneHot, Targets
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 Numbers = Mapping[str, Any]
+Asked = Targets | SimilarClasses
 Parts = tuple[Source | None, tuple[Recovery, ...]]
 
 
@@ -91,7 +93,7 @@ def _beside(own: Terms, added: Terms, where: str) -> Terms:
     return (*own, *added)
 
 
-def _targets(own: Targets, add_on: AddOn, where: str) -> Targets:
+def _targets(own: Asked, add_on: AddOn, where: str) -> Asked:
     if add_on.targets is None:
         return own
     if own != OneHot():

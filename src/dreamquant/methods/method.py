@@ -17,6 +17,7 @@ from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
 from dreamquant.recovery.views import Filter, StudentView
+from dreamquant.synthesis.class_mixtures import SimilarClasses
 from dreamquant.synthesis.generator_networks import LARGEST_SMALL_IMAGE
 from dreamquant.synthesis.source import Source
 from dreamquant.synthesis.targets import Targets
@@ -78,7 +79,7 @@ class AddOn:
     paper: Paper
     generator_terms: Terms = ()
     student_terms: Terms = ()
-    targets: Targets | None = None
+    targets: Targets | SimilarClasses | None = None
     views: tuple[StudentView, ...] = ()
     through: tuple[Filter, ...] = ()
     training: Numbers = field(default_factory=dict)

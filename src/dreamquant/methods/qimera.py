@@ -9,9 +9,9 @@ from dreamquant.methods.published import published
 from dreamquant.methods.quick import QUICK, QUICK_IMAGENET
 from dreamquant.recovery.norms import ReestimateNorms
 from dreamquant.recovery.train import Train
+from dreamquant.synthesis.class_mixtures import Superposition
 from dreamquant.synthesis.embeddings import Superposed
 from dreamquant.synthesis.generator import Generator
-from dreamquant.synthesis.targets import Superposition
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.distillation import KnowledgeDistillation, StudentCrossEntropy
 from dreamquant.terms.statistics import BatchNormStatistics

@@ -19,15 +19,16 @@ _NONE_RUNS = "the method reads {} of the last layer, and the network runs none"
 _REMEDY = "choose another method: `dreamquant methods NAME` says what it reads"
 
 
-def classifier_weight(network: nn.Module, example: Tensor) -> Tensor:
-    """The weight (rows, F) of the last convolution or linear layer executed, float32, detached.
+def classifier_weight(network: nn.Module, example: Tensor, classes: int) -> Tensor:
+    """The weight (classes, F) of the last convolution or linear layer executed, float32, detached.
 
     Args:
         network: in eval mode.
         example: normalised images (B, C, H, W).
+        classes: that it tells apart.
 
     Raises:
-        NetworkError: it runs no such layer.
+        NetworkError: it runs no such layer, or one that has not a row for each class.
     """
     ran: list[nn.Module] = []
     layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
@@ -35,7 +36,15 @@ def classifier_weight(network: nn.Module, example: Tensor) -> Tensor:
         network(example)
     if not ran:
         raise NetworkError(_NONE_RUNS.format("the weight"), where="--method", remedy=_REMEDY)
-    return full_precision(cast(Tensor, ran[-1].weight).detach()).flatten(1)
+    weight = cast(Tensor, ran[-1].weight).detach()
+    if len(weight) != classes:
+        raise NetworkError(
+            f"the last layer has {len(weight)} rows for {classes} classes, and the method reads "
+            "one for each class",
+            where="--method",
+            remedy="choose a method or a preset that reads none, such as gdfq",
+        )
+    return full_precision(weight).flatten(1)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamquant.errors import NetworkError
 from dreamquant.networks.classifier_input import classifier_weight
 from dreamquant.training.bench import Bench
 
@@ -92,12 +91,4 @@ class Superposed:
         classes = bench.input.num_classes
         if self.start == "random":
             return PlusNoise(torch.randn(classes, latent))
-        weight = classifier_weight(bench.teacher, bench.example())
-        if len(weight) != classes:
-            raise NetworkError(
-                f"the last layer has {len(weight)} rows for {classes} classes, and embeddings "
-                "start from one for each class",
-                where="--preset",
-                remedy="choose a preset whose embeddings start at random, such as quick",
-            )
-        return PlusNoise(weight)
+        return PlusNoise(classifier_weight(bench.teacher, bench.example(), classes))

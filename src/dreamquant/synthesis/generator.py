@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
+from dreamquant.networks.classifier_input import classifier_weight
+from dreamquant.synthesis.class_mixtures import SimilarClasses
 from dreamquant.synthesis.embeddings import Superposed
 from dreamquant.synthesis.generator_networks import (
     ImageNetGenerator,
@@ -56,7 +58,7 @@ class Generator(Source):
     """
 
     terms: Terms
-    targets: Targets = _ONE_HOT
+    targets: Targets | SimilarClasses = _ONE_HOT
     condition: Condition | None = None
     latent: int = 100
     embedding: Superposed | None = None
@@ -127,6 +129,7 @@ class Stream(Images):
     Attributes:
         network: the generator.
         latent: length of its noise.
+        targets: what is asked of each image, as it is for the teacher.
         done: updates so far.
     """
 
@@ -135,6 +138,7 @@ class Stream(Images):
         self.source, self.updates, self.done = source, updates, 0
         self.terms = weighted(source.terms)
         self._told = source.targets != Nothing()
+        self.targets = self._fitted(source.targets)
         with torch.random.fork_rng():
             torch.manual_seed(bench.seed)
             made = [self._made() for _ in range(source.networks)]
@@ -149,6 +153,12 @@ class Stream(Images):
             from dreamquant.training.compiled import Compiled
 
             self._generate = Compiled(self.network)
+
+    def _fitted(self, targets: Targets | SimilarClasses) -> Targets:
+        if not isinstance(targets, SimilarClasses):
+            return targets
+        bench, classes = self.bench, self.bench.input.num_classes
+        return targets.fitted(classifier_weight(bench.teacher, bench.example(), classes))
 
     def _made(self) -> SmallGenerator | ImageNetGenerator:
         source, spec = self.source, self.bench.input
@@ -184,7 +194,7 @@ class Stream(Images):
         """Draw targets, conditions and noise, in this order."""
         source = self.source
         if targets is None:
-            targets = source.targets.sample(size, self.bench.input.num_classes, random)
+            targets = self.targets.sample(size, self.bench.input.num_classes, random)
         conditions = {}
         if source.condition is not None:
             conditions[source.condition.name] = source.condition.sample(size, random)
