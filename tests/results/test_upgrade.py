@@ -264,6 +264,22 @@ def test_a_record_of_today_stays_as_it_is(folder):
     assert upgraded(today) == today
 
 
+def test_the_first_versions_of_the_present_schema_are_completed():
+    today = lifted(request={"method": "acq+agm", "data": "labelled.npz"})
+    early = today | {"request": {"method": "acq+agm", "data": "labelled.npz"}}
+    early["coverage"] = early["coverage"] | {"multiplications": 5, "float_multiplications": 0}
+    early["method"] = {
+        k: v for k, v in today["method"].items() if k not in ("iterations", "prepare")
+    }
+    del early["prepared"]
+    completed = upgraded(early)
+    assert completed["request"]["command"] == "quantize"
+    assert completed["request"]["bits"] == "w3a3"
+    assert completed["coverage"]["float_functions"] == []
+    assert (completed["method"]["iterations"], completed["method"]["prepare"]) == (12, [])
+    assert completed["prepared"] == []
+
+
 @pytest.mark.parametrize("section", ["method", "scheme", "protocol", "timings", "history"])
 def test_a_damaged_one_is_named(folder, section):
     record = json.loads((folder / MANIFEST).read_text())

@@ -1,7 +1,8 @@
-"""Manifests of earlier schemas, lifted to the present one; nothing else knows that there were any.
+"""Upgrades of manifests to the present schema; no other code knows of earlier ones.
 
-Schema 1 to 2: a method is its images and its recovery, where it was two lists of terms and one
-schedule; the request holds every option that was asked for; phases are on record.
+In schema 1 a method was two lists of terms and one schedule. In schema 2 it is its images and its
+recovery, the request holds every option that was given, and phases are on record. The first
+versions of schema 2 lacked some of its fields.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ SCHEMA = 2
 
 
 def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest by the present schema; one of that schema as it is.
+    """The manifest in the present schema; a complete one of this schema is returned unchanged.
 
     Raises:
-        KeyError: the record is incomplete; likewise TypeError and ValueError.
+        KeyError: the record is incomplete; TypeError and ValueError are raised likewise.
     """
     if manifest["schema"] == SCHEMA:
-        return {**manifest, "phases": [_phase(each, manifest) for each in manifest["phases"]]}
+        return _completed(manifest)
     schedule = manifest["method"]["schedule"]
     scheme, norms = _scheme(manifest["scheme"])
     protocol = {"accumulate": 1, **manifest["protocol"]}
@@ -41,6 +42,22 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "configuration": manifest.get("configuration", {}),
         "files": manifest.get("files", {}),
     }
+
+
+def _completed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest of the present schema, with the fields that its first versions lacked."""
+    phases = [_phase(each, manifest) for each in manifest["phases"]]
+    found = {**manifest, "prepared": manifest.get("prepared", []), "phases": phases}
+    if "multiplications" in (manifest.get("coverage") or {}):
+        # Calls of softmax and of norms were not looked for at first.
+        found["coverage"] = {"float_functions": [], **manifest["coverage"]}
+    if "command" not in manifest["request"]:
+        scheme, norms = _scheme(manifest["scheme"])
+        found["scheme"] = scheme
+        found["request"] = _request(manifest, scheme, manifest["protocol"], norms)
+        iterations = sum(phase["iterations"] for phase in phases)
+        found["method"] = {"iterations": iterations, "prepare": [], **manifest["method"]}
+    return found
 
 
 def _scheme(scheme: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
@@ -96,7 +113,7 @@ def _method(method: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decay(schedule: Mapping[str, Any], *, after: int) -> dict[str, Any]:
-    """Of a rate whose steps are counted from ``after`` iterations."""
+    """The decay of a learning rate; its steps are counted from iteration ``after``."""
     if schedule.get("decay") == "cosine":
         return {"part": "Cosine", "rise": schedule["lr_warmup"] if after else 0}
     return {"part": "Steps", "at": [step - after for step in schedule.get("milestones", [])]}
@@ -143,13 +160,13 @@ def _request(
     return {
         name: value
         for name, value in given.items()
-        # The method is on record even where it has no name to be asked for by.
+        # A method given as an object has no name, and stands on record nevertheless.
         if name == "method" or not (value is None or value is False or value == [])
     }
 
 
 def _history(history: Mapping[str, Any]) -> dict[str, Any]:
-    """Losses on mixed images are named after the view that mixes them."""
+    """The history, with losses on mixed images named after the view that mixes them."""
     losses = [
         {name.replace("mixed/", "mixup/"): value for name, value in entry.items()}
         for entry in history["losses"]
@@ -158,7 +175,7 @@ def _history(history: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _phase(phase: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """With its kind and precision, which were not on record at first."""
+    """A phase with its kind and its precision, which the first versions lacked."""
     if "kind" in phase:
         return dict(phase)
     trained = phase["name"].startswith(("generator", "student", "dreaming"))
@@ -167,7 +184,7 @@ def _phase(phase: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, A
 
 
 def _phases(schedule: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
-    """The two phases that there were; their seconds were counted together."""
+    """The two phases of schema 1, whose seconds were counted together."""
     alone, whole = schedule["student_warmup"], schedule["iterations"]
     lengths = {"generator warms up": alone, "student learns": whole - alone}
     return [
