@@ -67,5 +67,5 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(
 def test_without_images_it_is_refused(make_network, make_bench):
     bench = make_bench(make_network())
     (phase,) = RoundByLeastSquares().phases(bench, None)
-    with pytest.raises(MethodError, match="RoundByLeastSquares works on images"):
+    with pytest.raises(MethodError, match="RoundByLeastSquares needs images"):
         phase.step()

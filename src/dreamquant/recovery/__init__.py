@@ -1,1 +1,1 @@
-"""How accuracy comes back: training, re-estimation, reconstruction, closed forms."""
+"""Ways to recover accuracy: training, batch-norm re-estimation, reconstruction, closed forms."""

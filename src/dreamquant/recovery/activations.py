@@ -1,4 +1,4 @@
-"""Ranges of activations: those that round what comes with the least error."""
+"""Activation ranges: the range of each tensor that rounds its values with the least error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from dreamquant import distributed
 from dreamquant.quantization.affine import Grid, affine_parameters, fake_quantize
 
-# Values of a tensor that the search reads, over all batches.
+# Number of values that the search reads of each tensor, over all batches.
 _SAMPLED = 2**17
 _FRACTIONS = [fraction / 40 for fraction in range(40, 3, -1)]
 
 
 @torch.no_grad()
 def sampled(values: Sequence[Tensor]) -> Tensor:
-    """At most ``_SAMPLED`` values over all tensors, as many of each, float32."""
+    """A sample of at most ``_SAMPLED`` values, float32, with equally many from each tensor."""
     total = sum(x.numel() for x in values)
-    # Odd, else it would meet the same few columns of every feature map.
+    # The stride is odd: an even one would read the same few columns of every feature map.
     stride = max(1, total // _SAMPLED) | 1
     return torch.cat([x.reshape(-1)[::stride].float() for x in values])
 
@@ -28,15 +28,15 @@ def sampled(values: Sequence[Tensor]) -> Tensor:
 def search_range(values: Sequence[Tensor], grid: Grid, power: float) -> tuple[Tensor, Tensor]:
     """Scale and zero-point that quantize a tensor with the least mean of ``|error|**power``.
 
-    First both ends shrink together, then each on its own.
+    The search first shrinks both ends of the range together, then each end on its own.
 
     Args:
-        values: the tensor on several batches.
+        values: the tensor, as it is on several batches.
         grid: the codes.
-        power: 2 is the mean squared error; 2.4 minds large errors more.
+        power: 2 minimises the mean squared error; 2.4 gives large errors more weight.
 
     Returns:
-        Scalars, as :func:`affine_parameters` gives them.
+        Scale and zero-point, scalars, as :func:`affine_parameters` returns them.
     """
     ends = torch.stack([torch.stack(x.aminmax()) for x in values]).float()
     low, high = -distributed.largest(-ends[:, 0].amin()), distributed.largest(ends[:, 1].amax())
@@ -52,7 +52,7 @@ def search_range(values: Sequence[Tensor], grid: Grid, power: float) -> tuple[Te
 def _best(
     values: Tensor, lows: Tensor, highs: Tensor, grid: Grid, power: float
 ) -> tuple[Tensor, Tensor]:
-    """The pair of ends that rounds ``values`` with the least error."""
+    """The pair of ends that quantizes ``values`` with the least error."""
     scales, zero_points = affine_parameters(lows, highs, grid)
     errors = torch.stack(
         [

@@ -1,10 +1,11 @@
-"""Batch norms with the statistics of the images at hand, while closed forms work on them.
+"""Batch norms that use the statistics of the images at hand, while closed forms work on them.
 
-Before a batch norm, channels deviate otherwise on procedural images than on what the network was
-trained on, and all that follows is then off. Normalised by statistics of the images themselves,
-each channel leaves its batch norm with the mean and the deviation that it has on training data:
-what adaptive batch norm (Li et al., arXiv 1603.04779) does for images of another domain. Teacher
-and student get the same maps, and lose them again, so neither network changes.
+The inputs of a batch norm have other statistics on procedural images than on the training data, and
+all later layers then compute on wrong values. Here each batch norm normalises by the statistics of
+the images themselves, so that each channel of its output has the mean and the deviation that it has
+on training data. Adaptive batch norm (Li et al., arXiv 1603.04779) does the same for images of
+another domain. Teacher and student get the same maps and lose them afterwards, so neither network
+is changed.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from dreamquant.networks.taps import unseen
 from dreamquant.recovery.passes import advance_all, current, passes
 
 Maps = dict[str, tuple[Tensor, Tensor]]
-# A channel that is dead on these images is not blown up to the deviation it should have.
+# A channel that is nearly constant on these images must not be scaled up by a huge factor.
 _MOST = 10.0
 
 
 class Adapted(NamedTuple):
-    """The forward pass of a batch norm, with what leaves it mapped channel by channel.
+    """The forward pass of a batch norm, followed by an affine map of each channel.
 
     Attributes:
-        norm: with the statistics of training.
+        norm: the batch norm, with the statistics of the training data.
         slope: (F,), positive.
         shift: (F,).
     """
@@ -41,7 +42,7 @@ class Adapted(NamedTuple):
     shift: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalised and mapped, same shape."""
+        """The normalised and mapped input, of the same shape."""
         return _mapped(type(self.norm).forward(self.norm, x), self.slope, self.shift)
 
 
@@ -49,14 +50,16 @@ class Adapted(NamedTuple):
 def statistics_of(
     teacher: nn.Module, batches: Sequence[Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Slope and shift after which each batch norm gives what its weight and bias promise.
+    """The maps that give each batch norm's output the mean and deviation of its bias and weight.
 
     Args:
         teacher: in eval mode.
-        batches: normalised images each; all wait in the network at once.
+        batches: batches of normalised images; the forward passes of all batches run at the same
+            time.
 
     Returns:
-        Of each batch norm, by its name; of one that runs several times, by its first run.
+        Slope and shift of each batch norm, by its name; a batch norm that runs several times is
+            measured at its first run.
     """
     norms = {name: m for name, m in teacher.named_modules() if isinstance(m, _BatchNorm)}
     found: Maps = {}
@@ -95,16 +98,16 @@ def _map_of(norm: _BatchNorm, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _mapped(y: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
     wide = (-1, *[1] * (y.dim() - 2))
-    with unseen():  # what modes follow is the network, not this
+    with unseen():  # torch function modes must see the network's operations only
         return y * slope.view(wide) + shift.view(wide)
 
 
 @contextmanager
 def adapted(networks: Sequence[nn.Module], maps: Maps) -> Iterator[None]:
-    """Let batch norms of these networks map what leaves them.
+    """Apply maps to the outputs of batch norms while the context is open.
 
     Args:
-        networks: whose modules have the same names.
+        networks: networks whose modules have the same names.
         maps: from :func:`statistics_of`.
     """
     norms = [

@@ -1,4 +1,4 @@
-"""Channels rescaled in closed form: QwT-v2 (Tang et al., arXiv 2505.20932), layer by layer."""
+"""Closed-form rescaling of channels, layer by layer: QwT-v2 (Tang et al., arXiv 2505.20932)."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
 from dreamquant.training.phase import Phase
 
-_LIMITS = (0.5, 2.0)  # of a slope: statistics of few images must not turn a channel off
+_LIMITS = (0.5, 2.0)  # limits of a slope: statistics of few images must not switch a channel off
 
 
 class Line(NamedTuple):
-    """``slope * y + offset`` of each channel, (F,) each."""
+    """The map ``slope * y + offset`` of each channel; both are (F,)."""
 
     slope: Tensor
     offset: Tensor
 
 
 def fitted(given: Tensor, wanted: Tensor, ridge: float) -> Line:
-    """The line of each channel that takes ``given`` closest to ``wanted``, in least squares.
+    """The least-squares line of each channel, from ``given`` to ``wanted``.
 
     ``slope = (Cov + ridge Var) / (Var + ridge Var)``, ``offset = E[wanted] - slope E[given]``.
 
     Args:
         given: (F, n), float64.
         wanted: (F, n).
-        ridge: toward a slope of 1, as a fraction of the variance of what is given.
+        ridge: strength of the pull toward a slope of 1, as a fraction of the variance of ``given``.
     """
     inner = given - given.mean(1, keepdim=True)
     var = inner.square().mean(1)
@@ -49,16 +49,16 @@ def fitted(given: Tensor, wanted: Tensor, ridge: float) -> Line:
 
 @dataclass(frozen=True)
 class RescaleChannels(Recovery):
-    """Each layer's channels get the slope and the offset that bring them closest to the teacher's.
+    """Gives each layer's channels the slope and offset that bring them closest to the teacher's.
 
-    A slope multiplies the scale of a channel's weights, whose codes stay; an offset goes into the
-    bias, or the mean of the batch norm after it: nothing is added to the network. A layer that can
-    hold no offset is left alone. Layers are met in order, each on what those before it, already
-    rescaled, make of the images.
+    The slope multiplies the scale of a channel's weights, and their codes stay the same. The offset
+    goes into the bias, or into the mean of the batch norm after the layer, so that the network
+    needs no new operation. A layer that can hold no offset is left unchanged. Layers are treated in
+    the order executed, each on the outputs of the layers before it, which are already rescaled.
 
     Attributes:
-        count: images.
-        batch: of them in one forward pass.
+        count: number of images.
+        batch: images in one forward pass.
         ridge: see :func:`fitted`.
     """
 
@@ -69,7 +69,9 @@ class RescaleChannels(Recovery):
     ridge: float = 0.05
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """One phase, a step for each range, which stays, and for each layer."""
+        """One phase with a step for each layer, and for each activation range, which it leaves
+        unchanged.
+        """
         branches = branches_of(bench)
 
         def act(met: RangeMet | LayerMet) -> None:
@@ -87,7 +89,7 @@ class RescaleChannels(Recovery):
 
 @torch.no_grad()
 def rescale(met: LayerMet, bench: Bench, branch: Branch, ridge: float) -> None:
-    """Give a layer of the student the slopes and offsets that serve best."""
+    """Give a layer of the student the slopes and offsets that fit best."""
     network, weight = bench.student.network, bench.student.quantized_weights()[met.name]
     mended = network.get_submodule(met.name)
     own, (latent, quantizer) = mended.bias, weight
@@ -105,11 +107,11 @@ def rescale(met: LayerMet, bench: Bench, branch: Branch, ridge: float) -> None:
         quantizer.hold(quantizer.scale * factor, quantizer.zero_point)
         put_bias(network, met.name, branch, factor * bare + offset.float())
         return
-    # Groups of a transposed convolution share scales: only their offsets are free.
+    # The groups of a transposed convolution share scales: only the offsets can be chosen.
     put_bias(network, met.name, branch, bare + (wanted - given).mean(1).float())
 
 
 def _channels(y: Tensor, layer: Layer) -> Tensor:
-    """Values of each output channel: (F, n), float64."""
+    """The values of each output channel: (F, n), float64."""
     last = isinstance(layer, torch.nn.Linear)
     return (y if last else y.movedim(1, -1)).flatten(0, -2).double().T

@@ -1,4 +1,4 @@
-"""Stages that each give a student, the best of which is kept: a run that may end after any."""
+"""Stages that each train a student; the run keeps the best one and may end after any stage."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
-_MOST = 8  # times as many steps: beyond that, more of the same brings nothing
-# Students are ranked on probe images beyond those that results are measured on.
+_MOST = 8  # a stage takes at most so many times its steps: more do not improve the student
+# Students are ranked on probe images that no result is measured on.
 _HELD_OUT = COUNT
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One way to a student.
+    """One way to train a student.
 
     Attributes:
         name: shown to the user.
-        recovery: parts, in this order.
-        images: new ones for them; ``None`` takes those of the stage before.
-        anew: whether the student is as it was at first; otherwise the best so far.
-        fraction: of the time left, that steps which can be stretched may take.
+        recovery: recovery parts, in this order.
+        images: source of new images for them; ``None`` uses the images of the stage before.
+        anew: whether the student starts from its first state; otherwise from the best state so far.
+        fraction: the part of the remaining time that steps which can be stretched may take.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Stage:
 
     @property
     def parts(self) -> tuple[Source | Recovery, ...]:
-        """Of all kinds."""
+        """The image source and the recovery parts."""
         return (*(() if self.images is None else (self.images,)), *self.recovery)
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """What its parts read inside the teacher."""
+        """Taps that its parts read inside the teacher."""
         return tuple(tap for part in self.parts for tap in part.teacher_taps)
 
     def for_any_output(self) -> Stage:
-        """The same for networks that are no classifiers."""
+        """The same for networks that are not classifiers."""
         images = None if self.images is None else self.images.for_any_output()
         return replace(
             self, images=images, recovery=tuple(part.for_any_output() for part in self.recovery)
@@ -70,18 +70,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Anytime(Recovery):
-    """Stages, one after another; the student that agrees best with the teacher is kept.
+    """Runs stages one after another, and keeps the student that agrees best with the teacher.
 
-    Agreement is measured on probe images that no stage sees: never on a stage's own images, which
-    may suit its own student, and never on the user's. Where a budget or Ctrl-C ends the run, it
-    ends with the best student so far.
+    Agreement is measured on probe images that no stage uses: never on a stage's own images, which
+    could favour its own student, and never on the user's images. If a budget or Ctrl-C ends the
+    run, the run returns the best student so far.
 
     Attributes:
-        stages: from the quickest to the best.
-        judged_on: probe images.
-        batch: of them in one forward pass.
-        enough: agreement in percent from which no further stage is begun.
-        left_out: stages that the network gives no means for, and why.
+        stages: the stages, from the fastest to the slowest.
+        judged_on: number of probe images.
+        batch: images in one forward pass.
+        enough: agreement in percent; once it is reached, no further stage begins.
+        left_out: names of stages that cannot run on this network, each with the reason.
     """
 
     weights_by: ClassVar[str] = "by the best of several stages"
@@ -96,7 +96,7 @@ class Anytime(Recovery):
 
     @property
     def iterations(self) -> int:
-        """Of all stages."""
+        """Number of steps of all stages."""
         return sum(part.iterations for stage in self.stages for part in stage.parts)
 
     def stretched(self, ratio: float) -> Anytime:
@@ -105,11 +105,11 @@ class Anytime(Recovery):
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """Of all stages."""
+        """Taps of all stages."""
         return tuple(tap for stage in self.stages for tap in stage.teacher_taps)
 
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Anytime:
-        """Without stages that read what the network lacks, or that cannot serve the scheme."""
+        """The same without stages that the network or the scheme does not support."""
         lacking = [(stage, _lack(stage, network, example, scheme)) for stage in self.stages]
         return replace(
             self,
@@ -118,11 +118,11 @@ class Anytime(Recovery):
         )
 
     def for_any_output(self) -> Anytime:
-        """The same for networks that are no classifiers."""
+        """The same for networks that are not classifiers."""
         return replace(self, stages=tuple(stage.for_any_output() for stage in self.stages))
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """Of each stage: its images, a beginning, its parts, and a judgement."""
+        """For each stage: phases of its images, its start, its recovery, and the measurement."""
         course = Course(bench)
         bench.keep("course", course)
         for turn, stage in enumerate(self.stages):
@@ -151,7 +151,7 @@ def _lack(stage: Stage, network: nn.Module, example: Tensor, scheme: Scheme) -> 
 
 
 def _sharing(phases: list[Phase], fraction: float) -> Iterator[Phase]:
-    """Phases that can be stretched take equal parts of a fraction of the time left."""
+    """Give each phase that can be stretched an equal part of a fraction of the remaining time."""
     waiting = sum(phase.stretches for phase in phases)
     for phase in phases:
         if phase.stretches:
@@ -161,13 +161,13 @@ def _sharing(phases: list[Phase], fraction: float) -> Iterator[Phase]:
 
 
 class Course:
-    """What the stages so far came to.
+    """The results of the stages so far, and the best student.
 
     Args:
-        bench: whose student is as it was at first, or as a checkpoint has it.
+        bench: networks of the run; its student has its first state, or that of a checkpoint.
 
     Attributes:
-        agreements: of each stage that is over, in percent.
+        agreements: agreement of each stage that has ended, in percent.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -177,16 +177,22 @@ class Course:
         self._best: dict[str, Tensor] | None = None
 
     def best_of(self, stages: int) -> float:
-        """The best agreement within so many stages; below all where there was none."""
+        """The best agreement of the first ``stages`` stages; lower than any agreement if none has
+        ended.
+        """
         return max(self.agreements[:stages], default=-1.0)
 
     def begin(self, *, anew: bool) -> None:
-        """Give the student the state that a stage starts from."""
+        """Give the student the state from which a stage starts."""
         state = self._first if anew or self._best is None else self._best
         self.bench.student.load_state_dict(state)
 
     def end(self, agreement: float) -> bool:
-        """Keep the student where it is the best so far, and else go back; whether it was."""
+        """Keep the student if it is the best so far, otherwise restore the best.
+
+        Returns:
+            Whether it was kept.
+        """
         better = agreement > self.best_of(len(self.agreements))
         self.agreements.append(agreement)
         if better:
@@ -202,7 +208,7 @@ class Course:
         self.bench.student.load_state_dict(self._best)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """The agreements, the first state of the student and the best one."""
         return {"agreements": self.agreements, "first": self._first, "best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -229,7 +235,7 @@ class _Beginning(Phase):
 
 
 class _Judging(Phase):
-    """A step for each batch of probe images."""
+    """Measures agreement, one batch of probe images in each step."""
 
     def __init__(self, recovery: Anytime, course: Course, stage: Stage) -> None:
         super().__init__()
@@ -241,7 +247,7 @@ class _Judging(Phase):
 
     @torch.no_grad()
     def step(self) -> Losses:
-        """One batch; after the last, the better student stays."""
+        """Measure one batch; after the last one, keep the better student."""
         bench, recovery = self.course.bench, self.recovery
         begun = self.done * recovery.batch
         count = min(recovery.batch, recovery.judged_on - begun)
@@ -264,7 +270,7 @@ class _Judging(Phase):
         }
 
     def _agreement(self, output: object, batch: Batch) -> float:
-        """Images whose class is the teacher's; of any other task, how much of the output is."""
+        """Number of images that agree: by class, or for any other task by the task's measure."""
         bench = self.course.bench
         if bench.input.task == "classification":
             return int(as_one(output).argmax(1).eq(batch.targets).sum())
@@ -273,7 +279,7 @@ class _Judging(Phase):
         return len(batch.images) * max(1 - float(missed), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many agreed so far."""
+        """The number of images that agree so far."""
         return {"agreed": self.agreed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

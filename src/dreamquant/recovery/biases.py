@@ -1,4 +1,4 @@
-"""Bias correction: what rounding adds to a channel's mean is taken away again."""
+"""Bias correction: subtracts the change that rounding makes to each channel's mean."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from dreamquant.training.phase import Phase
 
 @dataclass(frozen=True)
 class CorrectBias(Recovery):
-    """Each output channel gets back the mean that it has in the teacher.
+    """Gives each output channel of the student the mean that the channel has in the teacher.
 
-    With images the means are measured, layer by layer on the corrected student. Without, those of
-    a layer's inputs follow from the batch norm and the activation before it (Nagel et al., ICCV
-    2019, section 4.2); layers that read anything else are left as they are.
+    With images, the means are measured layer by layer on the corrected student. Without images, the
+    means of a layer's inputs follow from the batch norm and the activation before it (Nagel et al.,
+    ICCV 2019, section 4.2); layers with any other input are left unchanged.
 
     Attributes:
-        count: images, where the method has any.
-        batch: of them in one forward pass.
-        positions: output positions that are read of each layer, over all images.
+        count: number of images, where the method has any.
+        batch: images in one forward pass.
+        positions: number of output positions that are read of each layer, over all images.
     """
 
     count: int = 256
@@ -90,7 +90,7 @@ class _Analytic(Phase):
 
 
 def expected_inputs(network: nn.Module, link: Link) -> Tensor:
-    """Mean of each channel (F,) that enters the second layer, by the batch norm before it."""
+    """Mean of each input channel (F,) of the second layer, from the batch norm before it."""
     assert link.norm is not None
     mean, deviation = known_of(network.get_submodule(link.norm))
     low = 0.0 if link.relu else -math.inf
@@ -101,7 +101,7 @@ def expected_inputs(network: nn.Module, link: Link) -> Tensor:
 
 
 def known_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (F,) of what leaves a batch norm, or came from it before it was folded."""
+    """Mean and deviation (F,) of a batch norm's output, also of one that has been folded."""
     if isinstance(norm, FoldedNorm):
         return norm.mean, norm.deviation
     assert isinstance(norm, _BatchNorm)

@@ -1,4 +1,4 @@
-"""What follows each layer: its batch norm, and the sum it is the last to enter."""
+"""What follows each layer: its batch norm, and the sum that reads its output last."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ _SUMS_IN_PLACE = frozenset({"add_", "__iadd__"})
 
 
 class Branch(NamedTuple):
-    """What becomes of one layer's output.
+    """The operations after one layer.
 
     Attributes:
-        norm: name of the batch norm that alone reads it, or ``None``.
-        summed: whether a sum alone reads the result of both, and is computed next to nothing
-            else's: an error of its other operand can then be made up for in this layer.
+        norm: name of the batch norm that is the only reader of the layer's output, or ``None``.
+        summed: whether a sum is the only reader of the output (after the batch norm), and this
+            layer is the last operand to be computed: the layer can then correct the error of the
+            other operand too.
     """
 
     norm: str | None
@@ -29,17 +30,18 @@ class Branch(NamedTuple):
 
 
 class Reads(TorchFunctionMode):
-    """What is read during a forward pass.
+    """Records which tensors are read during a forward pass.
 
     Attributes:
         times: how often each tensor is read, by id.
         sums: ids of both operands of each sum.
-        reader: the operation that read a tensor last, by id: itself, the tensor, the result.
+        reader: the last operation that read each tensor, by id: the operation, the tensor, the
+            result.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[Any] = []  # so that no id is given twice
+        self.kept: list[Any] = []  # keeps every tensor alive, so that each id stays unique
         self.times: Counter[int] = Counter()
         self.overwritten: set[int] = set()
         self.sums: list[tuple[int, int]] = []
@@ -59,14 +61,14 @@ class Reads(TorchFunctionMode):
             self.times.update({id(x) for x in read} - self.overwritten)
             self.reader.update({id(x): (func, x, result) for x in read})
         if read and result is read[0]:
-            self.overwritten.add(id(result))  # what reads it from now on reads something else
+            self.overwritten.add(id(result))  # later reads see other values
         return result
 
 
 def operands(
     func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tensor] | None:
-    """Both operands of a plain sum of two tensors of one shape; ``None`` of anything else."""
+    """Both operands of a plain sum of two tensors of one shape; ``None`` for anything else."""
     name = getattr(func, "__name__", "")
     if name not in _SUMS | _SUMS_IN_PLACE or kwargs or len(args) != 2:
         return None
@@ -89,7 +91,7 @@ def _flat(values: Sequence[Any]) -> list[Any]:
 
 @torch.no_grad()
 def find_branches(network: nn.Module, layers: Sequence[str], example: Tensor) -> dict[str, Branch]:
-    """What follows each of ``layers``, by watching one forward pass.
+    """The operations after each of ``layers``, found by observing one forward pass.
 
     Args:
         network: in eval mode.
@@ -99,7 +101,9 @@ def find_branches(network: nn.Module, layers: Sequence[str], example: Tensor) ->
     names = {network.get_submodule(name): name for name in layers}
     norms = {m: name for name, m in network.named_modules() if isinstance(m, _BatchNorm)}
     outputs: list[tuple[int, str]] = []
-    normed: dict[int, tuple[str, int]] = {}  # by what is read: the norm, and what leaves it
+    normed: dict[
+        int, tuple[str, int]
+    ] = {}  # by id of a norm's input: the norm, and the id of its output
 
     def leave_layer(layer: nn.Module, _: Any, y: Tensor) -> None:
         outputs.append((id(y), names[layer]))
@@ -127,7 +131,9 @@ def _branches(
 ) -> dict[str, Branch]:
     runs = Counter(name for _, name in outputs)
     norm_of: dict[str, str] = {}
-    tips: dict[int, tuple[int, str]] = {}  # what only one operation reads: the layer, its turn
+    tips: dict[
+        int, tuple[int, str]
+    ] = {}  # by id of a tensor with one reader: the position and the name of its layer
     for turn, (tip, name) in enumerate(outputs):
         if runs[name] > 1 or reads.times[tip] != 1:
             continue

@@ -1,4 +1,4 @@
-"""Activation ranges as a part of a method."""
+"""Calibration of activation ranges."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from dreamquant.training.phase import Phase
 
 @dataclass(frozen=True)
 class Calibrate(Recovery):
-    """Each activation range is the one of least error, on what the quantized layers before make.
+    """Sets each activation range to the one of least error.
+
+    The error is measured on the outputs of the quantized layers before it.
 
     Attributes:
-        count: images.
-        batch: of them in one forward pass.
-        power: of the error: 2 for the mean squared one, 2.4 minds clipping more.
-        adapt: whether batch norms take the images' own statistics meanwhile, see
+        count: number of images.
+        batch: images in one forward pass.
+        power: exponent of the error: 2 for the mean squared error; 2.4 gives clipping errors more
+            weight.
+        adapt: whether batch norms use the images' own statistics during calibration, see
             :mod:`dreamquant.recovery.adapted`.
     """
 
@@ -35,7 +38,7 @@ class Calibrate(Recovery):
     adapt: bool = False
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """One phase, a step for each range."""
+        """One phase with a step for each activation range."""
 
         def place(met: RangeMet | LayerMet) -> None:
             assert isinstance(met, RangeMet)

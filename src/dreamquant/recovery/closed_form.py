@@ -1,4 +1,4 @@
-"""Weights rounded by least squares as a part of a method."""
+"""Rounding of weights by least squares."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from dreamquant.training.phase import Phase
 
 @dataclass(frozen=True)
 class RoundByLeastSquares(Recovery):
-    """Layer by layer, the rounded weights whose outputs come closest to the teacher's.
+    """Chooses, layer by layer, the rounded weights whose outputs are closest to the teacher's.
 
-    What a layer reads comes from the quantized layers before it, what it should give from the
-    teacher; where its result enters a sum it corrects the error of the other operand too. The best
-    real weights are a ridge regression; they are rounded in GPTQ's order and improved by coordinate
-    descent with refitted scales. Biases, or shifts of batch norms, are solved along. No gradients.
+    A layer reads the outputs of the quantized layers before it, and its target is the output of the
+    teacher's layer. Where its output enters a sum, it corrects the error of the other operand too.
+    The best real weights are the solution of a ridge regression; they are rounded in GPTQ's order
+    and then improved by coordinate descent with refitted scales. Biases, or the means of batch
+    norms, are solved for at the same time. No gradients are needed.
 
     Attributes:
-        count: images.
-        batch: of them in one forward pass.
-        damp: ridge toward the teacher's weights, as a fraction of the mean squared input; 0 lets
-            each layer have the one that does best on images it was not found on.
-        sweeps: of coordinate descent.
-        positions: output positions that are read of each layer, over all images.
-        power: of the error that activation ranges minimise; they are set along the way.
-        adapt: whether batch norms take the images' own statistics meanwhile: of images that are
-            not like those of training, see :mod:`dreamquant.recovery.adapted`.
+        count: number of images.
+        batch: images in one forward pass.
+        damp: strength of the ridge toward the teacher's weights, as a fraction of the mean squared
+            input; 0 chooses it for each layer by the error on images that were held out.
+        sweeps: sweeps of coordinate descent.
+        positions: number of output positions that are read of each layer, over all images.
+        power: exponent of the error that activation ranges minimise; ranges are set in the same
+            walk.
+        adapt: whether batch norms use the images' own statistics meanwhile. It helps where images
+            differ from training data, see :mod:`dreamquant.recovery.adapted`.
     """
 
     weights_by: ClassVar[str] = "least squares on the images, coordinate descent"
@@ -49,7 +51,7 @@ class RoundByLeastSquares(Recovery):
     adapt: bool = False
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """One phase, a step for each range and each layer."""
+        """One phase with a step for each activation range and each layer."""
         branches = branches_of(bench)
         solver = Solver(self.damp, self.sweeps, self.positions)
 

@@ -1,4 +1,4 @@
-"""Cross-layer equalization and absorption of high biases: weights easier to round, same network."""
+"""Cross-layer equalization and absorption of high biases: the same function, easier to quantize."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from dreamquant.recovery.links import Link, find_links
 from dreamquant.recovery.unfold import Layer, weight_from_rows, weight_rows
 
 _ROUNDS = 100
-_SETTLED = 1e-3  # of the logarithm of a scale
+_SETTLED = 1e-3  # largest change of a scale's logarithm at which the iteration ends
 
 
 @dataclass(frozen=True)
 class Equalize(Preparation):
-    """Channels between two layers are scaled such that both weights have the same range in them.
+    """Scales the channels between two layers so that both weights have the same range in them.
 
-    Nagel et al., ICCV 2019, section 4.1: ``s = sqrt(r1 / r2)`` divides what leaves the first layer
-    and multiplies what the second one does with it. It passes through ReLU and, with
-    :class:`ClipPerChannel` before, through ReLU6. Pairs overlap, so all are done again until
-    nothing moves.
+    Nagel et al., ICCV 2019, section 4.1: ``s = sqrt(r1 / r2)`` divides the output channels of the
+    first layer and multiplies the input channels of the second. The scale passes through ReLU and,
+    with :class:`ClipPerChannel` before, through ReLU6. Pairs overlap, so all pairs are repeated
+    until the scales no longer change.
     """
 
     def apply(self, network: nn.Module, example: Tensor) -> None:
-        """Equalize all pairs of layers that are linked."""
+        """Equalize all pairs of linked layers."""
         links = find_links(network, layers_of(network), example)
         for _ in range(_ROUNDS):
             moved = [_equalize(network, link) for link in links]
@@ -39,20 +39,21 @@ class Equalize(Preparation):
 
 @dataclass(frozen=True)
 class AbsorbBias(Preparation):
-    """What a channel has above zero nearly always moves from one layer's bias into the next one's.
+    """Moves the part of a channel that is almost always above zero into the next layer's bias.
 
-    Nagel et al., section 4.1.3: ``c = max(0, mean - deviations * deviation)`` of each channel,
-    which a ReLU passes but for few values. Padding with zeros is another exception, at the border.
+    Nagel et al., section 4.1.3: ``c = max(0, mean - deviations * deviation)`` of each channel. A
+    ReLU passes this part unchanged for all but few values. Where the next layer pads with zeros,
+    its outputs at the border change too.
 
     Attributes:
-        deviations: how far below its mean a channel is taken to reach.
+        deviations: how far a channel is assumed to reach below its mean, in standard deviations.
     """
 
     exact: ClassVar[bool] = False
     deviations: float = 3.0
 
     def apply(self, network: nn.Module, example: Tensor) -> None:
-        """Absorb where a folded batch norm says how a channel is distributed."""
+        """Absorb the bias where a folded batch norm tells how a channel is distributed."""
         for link in find_links(network, layers_of(network), example):
             if link.relu and link.norm is not None:
                 known = network.get_submodule(link.norm)
@@ -67,7 +68,7 @@ def layers_of(network: nn.Module) -> list[str]:
 
 
 def _equalize(network: nn.Module, link: Link) -> float:
-    """Equalize one pair; how far its scales were from 1, in logarithms."""
+    """Equalize one pair; returns the largest absolute logarithm of its scales."""
     first = cast(Layer, network.get_submodule(link.first))
     second = cast(Layer, network.get_submodule(link.second))
     norm = None if link.norm is None else network.get_submodule(link.norm)
@@ -87,7 +88,7 @@ def _equalize(network: nn.Module, link: Link) -> float:
 def _divide(
     network: nn.Module, link: Link, first: Layer, norm: nn.Module | None, scale: Tensor
 ) -> None:
-    """Make the channels that leave the first layer, its norm and its clip smaller by ``scale``."""
+    """Divide the first layer's output channels, its batch norm and its clip by ``scale``."""
     if isinstance(norm, _BatchNorm):
         norm.weight.div_(scale)
         norm.bias.div_(scale)
@@ -112,14 +113,14 @@ def _by_input(layer: Layer) -> Tensor:
 
 
 def multiply_inputs(layer: Layer, scale: Tensor) -> None:
-    """Multiply what a layer does with each of its input channels."""
+    """Multiply a layer's weights by a factor for each of its input channels."""
     grouped = _by_input(layer)
     wide = scale.view(grouped.shape[0], 1, 1, -1)
     layer.weight.copy_(weight_from_rows((grouped * wide).flatten(2), layer))
 
 
 def effect_of(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
-    """What constant input channels (I,) add to each output channel, away from the border: (O,)."""
+    """The contribution (O,) of constant input channels (I,) to outputs away from the border."""
     rows = weight_rows(weight, layer)
     count = len(inputs) // rows.shape[0]
     grouped = rows.view(*rows.shape[:2], -1, count).sum(2)

@@ -1,4 +1,4 @@
-"""Sums over many positions from which a layer's best weights follow in closed form."""
+"""Moments over many positions, from which a layer's best weights follow in closed form."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dreamquant.recovery.unfold import (
     output_rows,
 )
 
-# Values of unfolded inputs at a time: 64 MiB of float32.
+# Number of unfolded input values held at a time: 64 MiB of float32.
 _CHUNK = 2**24
-_ROUNDING = 1e-6  # of a mean of products, relative
+_ROUNDING = 1e-6  # relative rounding error of a mean of products
 
 
 class Moments(NamedTuple):
-    """Means over positions of what a layer reads and of what is wanted of it, float64.
+    """Means over positions of a layer's inputs, its wanted outputs and their products, float64.
 
     Attributes:
-        inputs: (G, K).
-        wanted: (G, O).
-        gram: (G, K, K), mean of products of inputs.
-        cross: (G, K, O), mean of inputs times what is wanted.
+        inputs: (G, K), mean inputs.
+        wanted: (G, O), mean wanted outputs.
+        gram: (G, K, K), mean products of inputs.
+        cross: (G, K, O), mean products of inputs and wanted outputs.
     """
 
     inputs: Tensor
@@ -38,30 +38,33 @@ class Moments(NamedTuple):
     cross: Tensor
 
     def centred(self) -> Moments:
-        """Covariances: what is left for the weights where a bias is free."""
+        """Covariances in place of products: the problem for the weights where a bias is solved for
+        too.
+        """
         gram = self.gram - self.inputs.unsqueeze(2) * self.inputs.unsqueeze(1)
-        # Of inputs that hardly vary, the difference is rounding of single-precision products.
+        # Where inputs hardly vary, this difference is only the rounding error of float32 products.
         noise = _ROUNDING * self.gram.diagonal(dim1=1, dim2=2)
         gram = gram + torch.diag_embed(noise)
         cross = self.cross - self.inputs.unsqueeze(2) * self.wanted.unsqueeze(1)
         return Moments(torch.zeros_like(self.inputs), torch.zeros_like(self.wanted), gram, cross)
 
     def with_as_many(self, other: Moments) -> Moments:
-        """Means over the positions of both, which are as many."""
+        """Means over the positions of both; each must have the same number of positions."""
         return Moments(*((mine + its) / 2 for mine, its in zip(self, other, strict=True)))
 
     def bias(self, rows: Tensor) -> Tensor:
-        """The best bias (G, O) to weights ``rows`` (G, O, K)."""
+        """The best bias (G, O) for the weights ``rows`` (G, O, K)."""
         return self.wanted - (rows.double() @ self.inputs.unsqueeze(2)).squeeze(2)
 
 
 class Sums:
-    """Adds up the moments of a layer batch by batch, in memory that does not grow.
+    """Adds up the moments of a layer batch by batch, in constant memory.
 
     Args:
         layer: a convolution of any kind, or a linear layer.
-        positions: how many are read of each batch, drawn without replacement; ``None`` reads all.
-        random: generator on the CPU that draws them.
+        positions: number of positions to read of each batch, drawn without replacement; ``None``
+            reads all.
+        random: generator on the CPU that draws the positions.
     """
 
     def __init__(self, layer: Layer, positions: int | None, random: torch.Generator) -> None:
@@ -70,11 +73,11 @@ class Sums:
         self._sums: tuple[Tensor, ...] | None = None
 
     def add(self, x: Tensor, wanted: Tensor) -> None:
-        """Take in one batch.
+        """Add one batch.
 
         Args:
             x: input of the layer.
-            wanted: what its output should be, shaped like its output.
+            wanted: wanted output, of the shape of the layer's output.
         """
         picked = self._pick(count_positions(wanted, self.layer)).to(x.device)
         self.count += len(picked)
@@ -83,7 +86,7 @@ class Sums:
 
     def _add(self, rows: Tensor, wanted: Tensor) -> None:
         turned = rows.transpose(1, 2)
-        # Products in single precision, sums of them in double: a chunk is short.
+        # Products are float32 and sums of chunks float64: a chunk is short enough for that.
         sums = (rows.sum(1), wanted.sum(1), turned @ rows, turned @ wanted)
         if self._sums is None:
             self._sums = tuple(each.double() for each in sums)
@@ -94,7 +97,7 @@ class Sums:
     def _pick(self, there: int) -> Tensor:
         if self.positions is None or self.positions >= there:
             return torch.arange(there)
-        # One from each of equally long stretches: spread over all images, unlike a random subset.
+        # One position from each of equally long intervals: this covers all images evenly.
         starts = torch.arange(self.positions, dtype=torch.float64)
         inside = torch.rand(self.positions, generator=self.random, dtype=torch.float64)
         return ((starts + inside) * (there / self.positions)).long().clamp(max=there - 1)
@@ -105,10 +108,10 @@ class Sums:
         return weight.numel() * groups // int(outputs)
 
     def moments(self) -> Moments:
-        """Means so far, over all processes.
+        """The means so far, over all processes.
 
         Raises:
-            ValueError: nothing has been added.
+            ValueError: no batch has been added.
         """
         if self._sums is None:
             raise ValueError("no batch has been added")

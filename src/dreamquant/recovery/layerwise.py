@@ -1,4 +1,4 @@
-"""One layer solved: its weights rounded against what it should do, its bias to suit them."""
+"""The solution for one layer: rounded weights that give the wanted outputs, and a matching bias."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dreamquant.recovery.walk import LayerMet
 
 
 class Solver(NamedTuple):
-    """How a layer's weights follow from what it reads and what is wanted of it.
+    """Computes a layer's weights from its inputs and its wanted outputs.
 
     Attributes:
-        damp: ridge toward the weights there were, as a fraction of the mean squared input; 0 lets
-            one half of the images choose by the other.
-        sweeps: of coordinate descent.
-        positions: output positions read, over all images.
+        damp: strength of the ridge toward the earlier weights, as a fraction of the mean squared
+            input; 0 chooses it by cross-validation between two halves of the images.
+        sweeps: sweeps of coordinate descent.
+        positions: number of output positions that are read, over all images.
     """
 
     damp: float
@@ -37,7 +37,7 @@ class Solver(NamedTuple):
 
     @torch.no_grad()
     def solve(self, met: LayerMet, student: Student, teacher: nn.Module, branch: Branch) -> None:
-        """Give the student's layer the weights and the bias that serve best."""
+        """Give the student's layer the weights and the bias of least error."""
         layer = cast(Layer, teacher.get_submodule(met.name))
         halves = halves_at(met, layer, self.positions)
         moments = halves[0].with_as_many(halves[1])
@@ -71,7 +71,7 @@ class Solver(NamedTuple):
 
 
 def put_weight(weight: QuantizedWeight, layer: Layer, rows: Tensor, levels: Levels) -> None:
-    """Write rows that lie on their levels into a student's layer, and hold these levels."""
+    """Write rows that lie on their levels into a student's layer, and fix these levels."""
     weight.quantizer.hold(levels.scale.flatten(), levels.zero_point.flatten())
     weight.latent.copy_(weight_from_rows(rows, layer))
 
@@ -80,7 +80,7 @@ def put_weight(weight: QuantizedWeight, layer: Layer, rows: Tensor, levels: Leve
 def correct_bias(
     met: LayerMet, student: Student, teacher: nn.Module, branch: Branch, positions: int
 ) -> None:
-    """Give the student's layer the bias that suits the weights it has."""
+    """Give the student's layer the best bias for its present weights."""
     mended = student.network.get_submodule(met.name)
     if mended.bias is None and branch.norm is None:
         return
@@ -92,12 +92,12 @@ def correct_bias(
 
 
 def halves_at(met: LayerMet, layer: Layer, positions: int) -> tuple[Moments, Moments]:
-    """Moments of what the student's layer reads and should give, over two halves of the images.
+    """Moments of a layer's inputs and wanted outputs, on two halves of the images.
 
     Args:
-        met: the layer, with all images.
-        layer: the teacher's.
-        positions: that are read over all images.
+        met: the layer, with its inputs and wanted outputs on all images.
+        layer: the teacher's layer.
+        positions: number of positions that are read, over all images.
     """
     each = -(-positions // (2 * len(met.inputs)))
     first, second = (Sums(layer, each, torch.Generator().manual_seed(seed)) for seed in range(2))
@@ -109,15 +109,15 @@ def halves_at(met: LayerMet, layer: Layer, positions: int) -> tuple[Moments, Mom
 
 
 def put_bias(network: nn.Module, name: str, branch: Branch, bias: Tensor) -> None:
-    """Give a layer a bias in place of its own, or to a layer that has none."""
+    """Replace a layer's bias, or give one to a layer that has none, as :func:`add_bias` does."""
     own = network.get_submodule(name).bias
     add_bias(network, name, branch, bias - own if isinstance(own, Tensor) else bias)
 
 
 def add_bias(network: nn.Module, name: str, branch: Branch, bias: Tensor) -> None:
-    """Add to a layer's bias; of one that has none, shift the batch norm after it.
+    """Add to a layer's bias; where it has none, shift the mean of the batch norm after it.
 
-    A layer with neither is left as it is.
+    A layer with neither is left unchanged.
     """
     own = network.get_submodule(name).bias
     if isinstance(own, Tensor):

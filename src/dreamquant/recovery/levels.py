@@ -1,4 +1,4 @@
-"""The values that a row of weights may take, and the search for the best scale of them."""
+"""The values that a row of weights can take, and the search for the best scale."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dreamquant.quantization.affine import Grid, affine_parameters
 
-# Fractions of a row's range that are tried: large weights may be clipped to round the rest finer.
+# Fractions of a row's range that are tried: clipping large weights rounds the others more finely.
 _FRACTIONS = [fraction / 40 for fraction in range(40, 11, -1)]
-# The error's exponent: above 2, since large errors do more harm than their squares say (GENIE,
+# Exponent of the error: above 2, because large errors harm more than their squares say (GENIE,
 # BRECQ and QDrop all search scales with it).
 POWER = 2.4
 
@@ -21,7 +21,7 @@ class Levels(NamedTuple):
 
     Attributes:
         scale: (G, O, 1); (1, O, 1) where all groups share them.
-        zero_point: same shape, whole numbers.
+        zero_point: of the same shape, whole numbers.
         grid: the codes.
     """
 
@@ -30,7 +30,7 @@ class Levels(NamedTuple):
     grid: Grid
 
     def steps(self, rows: Tensor) -> Tensor:
-        """The nearest codes minus zero-point of ``rows`` (G, O, K), in floating point."""
+        """The nearest codes of ``rows`` (G, O, K) minus the zero-point, in floating point."""
         codes = (rows / self.scale).round_().add_(self.zero_point)
         return codes.clamp_(self.grid.qmin, self.grid.qmax).sub_(self.zero_point)
 
@@ -47,13 +47,13 @@ def search_levels(
     importance: Tensor | None = None,
     shared: bool = False,
 ) -> Levels:
-    """The levels that round each row with the least error ``sum of importance * |error|**2.4``.
+    """The levels that round each row with the least ``sum of importance * |error|**2.4``.
 
     Args:
         rows: (G, O, K).
         grid: the codes.
-        symmetric: whether the zero-point is to be zero.
-        importance: (G, 1, K), of each weight; equal where ``None``.
+        symmetric: whether the zero-point must be zero.
+        importance: (G, 1, K), weight of each input; ``None`` gives all inputs the same weight.
         shared: whether all groups share the scales of their O rows.
     """
     weighing = torch.ones_like(rows) if importance is None else importance.expand_as(rows)
@@ -82,5 +82,5 @@ def search_levels(
 
 def _covering(low: Tensor, high: Tensor, grid: Grid, symmetric: bool) -> Levels:
     scale, zero_point = affine_parameters(low, high, grid)
-    # A row of zeros alone has no range, and affine_parameters would start it at its end.
+    # affine_parameters gives a row of zeros a zero-point at the grid's end; symmetric grids need 0.
     return Levels(scale, zero_point.to(scale.dtype) * (not symmetric), grid)

@@ -1,7 +1,7 @@
-"""Pairs of layers that are linked channel by channel: one alone reads what the other gives.
+"""Pairs of linked layers: the second layer is the only one that reads the first layer's output.
 
-Found by watching a forward pass, not by tracing: between both there may be a batch norm, an
-activation that scaling passes through, pooling, and padding with zeros.
+Pairs are found by observing a forward pass, not by tracing. Between the two layers there may be a
+batch norm, an activation that commutes with positive scaling, pooling, and padding with zeros.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _SCALED = _RELUS | {
 
 
 class Link(NamedTuple):
-    """Two layers and what is between them.
+    """Two layers and what lies between them.
 
     Attributes:
-        first: name of the layer whose output channels are meant.
+        first: name of the layer whose output channels are linked.
         second: name of the layer that reads them.
         norm: name of the batch norm between them, or of the :class:`FoldedNorm` in its place.
-        clip: name of the :class:`ChannelClip`.
-        relu: whether what passes is cut at zero.
+        clip: name of the :class:`ChannelClip` between them.
+        relu: whether an activation between them cuts negative values to zero.
     """
 
     first: str
@@ -61,7 +61,7 @@ class Link(NamedTuple):
 
 @dataclass
 class _Trail:
-    """What was seen of one forward pass, by id of the tensor read."""
+    """What was seen of one forward pass, by id of the tensor that was read."""
 
     reads: Reads
     layers: dict[int, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class _Trail:
 
 @torch.no_grad()
 def find_links(network: nn.Module, layers: Sequence[str], example: Tensor) -> list[Link]:
-    """All pairs of layers that are linked, in the order in which the first one runs.
+    """All pairs of linked layers, in the order in which the first layers run.
 
     Args:
         network: in eval mode.
@@ -128,7 +128,7 @@ def _through(
 
 
 def _follow(first: str, here: int, trail: _Trail) -> Link | None:
-    """The link that starts at a layer whose output has the id ``here``."""
+    """The link of the layer whose output has the id ``here``; ``None`` if it has none."""
     norm = clip = None
     relu = False
     while trail.reads.times[here] == 1:
@@ -153,13 +153,13 @@ def _follow(first: str, here: int, trail: _Trail) -> Link | None:
 
 
 def _passed(here: int, reads: Reads) -> tuple[str, int] | None:
-    """The operation that read a tensor and keeps its channels and their scales, if it is one."""
+    """The operation that read a tensor, if it keeps the channels and their scales."""
     func, x, y = reads.reader[here]
     keeps = keeps_channels(func, x, y) and y is not x
     return (func.__name__, id(y)) if keeps else None
 
 
 def keeps_channels(func: Callable[..., Any], x: Tensor, y: Any) -> bool:
-    """Whether ``y = func(x)`` has the channels of ``x``, scaled as they are."""
+    """Whether ``y = func(x)`` has the channels of ``x``, with their scales kept."""
     alike = isinstance(y, Tensor) and y.dim() > 1 and y.shape[1] == x.shape[1]
     return alike and getattr(func, "__name__", "") in _SCALED

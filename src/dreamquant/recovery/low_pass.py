@@ -10,17 +10,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LowPass:
-    """Each frequency times ``exp(-D² / (2 D₀²))``, D its distance from the lowest.
+    """Multiplies each frequency by ``exp(-D² / (2 D₀²))``, D its distance from the zero frequency.
 
     Attributes:
         cutoff: D₀ as a fraction of the image's shorter side. The paper's default of 80 at 224
-            pixels is 0.36; in fractions it means the same for images of any size.
+            pixels is 0.36; a fraction means the same for images of any size.
     """
 
     cutoff: float = 0.36
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W), smoothed."""
+        """The smoothed images, (B, C, H, W)."""
         height, width = images.shape[2:]
         reach = self.cutoff * min(height, width)
         down = torch.fft.fftfreq(height, 1 / height, device=images.device)

@@ -1,4 +1,4 @@
-"""Moments of clipped normals: what a batch norm knows of what an activation makes of it."""
+"""Moments of clipped normals: mean and variance of an activation's output after a batch norm."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def clipped_normal(
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of ``x.clamp(low, high)`` for normal ``x``.
 
-    With ``low=0`` this is what leaves a ReLU, with ``high=6`` too a ReLU6 (Nagel et al., ICCV 2019,
-    appendix C, has the mean).
+    With ``low=0`` they are those of a ReLU's output, with ``high=6`` too those of a ReLU6's (Nagel
+    et al., ICCV 2019, appendix C, gives the mean).
 
     Args:
         mean: of each channel, (F,).
@@ -50,5 +50,5 @@ def _density(x: Tensor) -> Tensor:
 
 
 def _mass(value: Tensor, weight: Tensor) -> Tensor:
-    """``value * weight``, zero where there is no weight at an infinite value."""
+    """``value * weight``, and zero where the weight is zero and the value infinite."""
     return torch.where(weight == 0, 0, value * weight)

@@ -1,4 +1,4 @@
-"""Weights rounded to nearest, on the scales that round them with the least error."""
+"""Rounding of weights to nearest, on the scales of least rounding error."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dreamquant.training.phase import Phase
 
 @dataclass(frozen=True)
 class RoundToNearest(Recovery):
-    """Each channel's scale is the one of least ``sum of |error|**2.4`` when rounding to nearest.
+    """Gives each channel the scale of least ``sum of |error|**2.4``, and rounds to nearest.
 
-    What block reconstruction starts from (BRECQ, QDrop, GENIE); it reads no images.
+    Block reconstruction starts from these weights (BRECQ, QDrop, GENIE). No images are needed.
     """
 
     weights_by: ClassVar[str] = "least error, rounded to nearest"
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """One phase, a step for each layer."""
+        """One phase with a step for each layer."""
         yield _Rounding(bench)
 
 

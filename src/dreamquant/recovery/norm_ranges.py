@@ -1,4 +1,4 @@
-"""Activation ranges from batch norms: channels are taken to be normal before activations."""
+"""Activation ranges computed from batch norms, whose output channels are assumed to be normal."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
-_DRAWS = 1024  # of each channel, where the error of rounding is minimised
-_NOISE = 8  # images that show what runs, and the range of what no batch norm tells of
+_DRAWS = 1024  # draws of each channel, on which the rounding error is minimised
+_NOISE = 8  # noise images; they also give the ranges of tensors that no batch norm describes
 
 
 @dataclass(frozen=True)
 class RangesFromBatchNorm(Recovery):
-    """Activation ranges of so many deviations, by the batch norm that comes before.
+    """Activation ranges of n standard deviations, from the batch norm before each activation.
 
-    Nagel et al., ICCV 2019, section 5: from ``min(mean - n deviation)`` to ``max(mean + n
-    deviation)`` over channels, cut where the activation cuts. Sums add means and variances. The
-    paper is about 8 bits; with fewer, draws of these normals are rounded with the least squared
-    error. The image's range follows from its pixels; of what no batch norm tells of, it is that of
-    noise.
+    Nagel et al., ICCV 2019, section 5: a range goes from ``min(mean - n deviation)`` to ``max(mean
+    + n deviation)`` over channels, and is cut where the activation cuts. Where tensors are summed,
+    means and variances are added. The paper treats 8 bits; with fewer bits, samples of these
+    normals are rounded with the least squared error. The range of the image follows from its
+    pixels; the range of any other tensor is measured on noise images.
 
     Attributes:
         deviations: n, at 8 bits.
@@ -75,7 +75,7 @@ class _FromNorms(Phase):
         return {}
 
     def _pixels(self, noise: Tensor) -> Tensor:
-        """Noise that covers what images can be: its extremes are black and white."""
+        """Noise that covers the range of an image: its extremes are black and white."""
         if self.bench.input.features:
             return noise
         mean, std = (
@@ -88,13 +88,13 @@ class _FromNorms(Phase):
 
 @dataclass(frozen=True)
 class _Channels:
-    """Channels that are normal, cut at both ends.
+    """Channels with normal values that are cut at both ends.
 
     Attributes:
         mean: (F,).
         deviation: (F,).
-        low: where all are cut.
-        high: where each is cut, (F,) or a number.
+        low: lower end, the same for all channels.
+        high: upper end of each channel, (F,), or of all, a number.
     """
 
     mean: Tensor
@@ -122,13 +122,13 @@ class _Channels:
 def place_from_norms(
     student: Student, images: Tensor, deviations: float, random: torch.Generator
 ) -> None:
-    """Place every activation range of a student during one forward pass.
+    """Set every activation range of a student during one forward pass.
 
     Args:
         student: in eval mode.
         images: (B, C, H, W) that cover the input's range.
-        deviations: at 8 bits.
-        random: for draws, with fewer.
+        deviations: number of standard deviations at 8 bits.
+        random: draws samples, at fewer bits.
     """
     student.eval().observe(False)
     known = _Known()
@@ -165,7 +165,9 @@ class _Known(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._channels: dict[int, tuple[Tensor, _Channels]] = {}  # tensors kept: ids stay theirs
+        self._channels: dict[
+            int, tuple[Tensor, _Channels]
+        ] = {}  # keeps tensors alive, so that ids stay unique
         self._end: Tensor | None = None
 
     def get(self, x: Tensor) -> _Channels | None:

@@ -1,4 +1,4 @@
-"""Batch-norm re-estimation as a part of a method."""
+"""Batch-norm re-estimation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dreamquant.training.phase import Phase
 
 @dataclass(frozen=True)
 class ReestimateNorms(Recovery):
-    """Each channel leaves the student's batch norms with the teacher's mean and deviation.
+    """Gives each channel of the student's batch-norm outputs the teacher's mean and deviation.
 
-    Of means this is bias correction (Nagel et al., ICCV 2019, section 4.2), measured. Batch-norm
-    tuning (Hubara et al., arXiv 2006.10518) takes both from real images; statistics relative to
-    the teacher's on the same images are our choice.
+    For means this is bias correction with measured values (Nagel et al., ICCV 2019, section 4.2).
+    Batch-norm tuning (Hubara et al., arXiv 2006.10518) takes both statistics from real images; to
+    compare with the teacher's statistics on the same synthetic images is our choice.
 
     Attributes:
-        batches: that both networks see; 0 keeps the teacher's statistics.
-        batch: images of one.
+        batches: number of batches that both networks see; 0 keeps the teacher's statistics.
+        batch: images of one batch.
     """
 
     batches: int = 16
@@ -48,7 +48,7 @@ class ReestimateNorms(Recovery):
 
 
 def reestimating(recovery: tuple[Recovery, ...], norms: Norms) -> tuple[Recovery, ...]:
-    """A method's recovery with batch norms ``kept`` or ``re-estimated`` as the user has it."""
+    """A method's recovery with batch norms ``kept`` or ``re-estimated``, as the user asks for."""
     batches = ReestimateNorms().batches if norms == "re-estimated" else 0
     if not any(isinstance(part, ReestimateNorms) for part in recovery):
         return (ReestimateNorms(batches=batches), *recovery)
@@ -74,7 +74,7 @@ class _Reestimation(Phase):
         return {}
 
     def _batches(self) -> Iterator[Tensor]:
-        # Every process makes all of these images, and finds the same.
+        # Every process generates all of these images, and so computes the same statistics.
         for _ in range(self.recovery.batches):
             with torch.no_grad():
                 yield self.source.batch(self.recovery.batch).images

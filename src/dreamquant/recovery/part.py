@@ -1,4 +1,4 @@
-"""What recovers accuracy: a part of a method that yields phases."""
+"""What a recovery is: a part of a method that yields phases and improves the student's accuracy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from dreamquant.training.phase import Phase
 
 
 class Recovery(ABC):
-    """A frozen dataclass of the numbers by which accuracy is recovered.
+    """A frozen dataclass of numbers, whose phases recover the student's accuracy.
 
     Attributes:
-        weights_by: how it rounds weights, for the protocol; empty where it does not.
-        ranges_by: how it sets activation ranges, likewise.
-        changes_images: whether it changes the images, which then have to be the method's own.
-        paces_itself: whether it fits itself to a deadline, so that no speed need be measured first.
-        left_out: its stages that a network or a scheme gives no means for, and why.
+        weights_by: how it rounds weights, as the protocol states it; empty where it does not.
+        ranges_by: how it sets activation ranges, as the protocol states it; empty where it does
+            not.
+        changes_images: whether it changes the images; only the method's own images can be changed.
+        paces_itself: whether it fits itself to a deadline, so that no speed has to be measured
+            first.
+        left_out: names of its stages that cannot run on this network or scheme, each with the
+            reason.
     """
 
     weights_by: ClassVar[str] = ""
@@ -34,29 +37,29 @@ class Recovery(ABC):
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """What it reads inside the teacher."""
+        """Taps that it reads inside the teacher."""
         return ()
 
     @property
     def student_taps(self) -> tuple[Tap[Any], ...]:
-        """What it reads of the student."""
+        """Taps that it reads inside the student."""
         return ()
 
     @property
     def updates(self) -> int:
-        """How often it lets the images learn along."""
+        """How often it lets the image source learn."""
         return 0
 
     @property
     def iterations(self) -> int:
-        """Steps that can be stretched; 0 where its length is given by the network."""
+        """Number of steps that can be stretched; 0 where the network determines the length."""
         return 0
 
     def for_any_output(self) -> Recovery:
-        """The same for a network whose outputs are no logits of classes.
+        """The same for a network whose outputs are not logits of classes.
 
         Raises:
-            MethodError: it cannot do without classes.
+            MethodError: it needs classes.
         """
         return self
 
@@ -65,14 +68,14 @@ class Recovery(ABC):
         return self
 
     def require_scheme(self, scheme: Scheme) -> None:
-        """Refuse a scheme that it has no way to serve.
+        """Refuse a scheme that it does not support.
 
         Raises:
-            SchemeError: it says in words what the scheme has that stands in the way.
+            SchemeError: it names the part of the scheme that is not supported.
         """
 
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Recovery:
-        """The same without what a network or a scheme gives it no means for.
+        """The same without the stages that cannot run on this network or scheme.
 
         Args:
             network: in eval mode.
@@ -80,16 +83,16 @@ class Recovery(ABC):
             scheme: of the student.
 
         Raises:
-            SchemeError: nothing of it would be left.
+            SchemeError: no stage would be left.
         """
         self.require_scheme(scheme)
         return self
 
     @abstractmethod
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """What is to be done, phase by phase.
+        """Its phases, one after another.
 
         Args:
-            bench: what the run works on.
-            images: of the method; ``None`` where it has none.
+            bench: networks, random generators and device of the run.
+            images: the method's images; ``None`` where it has none.
         """

@@ -1,11 +1,11 @@
-"""Forward passes that stop at chosen places, so that many batches meet there.
+"""Forward passes that wait at chosen places, so that many batches can be treated there together.
 
-A closed form for one layer needs that layer's inputs for all images, and the layers after it need
-what the solved layer makes of them. Running the network anew up to every layer costs the square of
-its depth; keeping every activation costs its memory. Here each batch has a forward pass of its
-own, in a thread that waits at the layer: each network runs once, and what is kept is what a
-forward pass keeps at that place. Only one thread runs at any time, so results do not depend on
-scheduling.
+A closed form for one layer needs the inputs of this layer for all images, and the later layers need
+the outputs of the solved layer. Running the network anew up to every layer would take time that
+grows with the square of the depth; keeping every activation would take too much memory. Here each
+batch has its own forward pass, in a thread that waits at the layer. Each network runs once, and
+memory holds what a forward pass holds at that place. Only one thread runs at any time, so results
+do not depend on scheduling.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _here = threading.local()
 
 
 class Stop(NamedTuple):
-    """Where a pass waits.
+    """A place where a pass waits.
 
     Attributes:
-        place: equal for all passes that wait for the same thing.
-        seen: what the pass hands out there.
+        place: the same for all passes that wait at the same place.
+        seen: the values that the pass gives out there.
     """
 
     place: Hashable
@@ -34,19 +34,18 @@ class Stop(NamedTuple):
 
 
 class _Abandoned(BaseException):
-    """Ends a pass that nobody will let go on; no ``Exception``, so that no network catches it."""
+    """Ends a pass that is no longer needed; no ``Exception``, so that networks do not catch it."""
 
 
 class Pass:
     """One forward pass in a thread of its own, without gradients.
 
     Args:
-        forward: called with no arguments; whatever it runs may call :meth:`stop` of
-            :func:`current`.
+        forward: called without arguments; code inside it may call :meth:`stop` of :func:`current`.
 
     Attributes:
-        met: places that whoever stops the pass has stopped it at.
-        notes: whatever they keep of the pass.
+        met: places where the pass has already stopped.
+        notes: for the caller's own records of this pass.
     """
 
     def __init__(self, forward: Callable[[], Any]) -> None:
@@ -77,10 +76,10 @@ class Pass:
             raise answer
 
     def advance(self) -> Stop | None:
-        """Let the pass run to its next stop, or to its end: ``None``.
+        """Let the pass run to its next stop; ``None`` when it has ended.
 
         Raises:
-            Exception: whatever the forward pass raised.
+            Exception: the exception of the forward pass, if it failed.
         """
         if self._over:
             return None
@@ -96,26 +95,26 @@ class Pass:
         return stop
 
     def close(self) -> None:
-        """End the pass where it is."""
+        """End the pass at its present place."""
         if self._thread.is_alive():
             self._answers.put(_Abandoned())
             self._thread.join()
         self._over = True
 
     def stop(self, place: Hashable, seen: Any) -> None:
-        """Wait here; called from within the pass."""
+        """Wait here; called by code that runs inside the pass."""
         self._stops.put(Stop(place, seen))
         self._wait()
 
 
 def current() -> Pass | None:
-    """The pass that this code runs in, if any."""
+    """The pass in which this code runs, if any."""
     return getattr(_here, "current", None)
 
 
 @contextmanager
 def passes(forwards: Sequence[Callable[[], Any]]) -> Iterator[list[Pass]]:
-    """Passes that are ended, wherever they are, when the context is left."""
+    """Start passes, and end all of them when the context is left."""
     made = [Pass(forward) for forward in forwards]
     try:
         yield made
@@ -128,15 +127,16 @@ def advance_all(together: Sequence[Pass]) -> tuple[Hashable, list[Any]] | None:
     """Let all passes run to their next stop.
 
     Returns:
-        The place, the same for all, and what each sees there; ``None`` when all have ended.
+        The place, which is the same for all, and the values of each pass there; ``None`` when all
+            have ended.
 
     Raises:
-        RuntimeError: they came to different places: the network's forward pass varies.
+        RuntimeError: the passes stopped at different places: the network's forward pass varies.
     """
     stops = [each.advance() for each in together]
     places = {None if stop is None else stop.place for stop in stops}
     if len(places) > 1:
-        raise RuntimeError(f"passes of the same network came to different places: {places}")
+        raise RuntimeError(f"passes of the same network stopped at different places: {places}")
     first = stops[0]
     if first is None:
         return None

@@ -1,4 +1,4 @@
-"""Harder images: HAST's promotion of difficulty (Li et al., CVPR 2023)."""
+"""Harder images: HAST's promotion of sample difficulty (Li et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dreamquant.training.step import Step
 
 @dataclass(frozen=True)
 class Promotion:
-    """``x + ε sign(∇_x L)``: each image one step up the student's loss.
+    """``x + ε sign(∇_x L)``: one step along the gradient of the student's loss.
 
     Attributes:
         step: ε, in units of the normalised image.
@@ -24,7 +24,7 @@ class Promotion:
     reads_gradient: ClassVar[bool] = True
 
     def __call__(self, step: Step, loss: Tensor) -> Batch:
-        """The step's images, each a little harder."""
+        """The images of the step, each moved by one such step."""
         (gradient,) = torch.autograd.grad(loss, [step.images], retain_graph=True)
         images = step.images.detach() + self.step * gradient.sign()
         return Batch(images, step.targets, step.latent, step.batch.conditions)

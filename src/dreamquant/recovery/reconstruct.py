@@ -1,4 +1,4 @@
-"""Block reconstruction: rounding and scales learned such that blocks give what the teacher's do."""
+"""Block reconstruction: learned rounding and scales, with the teacher's blocks as targets."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Reconstruct(Recovery):
         return replace(self, steps=max(1, round(self.steps * ratio)))
 
     def require_scheme(self, scheme: Scheme) -> None:
-        """Refuse tensors that are stored once for several readers: their reads look all alike."""
+        """Refuse schemes that store a tensor once for several readers."""
         if scheme.joins is not None:
             raise SchemeError(
                 "blocks cannot be reconstructed where element-wise and concat inputs are quantized",
@@ -151,7 +151,7 @@ class _UnitPhase(Phase):
 
     def _open(self) -> Reconstruction:
         recovery = self.recovery
-        if not self.pool:  # drawn once for all units
+        if not self.pool:  # the same images serve all units
             count, batch = recovery.count, recovery.batch
             self.pool.extend(drawn(self.bench, self.source, count, batch, "Reconstruct"))
         schedule = Schedule(
@@ -175,9 +175,9 @@ class _UnitPhase(Phase):
         return work
 
     def state_dict(self) -> dict[str, Any]:
-        """What is learned so far."""
+        """What has been learned so far."""
         return {} if self._work is None else self._work.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Taken over when work begins: the student is the one of that time."""
+        """Keep the state until work on the unit begins, and apply it then."""
         self._saved = state

@@ -1,4 +1,4 @@
-"""The work on one unit: what it reads and should give, and what is learned of it."""
+"""The work on one unit: its inputs, its wanted outputs, and the values that are learned for it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from dreamquant.terms.contract import weighted
 from dreamquant.training.losses import Losses, total
 from dreamquant.training.rng import Rng
 
-# AdaRound's and BRECQ's: the penalty starts after a fifth, its exponent falls from 20 to 2.
+# As in AdaRound and BRECQ, the penalty starts after a fifth of the steps, and its exponent falls
+# from 20 to 2.
 _FREE, _EXPONENTS = 0.2, (20.0, 2.0)
 
 
 class Schedule(NamedTuple):
-    """How a unit learns.
+    """The numbers of a unit's training.
 
     Attributes:
-        rates: of bits, weight scales, activation scales and biases.
+        rates: learning rates of soft bits, weight scales, activation scales and biases.
         drop: see :class:`Reconstruct`.
-        decide: likewise.
+        decide: see :class:`Reconstruct`.
         batch: images of a step.
     """
 
@@ -47,17 +48,17 @@ class _Reached(Exception):  # noqa: N818 - it ends a forward pass, nothing is wr
 
 
 class Reconstruction:
-    """What is learned of one unit, on images that are kept as its inputs and outputs.
+    """The learned values of one unit, and the unit's inputs and wanted outputs on all images.
 
     Args:
-        student: changed by :meth:`settle` alone.
-        teacher: its modules named as the student's.
-        unit: to work on; everything before it is done.
-        branches: of the layers.
+        student: only :meth:`settle` changes it.
+        teacher: its modules have the names of the student's.
+        unit: the unit to work on; all units before it are done.
+        branches: of the layers, from :func:`find_branches`.
         pool: normalised images in batches.
         reads: the terms that are minimised, on views of the two units.
-        schedule: how it learns.
-        rng: draws batches, and the elements that are left unquantized.
+        schedule: the numbers of the training.
+        rng: draws batches, and the elements that stay unquantized.
 
     Raises:
         NetworkError: the unit lacks what a term reads inside it.
@@ -85,7 +86,7 @@ class Reconstruction:
         quantizers = quantizers_of(student, unit, pool[0][:2])
         example = self.exact[:2].clone()
         self.players = unit_players(original, module, quantizers.context, example, reads)
-        # Powers of two keep the scale they have.
+        # Quantizers to powers of two keep their scale.
         affine = [q for q in quantizers.all if not isinstance(q, LogQuantizer)]
         self.ranges = {q: SoftRange(q) for q in affine}
         weights = student.quantized_weights()
@@ -118,7 +119,7 @@ class Reconstruction:
         """One update.
 
         Args:
-            progress: fraction of the steps that is done.
+            progress: fraction of the steps that are done.
         """
         falling = (1 + math.cos(math.pi * progress)) / 2
         for group, rate, cosine in zip(
@@ -159,11 +160,11 @@ class Reconstruction:
 
     @contextmanager
     def _soft(self, drop: float) -> Iterator[None]:
-        """Let the unit run with what is learned in place of what the student has."""
+        """Run the unit with the learned values in place of the student's."""
         network = self.student.network
         with ExitStack() as stack:
             for weight in self.weights.values():
-                # Computed here: within the unit's context a clamp would count as an activation.
+                # Computed outside the unit's context, where a clamp would count as an activation.
                 hook = _giving(weight.soft())
                 stack.enter_context(_removed(weight.weight.quantizer.register_forward_hook(hook)))
             for quantizer, each in self.ranges.items():
@@ -176,11 +177,11 @@ class Reconstruction:
 
     @torch.no_grad()
     def _error(self) -> float:
-        """Of the student's unit as it is, over all images."""
+        """Mean loss over all images, with the values that the student holds."""
         kept = (self.inputs, self.exact, self.wanted)
         batches = zip(*(torch.split(x, self.schedule.batch) for x in kept), strict=True)
         parts = [
-            # Activations in place must not write into what is kept.
+            # Activations that work in place must not overwrite the stored inputs.
             self._loss(UnitBatch(x.clone(), exact.clone(), wanted), {}) * len(x)
             for x, exact, wanted in batches
         ]
@@ -188,7 +189,7 @@ class Reconstruction:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Decide, and write it into the student; where that gained nothing, leave it as it was."""
+        """Write rounded values into the student; restore its state where the loss did not fall."""
         kept = {name: tensor.clone() for name, tensor in self.student.state_dict().items()}
         for weight in self.weights.values():
             weight.settle()
@@ -200,7 +201,7 @@ class Reconstruction:
             self.student.load_state_dict(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is learned so far, and where random numbers stand."""
+        """The learned values, the optimizer and the random generators."""
         groups = [[p.detach().clone() for p in group] for group in self._groups()]
         return {
             "learned": groups,
@@ -245,14 +246,14 @@ def _adding(bias: Tensor) -> Callable[..., Tensor]:
 
 @torch.no_grad()
 def read_by(module: nn.Module, network: nn.Module, images: Tensor) -> Tensor:
-    """What a module of ``network`` reads when the network sees images."""
+    """The input of a module of ``network`` when the network sees images."""
     seen: list[Tensor] = []
 
     def stop(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen.append(inputs[0].clone())
         raise _Reached
 
-    # Before a layer quantizes what it reads: that is part of the unit.
+    # The hook runs before a layer quantizes its input, which is part of the unit.
     with _removed(module.register_forward_pre_hook(stop, prepend=True)), suppress(_Reached):
         network(images)
     return seen[0]
@@ -262,7 +263,7 @@ def read_by(module: nn.Module, network: nn.Module, images: Tensor) -> Tensor:
 def _read_and_given(
     network: nn.Module, module: nn.Module, pool: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What a module reads and gives when ``network`` sees the images of a pool."""
+    """Inputs and outputs of a module when ``network`` sees the images of a pool."""
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
 
@@ -279,6 +280,6 @@ def _read_and_given(
 
 
 def _channel_weights(network: nn.Module, unit: Unit, branches: Mapping[str, Branch]) -> Tensor:
-    """Of each output channel: what the batch norm after a single layer makes of its error."""
+    """Weight of each output channel's error: the squared slope of the batch norm after a layer."""
     slope = slope_of(network, branches[unit.name]) if unit.name in branches else None
     return torch.ones(1, 1) if slope is None else slope.square()[None]

@@ -1,4 +1,4 @@
-"""Images that follow the student: they are optimised again once it has learned."""
+"""Images that follow the student: after its training they are optimised again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dreamquant.training.phase import Phase
 
 @dataclass(frozen=True)
 class Redream(Minimizer, Recovery):
-    """Every image of the pool goes on from what it is, on terms that may read the student.
+    """Optimises every image of the pool further, on terms that may read the student.
 
     Attributes:
-        terms: that the images minimise.
-        steps: of Adam on each batch of the pool.
+        terms: the losses that the images minimise.
+        steps: steps of Adam on each batch of the pool.
     """
 
     terms: Terms
@@ -37,10 +37,10 @@ class Redream(Minimizer, Recovery):
         return replace(self, steps=stretch(self.steps, ratio))
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """A phase for each batch of the pool.
+        """One phase for each batch of the pool.
 
         Raises:
-            MethodError: the method's images are not optimised pixel by pixel.
+            MethodError: the method's images are not optimised pixels.
         """
         if not isinstance(images, PixelPool):
             raise MethodError("Redream needs images of Pixels, and the method has others")

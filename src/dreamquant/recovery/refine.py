@@ -1,4 +1,4 @@
-"""A pool's images refined for the student: SADAG (Hoang-Anh et al., ICML 2024)."""
+"""Refinement of a pool's images for the student: SADAG (Hoang-Anh et al., ICML 2024)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ _AT_ONCE = 32
 
 
 class Directions(NamedTuple):
-    """Directions of each image's gradient at the last layer, which is their outer product.
+    """Directions of each image's gradient at the last layer, which is the outer product of two
+    vectors.
 
     Attributes:
-        features: (B, F), what the student's last layer reads, of length 1.
-        residuals: (B, classes), teacher's logits minus student's, of length 1.
+        features: (B, F), the input of the student's last layer, normalised to length 1.
+        residuals: (B, classes), the teacher's logits minus the student's, normalised to length 1.
     """
 
     features: Tensor
@@ -42,7 +43,7 @@ class Directions(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor, residuals: Tensor) -> Directions:
-        """Of vectors of any length."""
+        """The directions of vectors of any length."""
         return cls(F.normalize(features), F.normalize(residuals))
 
     def likeness(self, other: Directions) -> Tensor:
@@ -51,13 +52,13 @@ class Directions(NamedTuple):
 
 
 def mismatch(own: Directions, near: Directions) -> Tensor:
-    """``1 - E[cos(f', f) cos(r', r)]``: gradients change in an image's neighbourhood."""
+    """``1 - E[cos(f', f) cos(r', r)]``: the change of the gradient in an image's neighbourhood."""
     alike = (own.features * near.features).sum(1) * (own.residuals * near.residuals).sum(1)
     return 1 - alike.mean()
 
 
 def sameness(own: Directions, earlier: Directions) -> Tensor:
-    """``E_i max_{j ≠ i} |cos|`` over the images themselves and those of earlier batches."""
+    """``E_i max_{j ≠ i} |cos|`` among these images and those of earlier batches."""
     among = own.likeness(own).abs()
     among = among.masked_fill(torch.eye(len(among), dtype=torch.bool, device=among.device), 0)
     return torch.cat([among, own.likeness(earlier).abs()], 1).amax(1).mean()
@@ -65,16 +66,16 @@ def sameness(own: Directions, earlier: Directions) -> Tensor:
 
 @dataclass(frozen=True)
 class RefineImages(Recovery):
-    """Images of the pool are moved such that the student's loss is flat where they lie.
+    """Moves the pool's images to places where the student's loss is flat.
 
-    Beside the terms they minimise how much an image's gradient at the student's last layer changes
-    in its neighbourhood, and how alike the gradients of any two images are.
+    In addition to the terms, the images minimise how much the gradient at the student's last layer
+    changes in an image's neighbourhood, and how similar the gradients of two images are.
 
     Attributes:
-        terms: of the images, see above.
-        batch: images that are refined together.
-        steps: of Adam on each batch.
-        lr: of Adam, in units of the normalised image.
+        terms: further losses of the images.
+        batch: number of images that are refined together.
+        steps: steps of Adam on each batch.
+        lr: Adam's learning rate, in units of the normalised image.
         reach: distance of a neighbour, as a fraction of the image's length.
         match: weight of :func:`mismatch`.
         spread: weight of :func:`sameness`.
@@ -97,7 +98,7 @@ class RefineImages(Recovery):
 
     @property
     def student_taps(self) -> tuple[Tap[Any], ...]:
-        """What its last layer reads, and what comes of it."""
+        """The input of its last layer, and its output."""
         return (Output(), ClassifierInput())
 
     @property
@@ -110,13 +111,13 @@ class RefineImages(Recovery):
         return replace(self, steps=max(stretch(self.steps, ratio), 1))
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """A phase for each batch.
+        """One phase for each batch.
 
         Raises:
-            MethodError: the images are not in a pool of the run's own.
+            MethodError: the images are not a pool of the method's own.
         """
         if not isinstance(images, Pool) or isinstance(images, GivenPool):
-            raise MethodError("RefineImages works on a pool that the method itself makes")
+            raise MethodError("RefineImages needs a pool of images that the method itself makes")
         for first in range(0, images.size, self.batch):
             yield _Refining(self, bench, images, first, min(self.batch, images.size - first))
 

@@ -1,9 +1,9 @@
-"""Weights rounded against what they do: least squares, GPTQ's order, coordinate descent.
+"""Rounding of weights by the error of the layer's outputs: ridge, GPTQ, coordinate descent.
 
-With inputs of second moment H, rounding a row w to q changes a layer's squared output error by
-``(q - w) H (q - w)``, whatever else the row's inputs are. Rows are (G, O, K): G groups of O output
-channels with K inputs each. H is (G, K, K), positive definite, hence damped: inputs that are
-always zero then round to nearest by themselves, where GPTQ as published sets their weights to zero.
+If H is the second moment of the inputs, rounding a row w to q adds ``(q - w) H (q - w)`` to the
+squared error of the layer's output. Rows are (G, O, K): G groups of O output channels with K inputs
+each. H is (G, K, K) and must be positive definite, so it is damped. Inputs that are always zero are
+then rounded to nearest; GPTQ as published sets their weights to zero.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from torch import Tensor
 from dreamquant.recovery.gram import Moments
 from dreamquant.recovery.levels import Levels
 
-# Columns between two matrix products; within them, updates go column by column.
+# Columns of a block: updates go column by column inside it, and by one matrix product after it.
 _BLOCK = 64
-# What validation chooses from.
+# The values from which validation chooses.
 DAMPS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-# Least damping, as a fraction of the mean squared input over all groups: groups may be dead.
+# Least damping, as a fraction of the mean squared input over all groups, because the inputs of a
+# group may all be zero.
 _LEAST_DAMP = 1e-6
 
 
@@ -27,7 +28,7 @@ def damped(gram: Tensor, damp: float) -> Tensor:
 
     Args:
         gram: (G, K, K).
-        damp: at least 0; from few images more is better (0.01 to 0.5).
+        damp: at least 0; few images need more (0.01 to 0.5).
     """
     diagonal = gram.diagonal(dim1=1, dim2=2)
     least = (_LEAST_DAMP * diagonal.mean()).clamp(min=torch.finfo(torch.float32).tiny)
@@ -36,13 +37,14 @@ def damped(gram: Tensor, damp: float) -> Tensor:
 
 
 def least_squares_target(moments: Moments, rows: Tensor, gram: Tensor) -> Tensor:
-    """The best real rows for the inputs there are, drawn toward the rows there were (ridge).
+    """The best real rows for these inputs, with a ridge toward the earlier rows.
 
-    It minimises ``E|wanted - w x|² + |w - rows|² D`` where D is what damping added; rounding it
-    against the damped H minimises the same sum over the grid.
+    It minimises ``E|wanted - w x|² + |w - rows|² D`` where D is the damping; rounding against the
+    damped H minimises the same sum over the grid.
 
     Args:
-        moments: of the quantized layer's input and of what is wanted; centred where a bias is free.
+        moments: of the quantized layer's inputs and wanted outputs; centred where there is a bias
+            to solve for.
         rows: (G, O, K), of the full-precision layer.
         gram: the damped H, from :func:`damped`.
 
@@ -56,10 +58,10 @@ def least_squares_target(moments: Moments, rows: Tensor, gram: Tensor) -> Tensor
 
 
 def validated_damp(halves: tuple[Moments, Moments], rows: Tensor) -> float:
-    """The damping whose target, found on one half of the images, does best on the other half.
+    """The damping of least error in a cross-validation between two halves of the images.
 
     Args:
-        halves: moments of two halves of the images; centred where a bias is free.
+        halves: moments of the two halves; centred where there is a bias to solve for.
         rows: (G, O, K), of the full-precision layer.
 
     Returns:
@@ -70,7 +72,7 @@ def validated_damp(halves: tuple[Moments, Moments], rows: Tensor) -> float:
 
 
 def _held_out_error(halves: tuple[Moments, Moments], rows: Tensor, damp: float) -> Tensor:
-    """Squared output error on each half of what the other one gives, but for a constant."""
+    """Squared output error on each half of the target found on the other half, up to a constant."""
     total = rows.new_zeros((), dtype=torch.float64)
     for seen, held in (halves, halves[::-1]):
         target = least_squares_target(seen, rows, damped(seen.gram, damp))
@@ -86,9 +88,9 @@ def output_error(rows: Tensor, target: Tensor, gram: Tensor) -> Tensor:
 
 
 def gptq(target: Tensor, gram: Tensor, levels: Levels) -> Tensor:
-    """Rows rounded one column after another, each error made up for by the columns that follow.
+    """Round the columns one after another; later columns compensate for the errors of earlier ones.
 
-    GPTQ (Frantar et al., ICLR 2023, algorithm 1) in the order of falling input power.
+    GPTQ (Frantar et al., ICLR 2023, algorithm 1), in the order of decreasing input power.
 
     Args:
         target: (G, O, K), real rows.
@@ -120,18 +122,18 @@ def gptq(target: Tensor, gram: Tensor, levels: Levels) -> Tensor:
 
 
 def descend(start: Tensor, target: Tensor, gram: Tensor, levels: Levels, sweeps: int) -> Tensor:
-    """Rows improved one column after another; the error of a row never grows.
+    """Improve the columns one after another; the error of a row never grows.
 
-    With the other columns fixed the best real value of a weight follows from H, and its nearest
-    level is the best level. COMQ (Zhang et al., arXiv 2403.07134) on Gram matrices; columns go by
-    falling input power, the same order for all rows.
+    With the other columns fixed, H gives the best real value of a weight, and the level nearest to
+    it is the best level. This is COMQ (Zhang et al., arXiv 2403.07134) on Gram matrices; columns
+    are in the order of decreasing input power, which is the same for all rows.
 
     Args:
         start: (G, O, K), on its levels.
         target: (G, O, K), real rows.
         gram: damped H.
         levels: of the rows.
-        sweeps: how often each column's turn comes.
+        sweeps: how often each column is improved.
 
     Returns:
         Rows on their levels, (G, O, K).
@@ -158,9 +160,9 @@ def descend(start: Tensor, target: Tensor, gram: Tensor, levels: Levels, sweeps:
 
 
 def refit_scale(rows: Tensor, target: Tensor, gram: Tensor, levels: Levels) -> Levels:
-    """Levels whose scales suit the codes that ``rows`` have now; the error never grows.
+    """Levels with the best scales for the present codes of ``rows``; the error never grows.
 
-    Of codes c the best scale is ``(w H c) / (c H c)`` (compare Beacon, arXiv 2508.20293).
+    The best scale for codes c is ``(w H c) / (c H c)`` (compare Beacon, arXiv 2508.20293).
     """
     steps = levels.steps(rows)
     turned = steps @ gram
@@ -174,16 +176,16 @@ def refit_scale(rows: Tensor, target: Tensor, gram: Tensor, levels: Levels) -> L
 
 
 def round_rows(target: Tensor, gram: Tensor, levels: Levels, sweeps: int) -> tuple[Tensor, Levels]:
-    """GPTQ's rows, then sweeps of descent with the scales refitted before each.
+    """Round by GPTQ, then by sweeps of coordinate descent, with scales refitted before each sweep.
 
     Args:
         target: (G, O, K), real rows.
         gram: damped H, (G, K, K).
-        levels: to start from.
-        sweeps: of descent, at least 0.
+        levels: first levels.
+        sweeps: sweeps of descent, at least 0.
 
     Returns:
-        Rows on their levels, and these.
+        The rounded rows and their levels.
     """
     rounded = gptq(target, gram, levels)
     nearest = levels.nearest(target)
@@ -202,7 +204,7 @@ def _ordered(gram: Tensor, order: Tensor) -> Tensor:
 
 
 def _columns(rows: Tensor, order: Tensor) -> Tensor:
-    """Rows as (G, K, O) in the order of columns: each column lies in one piece."""
+    """Rows as (G, K, O) in the order of columns, so that each column is contiguous in memory."""
     turned = rows.transpose(1, 2)
     return turned.gather(1, order.unsqueeze(2).expand_as(turned))
 

@@ -1,4 +1,4 @@
-"""Rounding and scales that gradients reach: AdaRound's soft bits, learned steps, QDrop."""
+"""Rounding and scales that learn by gradients: AdaRound's soft bits, learned steps, QDrop."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dreamquant.quantization.student import QuantizedWeight
 
 # h(v) = clip(1.2 sigmoid(v) - 0.1, 0, 1) reaches both ends at finite v (AdaRound, eq. 23).
 _STRETCH, _SHIFT = 1.2, -0.1
-# How far from a weight's present code, in steps, its soft one may start toward the teacher's.
+# Largest distance, in steps, between a weight's present code and the start of its soft value.
 _LEAN = 0.4
 
 
 class SoftWeight:
-    """A weight between two neighbouring levels each, with a learned scale.
+    """A weight whose elements lie between two neighbouring levels each, with a learned scale.
 
-    ``w = scale exp(growth) clamp(base + h(bits))``. The base stays as it is while the scale learns
-    (GENIE, CVPR 2023, section 3.2). It starts from the student's present codes, leaning toward the
-    teacher's weight: after nearest rounding that is AdaRound's start, after another rounding its
-    codes are the ones to improve.
+    ``w = scale exp(growth) clamp(base + h(bits))``. The base stays fixed while the scale learns
+    (GENIE, CVPR 2023, section 3.2). The start is the student's present code, moved toward the
+    teacher's weight: after rounding to nearest this is AdaRound's start, and after any other
+    rounding it keeps the codes of that rounding.
 
     Attributes:
-        bits: before ``h``, learned.
-        growth: logarithm of each scale's stretch, learned.
+        bits: the argument of ``h``, learned.
+        growth: logarithm of the factor on each scale, learned.
     """
 
     def __init__(self, weight: QuantizedWeight, original: Tensor) -> None:
@@ -47,7 +47,7 @@ class SoftWeight:
         return torch.clamp(_STRETCH * torch.sigmoid(self.bits) + _SHIFT, 0, 1)
 
     def soft(self) -> Tensor:
-        """The weight while it is learned."""
+        """The present weight, with soft bits."""
         return self._on(self.base + self.rounding())
 
     def penalty(self, exponent: float | Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class SoftWeight:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Write the decided weight into the student, and hold its scale."""
+        """Write the rounded weight into the student, and fix its scale."""
         latent, quantizer = self.weight
         latent.copy_(self._on(self.base + (self.bits >= 0)))
         scale = self.scale * self.growth.exp()
@@ -67,10 +67,10 @@ class SoftWeight:
 
 
 class SoftRange:
-    """An activation quantizer whose scale is learned, and which is left out at random.
+    """An activation quantizer with a learned scale, that skips random elements.
 
     Attributes:
-        growth: logarithm of the scale's stretch, learned.
+        growth: logarithm of the factor on the scale, learned.
     """
 
     def __init__(self, quantizer: ActivationQuantizer) -> None:
@@ -79,19 +79,19 @@ class SoftRange:
         self.growth = torch.zeros_like(self.scale).requires_grad_()
 
     def quantized(self, x: Tensor, drop: float, random: torch.Generator) -> Tensor:
-        """``x`` on the grid, but for a random fraction of its elements (QDrop, ICLR 2022)."""
+        """``x`` on the grid, except for a random fraction of its elements (QDrop, ICLR 2022)."""
         scale = self.scale * self.growth.exp()
         grid = self.quantizer.grid
         rounded = fake_quantize(x, scale, self.zero_point, grid, clipped_gradient=True)
         return mixed(rounded, x, drop, random)
 
     def settle(self) -> None:
-        """Put the learned scale in force."""
+        """Give the quantizer the learned scale."""
         self.quantizer.place((self.scale * self.growth.exp()).detach(), self.zero_point)
 
 
 def mixed(rounded: Tensor, exact: Tensor, drop: float, random: torch.Generator) -> Tensor:
-    """Each element of ``rounded``, or with probability ``drop`` that of ``exact``."""
+    """``rounded`` with each element replaced by that of ``exact`` with probability ``drop``."""
     if not drop:
         return rounded
     draws = torch.rand(rounded.shape, generator=random, device=rounded.device)

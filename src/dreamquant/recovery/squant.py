@@ -1,9 +1,10 @@
 """SQuant: rounding without any data, by the sums of rounding errors.
 
-Guo et al., ICLR 2022: with inputs of a ReLU network all positive and alike, what harms an output
-channel is less each weight's rounding error than their sum, over each kernel and over the channel.
-Starting from nearest rounding, the weights whose errors are largest are rounded the other way until
-these sums are at most half a step. Written from the description, not from the released code.
+Guo et al., ICLR 2022. The inputs of a layer after a ReLU are all positive and similar, so the error
+of an output channel depends less on each weight's rounding error than on their sum, over each
+kernel and over the channel. Starting from rounding to nearest, the weights with the largest errors
+are rounded the other way, until these sums are at most half a step. This code follows the paper's
+description, not the released code.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from torch import Tensor
 
 from dreamquant.quantization.affine import Grid
 
-# Which sums are made small: none (E), those of kernels (K), of channels (C), or both.
+# Which sums are made small: none (E), the kernels' (K), the channels' (C), or both.
 Sums = Literal["E", "EK", "EC", "EKC"]
 
 
 class _Flips(NamedTuple):
-    """What one more flip of each weight would do.
+    """The state of the rounding, and which weights may still be rounded the other way.
 
     Attributes:
-        codes: (rows, n) in force, floating point.
+        codes: (rows, n), present codes, floating point.
         error: (rows, n), code minus exact value, in steps.
         open: (rows, n), whether a later stage may still flip it.
     """
@@ -35,14 +36,14 @@ class _Flips(NamedTuple):
 
 @torch.no_grad()
 def squant(exact: Tensor, grid: Grid, sums: Sums = "EKC") -> Tensor:
-    """Codes of weights such that rounding errors cancel within kernels and channels.
+    """Codes of weights whose rounding errors cancel within kernels and channels.
 
-    But for weights stuck at the ends of the grid, with ``EKC`` the errors of a channel add up to at
-    most half a step, those of a kernel to at most one, and each weight is at most one step off.
+    With ``EKC`` the errors of a channel sum up to at most half a step, those of a kernel to at most
+    one, and each weight is at most one step off, except for weights at the ends of the grid.
 
     Args:
-        exact: (O, I, k), weights divided by their scale plus the zero-point: O output channels
-            with I kernels of k weights.
+        exact: (O, I, k), weights divided by their scale plus the zero-point: O output channels with
+            I kernels of k weights.
         grid: the codes.
         sums: which sums are made small.
 
@@ -61,17 +62,17 @@ def squant(exact: Tensor, grid: Grid, sums: Sums = "EKC") -> Tensor:
 
 
 def _cancel(state: _Flips, grid: Grid, *, survivors: bool = False) -> _Flips:
-    """Flip in each row as many of its largest errors as its sum is away from zero.
+    """Flip in each row as many of the largest errors as its sum is away from zero.
 
     Args:
         state: rows of weights.
         grid: the codes.
-        survivors: leave open for a later stage but one weight of each row, the one whose flip
-            would keep the row's sum smallest.
+        survivors: close all weights of a row for later stages, except the one whose flip would keep
+            the row's sum smallest.
     """
     total = state.error.sum(1, keepdim=True)
     direction = -total.sign()
-    # A flip takes a code past the exact value, to its other neighbour.
+    # A flip changes a code to the level on the other side of the exact value.
     helps = state.open & (state.error * total > 0) & _inside(state.codes + direction, grid)
     priority = torch.where(helps, state.error.abs(), -1.0)
     order = priority.argsort(dim=1, descending=True, stable=True)
@@ -85,7 +86,9 @@ def _cancel(state: _Flips, grid: Grid, *, survivors: bool = False) -> _Flips:
 
 
 def _survivor(rank: Tensor, flips: Tensor, total: Tensor) -> Tensor:
-    """Where a row's sum was overshot the last weight flipped, to be flipped back; else the next."""
+    """The weight that a later stage may flip: the last one flipped where the sum overshot, else the
+    next.
+    """
     overshot = flips >= total.abs()
     return rank == torch.where(overshot, flips - 1, flips).clamp(min=0)
 

@@ -1,4 +1,4 @@
-"""Phases that meet a student's quantizers and layers in the order executed, one each step."""
+"""Phases that visit a student's quantizers and layers in the order executed, one in each step."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
-_SEED = 7_000_003  # images are drawn apart from the run's random numbers, and alike on resume
+_SEED = (
+    7_000_003  # images have their own random generator, so that a resumed run draws the same ones
+)
 
 
 class Walked(Phase):
-    """Each step takes one activation quantizer or one layer.
+    """A phase whose steps each visit one activation quantizer or one layer.
 
-    A phase that was half done walks through what is done already without changing it.
+    A phase that was interrupted visits the earlier ones again without changing them.
 
     Args:
         name: shown to the user.
-        bench: what the run works on.
+        bench: networks, random generators and device of the run.
         batches: makes the images; called at the first step.
-        branches: layers to meet.
-        act: called with everything that is met.
-        adapt: whether batch norms of both networks take the images' own statistics meanwhile, see
+        branches: the layers to visit.
+        act: called with every quantizer and layer that is visited.
+        adapt: whether batch norms of both networks use the images' own statistics meanwhile, see
             :mod:`dreamquant.recovery.adapted`.
     """
 
@@ -52,7 +54,7 @@ class Walked(Phase):
         self._meetings: Iterator[RangeMet | LayerMet] | None = None
 
     def step(self) -> Losses:
-        """Meet the next one."""
+        """Visit the next one."""
         if self._meetings is None:
             self._meetings = self._walk()
             for _ in range(self.done):
@@ -63,11 +65,11 @@ class Walked(Phase):
         return {}
 
     def abandon(self) -> None:
-        """End the passes: hooks and adapted batch norms are gone from both networks."""
+        """End the passes and remove hooks and adapted batch norms from both networks."""
         self._meetings = None
 
     def _walk(self) -> Iterator[RangeMet | LayerMet]:
-        # A generator: dropping it, wherever it is, ends the passes.
+        # This is a Python generator: when it is dropped, the passes end.
         student = self.bench.student.eval()
         student.observe(False)
         teacher, batches = self.bench.prepared, self._batches()
@@ -80,15 +82,15 @@ class Walked(Phase):
 
 
 def drawn(bench: Bench, images: Images | None, count: int, batch: int, part: str) -> list[Tensor]:
-    """``count`` images in batches, or all where there are fewer; the same whenever they are drawn.
+    """``count`` images in batches, or all where there are fewer; each call returns the same images.
 
     Raises:
         MethodError: the method has no images.
     """
     if images is None:
         raise MethodError(
-            f"{part} works on images, and the method has none",
-            remedy="choose a method that has: `dreamquant methods` lists them",
+            f"{part} needs images, and the method has none",
+            remedy="choose a method that has images: `dreamquant methods` lists them",
         )
     count = min(count, images.kept or count)
     random = torch.Generator(bench.device).manual_seed(bench.seed + _SEED)
@@ -98,10 +100,10 @@ def drawn(bench: Bench, images: Images | None, count: int, batch: int, part: str
 
 
 def branches_of(bench: Bench) -> dict[str, Branch]:
-    """What follows each quantized layer of the student."""
+    """The operations after each quantized layer of the student."""
     student = bench.student
     branches = find_branches(bench.prepared, list(student.quantized_weights()), bench.example())
     if student.sites.whole_biases is None:
         return branches
-    # Sums read stored tensors, which are quantized after the layer: its turn cannot wait for them.
+    # A sum reads tensors that are quantized after the layer: no layer can be solved at a sum.
     return {name: branch._replace(summed=False) for name, branch in branches.items()}

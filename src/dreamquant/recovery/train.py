@@ -1,4 +1,4 @@
-"""Training: the student learns from the teacher on images, in turns with what makes them."""
+"""Training: the student learns from the teacher on images, in turns with the images' source."""
 
 from __future__ import annotations
 
@@ -31,28 +31,29 @@ _COSINE = Cosine()
 
 @dataclass(frozen=True)
 class Train(Minimizer, Recovery):
-    """The student minimises terms on new batches; images that learn take their turn after it.
+    """The student minimises terms on new batches; after it the image source takes its turn.
 
     Attributes:
-        terms: that the student minimises.
-        iterations: how often images that learn take their turn; of a batch each, unless ``turns``.
-        batch: images of one.
-        turns: batches that the student learns from in an iteration; images that learn do so from
+        terms: the losses that the student minimises.
+        iterations: number of turns of the image source; each has one batch, unless ``turns`` says
+            more.
+        batch: images of a batch.
+        turns: batches from which the student learns in an iteration; the image source learns from
             the last of them.
-        norms: statistics by which the student's batch norms normalise while it learns: those
-            ``stored``, or the ``batch``'s own, which the stored ones then follow.
-        lr: of the optimizer.
-        optimizer: ``sgd`` has Nesterov momentum; ``adam`` betas (0.9, 0.999), and neither
+        norms: statistics that the student's batch norms normalise by during training: the
+            ``stored`` ones, or the ``batch``'s own, from which the stored ones are then updated.
+        lr: learning rate.
+        optimizer: ``sgd`` has Nesterov momentum; ``adam`` has betas (0.9, 0.999), and uses neither
             ``momentum`` nor ``weight_decay``.
-        decay: of the rate.
+        decay: decay of the learning rate.
         momentum: of SGD.
         weight_decay: of SGD.
-        clip: largest norm of the gradient; ``None`` leaves it as it is.
-        inundation: enlarges updates that change too few codes; ``None`` leaves them.
-        views: of the images: the student also learns from what each of them makes, and the loss
-            is the mean over all.
-        through: what images pass before the student, and the teacher beside it, sees them; what
-            makes the images learns from them as they are.
+        clip: largest norm of the gradient; ``None`` does not clip it.
+        inundation: enlarges updates that change too few codes; ``None`` leaves them unchanged.
+        views: transformations of the images: the student also learns from the result of each, and
+            the loss is the mean over all.
+        through: filters of the images for the student and for the teacher beside it; the image
+            source still learns from the unfiltered images.
 
     Raises:
         MethodError: weights would decay while their updates are enlarged.
@@ -82,14 +83,14 @@ class Train(Minimizer, Recovery):
 
     @property
     def updates(self) -> int:
-        """Images learn along in every iteration."""
+        """The image source learns in every iteration."""
         return self.iterations
 
     def for_any_output(self) -> Train:
         """The same, where no term needs classes.
 
         Raises:
-            MethodError: one does.
+            MethodError: a term needs classes.
         """
         require_any_output(self.terms, "its student")
         return self
@@ -103,11 +104,11 @@ class Train(Minimizer, Recovery):
         )
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """One phase: the student learns.
+        """One phase, in which the student learns.
 
         Raises:
-            MethodError: there are no images to learn from.
-            TrainingError: a batch cannot be taken in so many micro-batches.
+            MethodError: the method has no images.
+            TrainingError: a batch cannot be divided into so many micro-batches.
         """
         if images is None:
             raise MethodError("Train needs images, and the method has none")
@@ -117,14 +118,14 @@ class Train(Minimizer, Recovery):
 
 
 class StudentLearner:
-    """The student's turns, with its optimizer.
+    """The student's optimizer, and its turn in each iteration.
 
     Args:
-        recovery: its numbers.
-        bench: what the run works on.
+        recovery: the numbers of the training.
+        bench: networks, random generators and device of the run.
 
     Attributes:
-        shared: whether another learner's loss goes back through the same forward pass.
+        shared: whether the image source's loss is differentiated through the same forward pass.
     """
 
     def __init__(self, recovery: Train, bench: Bench) -> None:
@@ -136,15 +137,15 @@ class StudentLearner:
 
     @property
     def parameters(self) -> Sequence[Tensor]:
-        """The student's that take a gradient."""
+        """The student's parameters that learn."""
         return self._parameters
 
     def learn(self, step: Step, losses: Losses) -> None:
-        """Add the gradients of the student's terms, on the images and on the views of them."""
+        """Add the gradients of the student's terms, on the images and on each view of them."""
         parts, views = self.bench.accumulate, self.recovery.views
         step = self._filtered(step)
         if step.images.is_leaf and any(view.reads_gradient for view in views):
-            step.images.requires_grad_()  # images that were kept have no graph yet
+            step.images.requires_grad_()  # images of a pool have no graph yet
         loss = total(self.terms, step, losses, "student", parts)
         for view in views:
             other = self._on(step, view, loss)
@@ -210,22 +211,22 @@ class StudentLearns(Phase):
         self._norms = [norm for _, norm in batch_norms(bench.student.network)] if own else []
 
     def step(self) -> Losses:
-        """The student's turns, then the images' on the last of its batches."""
-        self.learner.length = self.total  # a deadline may have changed it
+        """The student's turns; the image source learns from the last of their batches."""
+        self.learner.length = self.total  # a deadline may have changed the number of steps
         with following(self._norms):
             for _ in range(self.recovery.turns - 1):
                 self._turn(along=False)
             return self._turn(along=True)
 
     def _turn(self, *, along: bool) -> Losses:
-        """One batch; whether what makes the images learns along."""
+        """Train on one batch; ``along`` says whether the image source learns from it too."""
         self.learner.shared = along and self.source.asks_student
         parts = self.source.parts(self.recovery.batch, kept=not along)
         learners: list[Learner] = [self.learner, self.source] if along else [self.learner]
         return turn(self.bench, parts, learners, student_learns=True)
 
     def trained(self) -> Mapping[str, nn.Module]:
-        """What makes the images, where that learns."""
+        """The networks that make the images, where they learn."""
         return self.source.networks()
 
     def state_dict(self) -> dict[str, Any]:

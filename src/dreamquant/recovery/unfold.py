@@ -1,9 +1,9 @@
-"""Convolutions as matrix products: rows of inputs, rows of weights, one pair per group.
+"""Convolutions as matrix products of unfolded inputs and rows of weights, for each group.
 
-Every layer here computes, at each output position and in each group, ``weight @ inputs + bias``
-with ``inputs`` the K values that the kernel covers there. Depthwise convolutions have as many
-groups as channels; a transposed convolution is an ordinary one of stride 1 on an input with zeros
-between its values, with the kernel turned around; a linear layer has one group and a kernel of one.
+Every layer computes, at each output position and in each group, ``weight @ inputs + bias``, where
+``inputs`` are the K values under the kernel. A depthwise convolution has as many groups as
+channels. A transposed convolution is an ordinary one of stride 1 with a flipped kernel, on an input
+with zeros between its values. A linear layer has one group and a kernel of size one.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Layer = _ConvNd | nn.Linear
 
 
 def groups_of(layer: Layer) -> int:
-    """In how many groups a layer's channels are connected."""
+    """The number of groups in which a layer's channels are connected."""
     return layer.groups if isinstance(layer, _ConvNd) else 1
 
 
 def weight_rows(weight: Tensor, layer: Layer) -> Tensor:
-    """A weight as (G, O, K): for each of G groups, O output channels and K inputs of each.
+    """A weight as (G, O, K): G groups of O output channels with K inputs each.
 
     Args:
-        weight: shaped like ``layer.weight``, or broadcastable to it.
-        layer: says how it is connected.
+        weight: of the shape of ``layer.weight``, or broadcastable to it.
+        layer: the layer, which determines the groups.
     """
     if not isinstance(layer, _ConvNd):
         return weight.unsqueeze(0)
@@ -58,13 +58,13 @@ def _axes(kernel: Sequence[int], start: int) -> tuple[int, ...]:
 
 
 def input_rows(x: Tensor, layer: Layer, positions: Tensor) -> Tensor:
-    """What the kernel covers at some output positions, (G, n, K).
+    """The values under the kernel at some output positions, (G, n, K).
 
     Args:
         x: input of the layer, (B, C, ...); of a linear layer (..., C).
         layer: a convolution of any kind, or a linear layer.
         positions: (n,), indices into the positions of all outputs, image by image, each image in
-            row-major order; at most ``count_positions``.
+            row-major order; all are below ``count_positions``.
     """
     if not isinstance(layer, _ConvNd):
         return x.reshape(-1, x.shape[-1])[positions].unsqueeze(0)
@@ -76,14 +76,14 @@ def input_rows(x: Tensor, layer: Layer, positions: Tensor) -> Tensor:
 
 
 def output_rows(y: Tensor, layer: Layer, positions: Tensor) -> Tensor:
-    """Values of an output, or of what is wanted of it, at the same positions: (G, n, O)."""
+    """The values of an output, or of a wanted output, at the same positions: (G, n, O)."""
     channels = y.movedim(1, -1) if isinstance(layer, _ConvNd) else y
     flat = channels.reshape(-1, channels.shape[-1])[positions]
     return flat.reshape(len(flat), groups_of(layer), -1).transpose(0, 1)
 
 
 def count_positions(y: Tensor, layer: Layer) -> int:
-    """At how many positions, over all images, an output ``y`` has values."""
+    """The number of positions of an output ``y``, over all images."""
     return y.numel() // y.shape[1 if isinstance(layer, _ConvNd) else -1]
 
 
@@ -95,7 +95,7 @@ def _windows(x: Tensor, layer: _ConvNd) -> Tensor:
     elif any(_padding(layer)):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x = F.pad(x, _padding(layer), mode=mode)
-    # Channels last: a position's values then lie in a few long pieces.
+    # Channels last: the values of a position are then contiguous in a few long runs.
     x = x.movedim(1, -1).contiguous()
     sides = [
         (size - dilation * (kernel - 1) - 1) // step + 1
@@ -111,7 +111,7 @@ def _windows(x: Tensor, layer: _ConvNd) -> Tensor:
 
 
 def _padding(layer: _ConvNd) -> list[int]:
-    """Padding as ``F.pad`` takes it: last dimension first, left and right."""
+    """The padding in the order of ``F.pad``: last dimension first, left and right."""
     sides: list[int] = []
     for index, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
         whole = dilation * (kernel - 1)
@@ -126,7 +126,7 @@ def _padding(layer: _ConvNd) -> list[int]:
 
 
 def _spread(x: Tensor, layer: _ConvNd) -> Tensor:
-    """The input of a transposed convolution with zeros between and around its values."""
+    """The input of a transposed convolution, with zeros between and around its values."""
     sides = [(size - 1) * step + 1 for size, step in zip(x.shape[2:], layer.stride, strict=True)]
     spread = x.new_zeros((*x.shape[:2], *sides))
     every = tuple(slice(None, None, step) for step in layer.stride)
@@ -143,5 +143,5 @@ def _spread(x: Tensor, layer: _ConvNd) -> Tensor:
 
 
 def kernel_size(layer: Layer) -> int:
-    """How many neighbouring K belong to one input channel."""
+    """The number of kernel positions, by which K counts each input channel."""
     return prod(layer.kernel_size) if isinstance(layer, _ConvNd) else 1

@@ -48,14 +48,15 @@ class UnitBatch(NamedTuple):
 class UnitStep(Step):
     """A step whose networks are one unit of the teacher and the same unit of the student.
 
-    Its images are what the student's unit reads. The teacher's unit reads what the teacher
-    computes before it, and runs only where a term reads inside it: its output is known.
+    Its images are the inputs of the student's unit. The inputs of the teacher's unit are the
+    teacher's own. The output of the teacher's unit is known, so this unit runs only where a term
+    reads inside it.
 
     Args:
-        batch: of the unit.
+        batch: inputs and wanted outputs of the unit.
         players: the two units, from :func:`unit_players`.
-        weights: of output channels, (1, channels) or (1, 1).
-        rng: of terms that draw random numbers.
+        weights: weights of output channels, (1, channels) or (1, 1).
+        rng: random generators for terms.
     """
 
     def __init__(self, batch: UnitBatch, players: Players, weights: Tensor, rng: Rng) -> None:
@@ -80,8 +81,8 @@ def unit_players(
     Args:
         teacher: the teacher's unit.
         student: the student's unit.
-        context: in which the student's unit quantizes its activations.
-        example: what the unit reads, (B, ...).
+        context: while it is open, the student's unit quantizes its activations.
+        example: inputs of the unit, (B, ...).
         reads: the terms that are minimised.
 
     Raises:
@@ -98,10 +99,10 @@ def require_taps(unit: nn.Module, name: str, example: Tensor, taps: Sequence[Tap
     """Refuse a unit that lacks what terms read inside it.
 
     Args:
-        unit: the teacher's.
-        name: of the unit.
-        example: what the unit reads, (B, ...).
-        taps: that the terms declare.
+        unit: the teacher's unit.
+        name: name of the unit.
+        example: inputs of the unit, (B, ...).
+        taps: the taps that the terms declare.
 
     Raises:
         NetworkError: it names the unit.
@@ -118,7 +119,7 @@ def require_taps(unit: nn.Module, name: str, example: Tensor, taps: Sequence[Tap
 
 
 class _InContext(nn.Module):
-    """A unit that enters its context for each forward pass."""
+    """A unit that opens its context for each forward pass."""
 
     def __init__(
         self, network: nn.Module, context: Callable[[], AbstractContextManager[Any]]

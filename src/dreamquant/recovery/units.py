@@ -1,4 +1,4 @@
-"""Units of reconstruction: blocks that end in a sum, and layers that belong to none."""
+"""Units of reconstruction: blocks that end in a sum, and layers outside such blocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Unit(NamedTuple):
 
 
 class _Calls:
-    """Which modules run, inside which others, and which of them sum."""
+    """Records which modules run, which module contains which, and which compute sums."""
 
     def __init__(self) -> None:
         self.open: list[str] = []
@@ -69,17 +69,17 @@ class _SumsInside(TorchFunctionMode):
 def find_units(
     network: nn.Module, layers: Sequence[str], example: Tensor, chosen: Sequence[str] = ()
 ) -> list[Unit]:
-    """What to reconstruct, in the order executed.
+    """The units of a network, in the order executed.
 
-    A block is a module that takes one tensor, gives one, and sums two of them itself, as residual
-    and transformer blocks do; modules of the same class without a sum, as inverted residuals with a
-    stride, are blocks too. Layers outside are units of their own.
+    A block is a module with one input tensor and one output tensor that itself computes a sum of
+    two tensors, as residual and transformer blocks do. Modules of the same class without a sum,
+    such as inverted residuals with a stride, are blocks too. Each layer outside blocks is a unit.
 
     Args:
         network: in eval mode.
         layers: names of quantized layers.
         example: normalised images (B, C, H, W).
-        chosen: patterns of module names in place of the blocks that are found.
+        chosen: patterns of module names; these modules replace the blocks that are found.
 
     Raises:
         MethodError: a pattern matches no module that could be a unit.
@@ -120,7 +120,7 @@ def _chosen(calls: _Calls, patterns: Sequence[str]) -> list[str]:
             raise MethodError(
                 f"no module named {pattern!r} can be reconstructed as a whole",
                 where="units",
-                remedy="name modules that run once and take and give one tensor, as "
+                remedy="name modules that run once, with one input and one output tensor, such as "
                 + ", ".join(_eligible(calls)[:4]),
             )
         found.extend(matching)
@@ -131,7 +131,7 @@ def _units(calls: _Calls, layers: Sequence[str], blocks: Sequence[str]) -> list[
     runs = Counter(calls.order)
     inside: dict[str, list[str]] = {}
     for layer in sorted(layers, key=calls.order.index):
-        # The outermost block: what sums inside another block belongs to that one.
+        # The outermost block counts: a block inside another block is a part of it.
         around = [block for block in blocks if layer.startswith(f"{block}.") or layer == block]
         if around or runs[layer] == 1:
             inside.setdefault(min(around, key=len, default=layer), []).append(layer)
@@ -142,8 +142,8 @@ class Quantizers(NamedTuple):
     """Activation quantizers that run inside a unit.
 
     Attributes:
-        all: in the order executed.
-        context: in which the student's unit runs them, on its own.
+        all: the quantizers in the order executed.
+        context: while it is open, the student's unit runs with them outside the student.
     """
 
     all: list[ActivationQuantizer]
@@ -158,7 +158,7 @@ def quantizers_of(student: Student, unit: Unit, example: Tensor) -> Quantizers:
         return Quantizers(_seen(student, unit, example), _operands_of(student, unit, example))
     if isinstance(sites, Nowhere):
         return Quantizers(_seen(student, unit, example), nullcontext)
-    assert isinstance(sites, ActivationSites)  # a scheme with others is refused before
+    assert isinstance(sites, ActivationSites)  # require_scheme refuses all other schemes
     seen, outputs = _seen(student, unit, example), list(student.groups()["relu_outputs"])
     own = [index for index, quantizer in enumerate(outputs) if quantizer in seen]
     written = [sites.written[index] for index in own]
@@ -194,7 +194,7 @@ def _seen(student: Student, unit: Unit, example: Tensor) -> list[ActivationQuant
 def _operands_of(
     student: Student, unit: Unit, example: Tensor
 ) -> Callable[[], AbstractContextManager[Any]]:
-    """The context in which the products inside a unit go through their quantizers."""
+    """The context in which the operands of products inside a unit are quantized."""
     sites = student.sites
     assert isinstance(sites, OperandSites)
     layers = list(student.quantized_layers())

@@ -1,4 +1,4 @@
-"""Other images than those that were made, for the student to learn from."""
+"""Transformed images from which the student learns."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dreamquant.training.step import Step
 
 
 class StudentView(Protocol):
-    """Makes other images of a step's; the student learns from both.
+    """Transforms a step's images; the student learns from the results in addition to the images.
 
     Attributes:
-        reads_gradient: whether it asks for the gradient of the loss with respect to the images.
+        reads_gradient: whether it needs the gradient of the loss with respect to the images.
     """
 
     @property
@@ -26,20 +26,20 @@ class StudentView(Protocol):
         ...
 
     def __call__(self, step: Step, loss: Tensor) -> Batch:
-        """The other images.
+        """The transformed images.
 
         Args:
-            step: whose images the student learns from.
-            loss: of the student on them.
+            step: the step whose images the student learns from.
+            loss: the student's loss on them.
         """
         ...
 
 
 class Filter(Protocol):
-    """Makes images that stand in for those that were made: the student learns from them alone."""
+    """Transforms a step's images; the student learns from the results instead of the images."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) for as many."""
+        """Transform images (B, C, H, W); the shape stays the same."""
         ...
 
 
@@ -47,7 +47,7 @@ class Filter(Protocol):
 class Mixup:
     """Linear interpolation of synthetic images and their targets (Zhang et al., ICLR 2018).
 
-    ``λ x_i + (1 - λ) x_π(i)`` with λ ~ Beta(α, α), one λ a batch.
+    ``λ x_i + (1 - λ) x_π(i)`` with λ ~ Beta(α, α), the same λ for a whole batch.
 
     Attributes:
         alpha: of the Beta distribution; 1 draws λ uniformly.
@@ -57,7 +57,7 @@ class Mixup:
     reads_gradient: ClassVar[bool] = False
 
     def __call__(self, step: Step, loss: Tensor) -> Batch:
-        """The step's images mixed with each other."""
+        """The images of the step, mixed with each other."""
         soft = step.targets
         if not soft.is_floating_point():
             output = step.teacher.output
@@ -77,6 +77,6 @@ class Mixup:
         )
 
     def _drawn(self, choice: torch.Generator) -> float:
-        # A Beta draw from two Gamma draws, since torch's own Beta takes no generator.
+        # Two Gamma draws give a Beta draw: torch's own Beta takes no random generator.
         gammas = torch._standard_gamma(torch.full((2,), self.alpha), generator=choice)
         return float(gammas[0] / gammas.sum())

@@ -1,9 +1,9 @@
-"""Student and teacher side by side, layer by layer, on all images at once.
+"""A walk through student and teacher together, layer by layer, on all images at once.
 
-The student comes to each activation quantizer and each layer with what everything before it, in
-its final form, makes of the images; the teacher gives what the layer should make of them. Where a
-layer's result enters a sum, as at the end of a residual block, it should correct the errors of
-the sum's other operand too: such a layer's turn comes at the sum, and its result is computed anew.
+At each activation quantizer and each layer, the student's inputs are computed by everything before
+it in its final form, and the teacher gives the wanted output. Where the output of a layer enters a
+sum, as at the end of a residual block, the layer should correct the error of the other operand too.
+Such a layer is solved when the sum runs, and its output is then computed again.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from dreamquant.recovery.adapted import Adapted
 from dreamquant.recovery.branches import Branch, is_in_place, operands
 from dreamquant.recovery.passes import Pass, advance_all, current, passes
 
-# Slopes of batch norms below this leave nothing of a layer that could correct an error.
+# Where the slope of a batch norm is below this, the layer before it cannot correct an error.
 _LEAST_SLOPE = 1e-6
 
 
 class RangeMet(NamedTuple):
-    """All images have come to an activation quantizer.
+    """The walk has reached an activation quantizer with all images.
 
     Attributes:
-        name: of the quantizer within the student.
-        quantizer: whose range may now be placed.
-        values: what it is to quantize, a tensor of each batch.
+        name: name of the quantizer in the student.
+        quantizer: the quantizer, whose range can now be set.
+        values: the values to be quantized, one tensor for each batch.
     """
 
     name: str
@@ -42,12 +42,12 @@ class RangeMet(NamedTuple):
 
 
 class LayerMet(NamedTuple):
-    """All images have come to a layer.
+    """The walk has reached a layer with all images.
 
     Attributes:
-        name: of the layer.
-        inputs: what the student's layer reads, a tensor of each batch.
-        wanted: what its output should be, a tensor of each batch.
+        name: name of the layer.
+        inputs: inputs of the student's layer, one tensor for each batch.
+        wanted: wanted outputs, one tensor for each batch.
     """
 
     name: str
@@ -56,7 +56,7 @@ class LayerMet(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What a pass knows of a layer: what it reads or gives, and the sum's other operand."""
+    """A layer's tensor in one pass, and the other operand of the sum that reads it."""
 
     tensor: Tensor
     other: Tensor | None
@@ -69,16 +69,16 @@ def walk(
     batches: Sequence[Tensor],
     branches: Mapping[str, Branch],
 ) -> Iterator[Iterator[RangeMet | LayerMet]]:
-    """Meet every activation quantizer and every layer of a student in the order executed.
+    """Visit every activation quantizer and every layer of a student in the order executed.
 
-    What is changed of a quantizer or a layer, between one meeting and the next, is in force for
-    all that comes later. A layer that runs several times is met the first time.
+    A change to a quantizer or a layer affects everything after it. A layer that runs several times
+    is visited at its first run.
 
     Args:
         student: in eval mode, not observing.
-        teacher: in eval mode, its modules named as the student's.
-        batches: normalised images (B, C, H, W) each; all wait in the network at once.
-        branches: of the layers to meet, from :func:`find_branches`.
+        teacher: in eval mode; its modules have the names of the student's.
+        batches: normalised images (B, C, H, W) each; their forward passes all run at the same time.
+        branches: of the layers to visit, from :func:`find_branches`.
     """
     with ExitStack() as stack:
         stack.enter_context(_watched_ranges(student))
@@ -105,7 +105,7 @@ def _meetings(
             continue
         given = advance_all(teachers)
         if given is None or given[0] != place:
-            raise RuntimeError(f"the teacher does not come to {name} when the student does")
+            raise RuntimeError(f"teacher and student do not run {name} in the same order")
         slope = slope_of(student.network, branches[name])
         wanted = [_wanted(p, q, slope) for p, q in zip(given[1], seen, strict=True)]
         yield LayerMet(name, [q.tensor for q in seen], wanted)
@@ -122,7 +122,7 @@ def _wanted(teacher: _Seen, student: _Seen, slope: Tensor | None) -> Tensor:
 
 
 def slope_of(network: nn.Module, branch: Branch) -> Tensor | None:
-    """What the batch norm after a layer multiplies each channel by; `None` without one."""
+    """The factor of each channel in the batch norm after a layer; ``None`` without a batch norm."""
     if branch.norm is None:
         return None
     norm = cast(nn.BatchNorm2d, network.get_submodule(branch.norm))
@@ -138,27 +138,29 @@ def _run(forward: Callable[[Tensor], Tensor], again: _Again | None, images: Tens
         forward(images)
     if left := _waiting():
         names = ", ".join(layer.name for layer in left.values())
-        raise RuntimeError(f"{names}: no sum came, unlike in the pass that found the branches")
+        raise RuntimeError(
+            f"{names}: no sum read the output, unlike in the pass that found the branches"
+        )
 
 
 class _Waiting(NamedTuple):
-    """A layer that ran and whose turn comes at a sum."""
+    """A layer that has run and will be solved at a sum."""
 
     name: str
-    tip: Tensor  # what enters the sum
-    seen: Tensor  # what the layer read, of a student; what it gave, of a teacher
+    tip: Tensor  # the operand of the sum
+    seen: Tensor  # the input of a student's layer; the output of a teacher's
 
 
 def _waiting() -> dict[int, _Waiting]:
-    """Layers in waiting of the current pass, by id of what enters the sum."""
+    """The waiting layers of the current pass, by id of the operand of the sum."""
     return cast(dict[int, _Waiting], cast(Pass, current()).notes)
 
 
 class _Sums(TorchFunctionMode):
-    """Stops at sums that layers in waiting enter.
+    """Stops at sums that read the output of a waiting layer.
 
     Args:
-        again: of a student, computes a layer's result anew once it is solved.
+        again: for a student, computes a layer's output again after it is solved.
     """
 
     def __init__(self, again: _Again | None) -> None:
@@ -185,7 +187,7 @@ class _Again(NamedTuple):
     branches: Mapping[str, Branch]
 
     def __call__(self, layer: _Waiting) -> Tensor:
-        # Past the hooks of this walk: nobody is to wait for the layer twice.
+        # Calls forward, not the module: the hooks of this walk must not run a second time.
         y: Tensor = self.network.get_submodule(layer.name).forward(layer.seen)
         norm = self.branches[layer.name].norm
         return y if norm is None else self.network.get_submodule(norm).forward(y)
@@ -195,7 +197,7 @@ class _Again(NamedTuple):
 def _watched(
     network: nn.Module, branches: Mapping[str, Branch], *, student: bool
 ) -> Iterator[None]:
-    """Let passes through ``network`` stop at its layers, or note those whose turn comes later."""
+    """Make passes through ``network`` stop at its layers, or at sums that read their outputs."""
     handles = []
     for name, branch in branches.items():
         layer = network.get_submodule(name)

@@ -24,21 +24,22 @@ from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
-# Bits up to which a range reaches no further than the largest value of the noise.
+# Up to this many bits, a range ends at the largest value seen on noise.
 _CAPPED = 5
 _NORMALISED = 5.0  # deviation of pixels, or its inverse, up to which they count as normalised
-_SIGNED = 1.25  # what deviations of signed tensors are divided by
+_SIGNED = 1.25  # divisor of the deviations of signed tensors
 
 
 @dataclass(frozen=True)
 class RoundBySquant(Recovery):
-    """Weights rounded such that errors cancel within kernels and within output channels.
+    """Rounds weights so that errors cancel within kernels and within output channels.
 
-    See :func:`dreamquant.recovery.squant.squant`; scales cover each channel's smallest and largest
-    weight.
+    See :func:`dreamquant.recovery.squant.squant`. Scales cover the smallest and the largest weight
+    of each channel.
 
     Attributes:
-        sums: E rounds to nearest, EK minds kernels, EC channels, EKC both.
+        sums: E rounds to nearest; EK makes the errors of kernels cancel, EC those of channels, EKC
+            both.
     """
 
     weights_by: ClassVar[str] = "min-max, SQuant's rounding"
@@ -46,7 +47,7 @@ class RoundBySquant(Recovery):
     sums: Sums = "EKC"
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """One phase, a step for each layer."""
+        """One phase with a step for each layer."""
         yield _Squant(bench, self.sums)
 
 
@@ -65,7 +66,7 @@ class _Squant(Phase):
 
 @torch.no_grad()
 def round_by_squant(weight: QuantizedWeight, sums: Sums) -> None:
-    """Round a student's weight in place, and hold the ranges that it has."""
+    """Round a student's weight in place, and fix its present ranges."""
     latent, quantizer = weight
     scale, zero_point = quantizer.parameters_of(latent)
     exact = (latent / scale + zero_point).movedim(quantizer.axis, 0)
@@ -77,19 +78,17 @@ def round_by_squant(weight: QuantizedWeight, sums: Sums) -> None:
 
 @dataclass(frozen=True)
 class RangesFromNoise(Recovery):
-    """Activation ranges of so many deviations of what noise becomes in the quantized network.
+    """Sets activation ranges to n standard deviations, measured in the quantized network on noise.
 
-    As in SQuant's released code: noise is uniform in [0, 1), given to the network as if it were
-    normalised; of features that are no pixels it is normal. Where a network takes pixels that are
-    not normalised, such as whole numbers up to 255, noise is as large as these. Of a tensor without
-    negative values the deviation is that of the positive ones. At few bits a range ends at the
-    largest value that was seen. What the network itself reads keeps the range of pixels, which is
-    known; noise does not cover it.
+    As in SQuant's released code, the noise is uniform in [0, 1) and enters the network without
+    normalisation. Where the input is not pixels, the noise is normal. For a tensor without negative
+    values, the deviation is that of its positive values. At few bits, a range ends at the largest
+    value seen. The input of the network keeps the range of pixels, which is known.
 
     Attributes:
-        deviations: at up to 4, up to 6 and more bits.
-        count: images of noise.
-        batch: of them in one forward pass.
+        deviations: n, at up to 4, up to 6 and more bits.
+        count: number of noise images.
+        batch: images in one forward pass.
     """
 
     ranges_by: ClassVar[str] = "deviations of noise"
@@ -99,7 +98,7 @@ class RangesFromNoise(Recovery):
     batch: int = 64
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
-        """One phase, a step for each range."""
+        """One phase with a step for each activation range."""
 
         def place(met: RangeMet | LayerMet) -> None:
             assert isinstance(met, RangeMet)
@@ -112,7 +111,7 @@ class RangesFromNoise(Recovery):
         def noise() -> list[Tensor]:
             random = torch.Generator(bench.device).manual_seed(bench.seed)
             shape = (self.count, *bench.input.shape)
-            draw = torch.rand if is_pixels else torch.randn  # features have either sign
+            draw = torch.rand if is_pixels else torch.randn  # inputs that are not pixels may be negative
             drawn = draw(shape, generator=random, device=bench.device)
             return list(torch.split(drawn * _unit(bench.input), self.batch))
 
@@ -142,12 +141,12 @@ def _unit(spec: InputSpec) -> float:
 
 
 def place_at(quantizer: ActivationQuantizer, low: Tensor, high: Tensor) -> None:
-    """Let a quantizer cover a range, two scalars."""
+    """Set a quantizer's range to ``low`` … ``high``, two scalars."""
     quantizer.place(*affine_parameters(low, high, quantizer.grid))
 
 
 def ends_of_pixels(spec: InputSpec) -> tuple[Tensor, Tensor]:
-    """The least and the largest value that a network's input can have, two scalars."""
+    """The smallest and the largest value of a network's input, two scalars."""
     _, _, low, high = pixel_moments(spec)
     return low.min(), high.max()
 
