@@ -283,7 +283,7 @@ def test_pictures_take_the_place_of_synthetic_images(teacher, pictures, tmp_path
     )
     manifest = result.manifest
     assert manifest["protocol"]["images"] == "given, 20 files"
-    assert manifest["phases"][0]["name"] == "looking at given images"
+    assert manifest["phases"][0]["name"] == "classifying given images"
     assert manifest["method"]["images"]["kind"] == "pictures"
     assert "rows" not in manifest["method"]["images"]
     report = (tmp_path / "out" / "report.html").read_text()

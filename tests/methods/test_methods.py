@@ -249,7 +249,7 @@ def test_numbers_of_parts_that_are_not_there_are_refused(preset, message):
 
 
 def test_ranges_cannot_follow_images_longer_than_the_generator_learns_alone():
-    with pytest.raises(MethodError, match="ranges follow the images for 101 iterations"):
+    with pytest.raises(MethodError, match="ranges are observed for 101 iterations"):
         METHODS["gdfq"].with_numbers(Preset(images={"alone": 100, "observe": 101}))
 
 

@@ -1,1 +1,1 @@
-"""Where images come from: generators and the targets asked of them."""
+"""Sources of images: generators, pixels, latents, procedural and given images; their targets."""

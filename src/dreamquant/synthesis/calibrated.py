@@ -1,4 +1,4 @@
-"""A generator that is guided by calibration images, one of each class (TexQ, NeurIPS 2023)."""
+"""A generator that is guided by calibration images, one for each class (TexQ, NeurIPS 2023)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ _STATISTICS = BatchNormInputs(per_image=True)
 
 @dataclass(frozen=True)
 class Calibrated(Source):
-    """Images are optimised, one of each class; then a generator learns, told their statistics.
+    """Optimises an image for each class; a generator then learns from their statistics.
 
-    The generator's terms read them as the condition ``calibration centre``.
+    The generator's terms read the statistics as the condition ``calibration centre``.
 
     Attributes:
-        calibration: how these images are made; as many as the network has classes.
-        generator: what makes the student's images.
+        calibration: source of these images; the network's number of classes is the number of
+            images.
+        generator: source of the student's images.
     """
 
     calibration: Pixels
@@ -41,27 +42,27 @@ class Calibrated(Source):
 
     @property
     def terms(self) -> Terms:  # type: ignore[override]
-        """The generator's."""
+        """The generator's terms."""
         return self.generator.terms
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """What either reads inside the teacher."""
+        """Taps that either source reads inside the teacher."""
         taps = (*self.calibration.teacher_taps, *self.generator.teacher_taps, _STATISTICS)
         return tuple(dict.fromkeys(taps))
 
     @property
     def group(self) -> int:  # type: ignore[override]
-        """The generator's."""
+        """The generator's group."""
         return self.generator.group
 
     @property
     def iterations(self) -> int:
-        """Those in which the generator learns alone; classes give the number of the others."""
+        """Iterations in which only the generator learns; calibration images do not count."""
         return self.generator.iterations
 
     def stretched(self, ratio: float) -> Calibrated:
-        """The same with ``ratio`` times as many iterations of either."""
+        """The same with ``ratio`` times as many iterations of both."""
         return replace(
             self,
             calibration=self.calibration.stretched(ratio),
@@ -69,18 +70,18 @@ class Calibrated(Source):
         )
 
     def open(self, bench: Bench, updates: int) -> CalibratedStream:
-        """A generator with fresh weights, and no calibration image yet."""
+        """A generator with new weights, before any calibration image exists."""
         require_equal_parts(self.generator.batch, bench.parts, self.group)
         return CalibratedStream(self, bench, self.generator.alone + updates)
 
 
 class CalibratedStream(Stream):
-    """What a generator makes of noise, told the statistics of calibration images.
+    """A generator's images, with the statistics of calibration images as their condition.
 
     Args:
-        source: its numbers.
-        bench: what the run works on.
-        updates: how often the generator learns in all.
+        source: the numbers of both sources.
+        bench: networks, random generators and device of the run.
+        updates: number of updates of the generator in the whole run.
     """
 
     def __init__(self, source: Calibrated, bench: Bench, updates: int) -> None:
@@ -94,12 +95,12 @@ class CalibratedStream(Stream):
         return len(self.calibration.targets) == self.calibration.size
 
     def phases(self) -> Iterator[Phase]:
-        """Calibration images are made; then the generator learns alone."""
+        """Calibration images are optimised; then the generator learns alone."""
         yield from self.calibration.phases()
         yield from super().phases()
 
     def make(self, request: Request) -> Batch:
-        """Images, and the centres of their classes beside what was asked of them."""
+        """Images, with the statistics of their classes among the conditions."""
         batch = super().make(request)
         targets = batch.targets
         labels = targets if targets.dim() == 1 else targets.argmax(1)
@@ -115,7 +116,7 @@ class CalibratedStream(Stream):
         return torch.cat([centre_of(values[_STATISTICS]) for values in read])
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator's, and the calibration images."""
+        """The state of the generator, and the calibration images."""
         return {**super().state_dict(), "calibration": self.calibration.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -128,7 +129,7 @@ class CalibrationPool(PixelPool):
     """One image of each class, in the order of the classes."""
 
     def phases(self) -> Iterator[Phase]:
-        """A phase for each batch, whose targets go on where the one before ended."""
+        """One phase for each batch; the targets continue from batch to batch."""
         for phase in super().phases():
             assert isinstance(phase, Dreaming)
             phase.source = replace(phase.source, targets=InTurn(phase.first))
@@ -137,10 +138,10 @@ class CalibrationPool(PixelPool):
 
 @dataclass(frozen=True)
 class InTurn:
-    """Labels in their order, from one on.
+    """Labels in ascending order.
 
     Attributes:
-        first: the first of them.
+        first: the first label.
     """
 
     first: int = 0

@@ -1,4 +1,4 @@
-"""Dead leaves: opaque shapes that fall on each other, a model of what natural images consist of.
+"""Dead leaves: opaque shapes that cover each other, a model of the structure of natural images.
 
 Occlusion and a power law of sizes give natural images their edges and their spectrum (Lee, Mumford
 and Huang, IJCV 2001); networks can even be trained on such images (Baradad et al., NeurIPS 2021).
@@ -22,13 +22,13 @@ class DeadLeaves(Kind):
     """Ellipses and boxes of random radius, place, angle, colour and texture.
 
     Attributes:
-        leaves: shapes an image, at most 255.
+        leaves: number of shapes in an image, at most 255.
         exponent: of the power law; the density of radii is proportional to ``r ** -exponent``.
-        smallest: least radius, a fraction of the shorter side.
-        largest: greatest radius, likewise.
-        texture: amplitude of the sine on every leaf; colours deviate by about 1.
+        smallest: smallest radius, as a fraction of the shorter side.
+        largest: largest radius, as a fraction of the shorter side.
+        texture: amplitude of the sine wave on every leaf; the deviation of colours is about 1.
         clouds: deviation of the 1/f noise over the whole image.
-        noise: deviation of white noise on every pixel.
+        noise: deviation of the white noise on every pixel.
     """
 
     leaves: int = 60
@@ -50,9 +50,9 @@ class DeadLeaves(Kind):
         return _softened(flat)
 
     def _topmost(self, height: int, width: int, random: torch.Generator) -> Tensor:
-        """Which leaf lies on top of each pixel, uint8 (CHUNK, H, W); 0 is the ground."""
+        """The index of the leaf on top of each pixel, uint8 (CHUNK, H, W); 0 is the background."""
         many = (self.leaves, CHUNK, 1, 1)
-        # Large leaves fall first, or few would be seen of the small ones.
+        # Large leaves are placed first: otherwise they would cover most of the small ones.
         radius = self._radii(min(height, width), random).sort(0, descending=True).values
         turned = uniform(0, math.pi, many, random)
         aspect = uniform(-0.7, 0.7, many, random).exp()
@@ -60,7 +60,8 @@ class DeadLeaves(Kind):
             0, height, many, random
         )
         columns = torch.arange(width, device=random.device) - uniform(0, width, many, random)
-        # Coordinates along the leaf's axes, in units of its radii: sums of a row's and a column's.
+        # Coordinates along the leaf's axes, in units of its radii: each is a part of the row plus a
+        # part of the column.
         cosine, sine = turned.cos() / radius, turned.sin() / radius
         along = rows * (sine * aspect), columns * (cosine * aspect)
         across = rows * (cosine / aspect), columns * (-sine / aspect)
@@ -81,7 +82,7 @@ class DeadLeaves(Kind):
     def _texture(self, top: Tensor, height: int, width: int, random: torch.Generator) -> Tensor:
         """Sine waves (CHUNK, 1, H, W), one direction and length for each leaf."""
         many = (CHUNK, 1, self.leaves + 1)
-        # Waves of three pixels to the length of the side, evenly over the octaves.
+        # Wavelengths from three pixels to the side of the image, uniform in their logarithm.
         longest = math.log(max(height, width, 4))
         angular = 2 * math.pi * (-uniform(math.log(3), longest, many, random)).exp()
         turned = uniform(0, 2 * math.pi, many, random)

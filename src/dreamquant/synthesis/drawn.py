@@ -1,4 +1,4 @@
-"""Procedural images as a source: drawn once, kept, and known to no network."""
+"""Procedural images as a source: a pool that is drawn once, without any network."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Procedural(Source):
-    """A pool of procedural images; what the teacher sees in each of them is its target.
+    """A pool of procedural images; the target of an image is the class that the teacher gives it.
 
     Attributes:
-        kind: of images.
-        size: how many.
-        terms: none: no network has a say.
+        kind: the recipe of the images.
+        size: number of images.
+        terms: none, because no loss is minimised.
     """
 
     kind: Kind = _LEAVES
@@ -36,7 +36,7 @@ class Procedural(Source):
 
     @property
     def kept(self) -> int:
-        """All of them."""
+        """The number of images."""
         return self.size
 
     def stretched(self, ratio: float) -> Procedural:
@@ -44,7 +44,7 @@ class Procedural(Source):
         return self
 
     def open(self, bench: Bench, updates: int) -> ProceduralPool:
-        """A pool that its phase fills."""
+        """An empty pool that its phase fills."""
         return ProceduralPool(self, bench)
 
 
@@ -52,8 +52,8 @@ class ProceduralPool(Pool):
     """A pool of procedural images.
 
     Args:
-        source: its numbers.
-        bench: what the run works on.
+        source: the recipe and the number of images.
+        bench: networks, random generators and device of the run.
     """
 
     def __init__(self, source: Procedural, bench: Bench) -> None:

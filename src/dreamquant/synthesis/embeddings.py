@@ -1,4 +1,4 @@
-"""How the class that is asked for enters a generator: embeddings of labels, and noise."""
+"""How the label of an image enters a generator: embeddings of labels, combined with noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dreamquant.networks.classifier_input import classifier_weight
 from dreamquant.training.bench import Bench
 
-_EPSILON = 1e-5  # of a variance, as batch norms have it
+_EPSILON = 1e-5  # added to a variance, as in batch norms
 
 
 def look_up(embedding: nn.Embedding, targets: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def look_up(embedding: nn.Embedding, targets: Tensor) -> Tensor:
 
 
 class NoiseAlone(nn.Module):
-    """The noise as it is: labels enter elsewhere."""
+    """The noise unchanged: the generator takes labels elsewhere."""
 
     def forward(self, noise: Tensor, targets: Tensor) -> Tensor:
         """``noise`` (B, d)."""
@@ -41,11 +41,11 @@ class TimesNoise(nn.Embedding):
 class PlusNoise(nn.Embedding):
     """Normalised sums of embedding and noise, superposed by soft targets (Qimera, NeurIPS 2021).
 
-    ``Σ_c t_c n(e_c + z)``, where n gives a vector mean 0 and variance 1. The noise z is shared by
-    all classes c of an image, which is ours: the released code draws one for each of them.
+    ``Σ_c t_c n(e_c + z)``, where n gives a vector mean 0 and variance 1. All classes c of an image
+    use the same noise z, which is ours: the released code draws one for each class.
 
     Args:
-        start: embeddings to begin with, (classes, d).
+        start: first embeddings, (classes, d).
     """
 
     def __init__(self, start: Tensor) -> None:
@@ -76,8 +76,8 @@ class Superposed:
     """Embeddings that are added to the noise, and mixed where targets are soft (Qimera).
 
     Attributes:
-        start: ``random`` embeddings, or the rows of the ``classifier``'s weight, of which there is
-            one for each class; noise is then as long as they are.
+        start: ``random`` embeddings, or the rows of the weight of the ``classifier``, which must
+            have one row for each class.
     """
 
     start: Literal["random", "classifier"] = "random"
@@ -86,7 +86,7 @@ class Superposed:
         """The embeddings of a run.
 
         Raises:
-            NetworkError: the teacher's last layer has not a row for each class.
+            NetworkError: the teacher's last layer does not have one row for each class.
         """
         classes = bench.input.num_classes
         if self.start == "random":

@@ -1,8 +1,8 @@
 """Fractals: the attractors of random iterated function systems (Kataoka et al., ACCV 2020).
 
-Maps are drawn by their singular values (Anderson and Farrell, WACV 2022), all below 1, so every
-system contracts and none has to be rejected. Points are spread over the whole image, each map has
-a colour, and a point's colour is the running mean of those of its maps.
+Maps are drawn by their singular values (Anderson and Farrell, WACV 2022), which are all below 1, so
+that every system contracts and none has to be rejected. Points are spread over the whole image.
+Each map has a colour, and the colour of a point is the running mean of the colours of its maps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamquant.synthesis.pink_noise import PinkNoise
 from dreamquant.synthesis.procedural import CHUNK, Kind, colours, uniform
 
-_FORGET = 20  # steps after which a point lies on the attractor
+_FORGET = 20  # number of steps after which a point lies on the attractor
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Fractals(Kind):
     """Iterated function systems, drawn over 1/f noise.
 
     Attributes:
-        maps: affine maps of each system.
-        density: points for each pixel.
-        ground: deviation of the 1/f noise around and under the fractal; colours deviate by about 1.
+        maps: number of affine maps of each system.
+        density: number of points for each pixel.
+        ground: deviation of the 1/f noise behind the fractal; the deviation of colours is about 1.
     """
 
     maps: int = 4
@@ -90,7 +90,7 @@ def _moved(place: Tensor, matrix: Tensor, offset: Tensor, chosen: Tensor) -> Ten
 
 
 def _cells(places: Tensor, height: int, width: int) -> Tensor:
-    """The pixel of each point (CHUNK, points, 2): each attractor just fills its image."""
+    """The pixel of each point (CHUNK, points, 2); each attractor is scaled to fill its image."""
     low, high = places.amin(1, keepdim=True), places.amax(1, keepdim=True)
     part = (places - low) / (high - low).clamp(min=1e-6)
     row = (part[..., 0] * height).long().clamp(max=height - 1)

@@ -1,4 +1,4 @@
-"""A generator of images that is trained along with the student (GDFQ and its successors)."""
+"""A generator of images that is trained in turns with the student (GDFQ and its successors)."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ _ONE_HOT, _CONSTANT = OneHot(), Steps(())
 
 @dataclass(frozen=True)
 class Generator(Source):
-    """A conditional generator: images change with every update, and none is kept.
+    """A conditional generator; its images change with every update, and none is kept.
 
     Attributes:
-        terms: that it minimises.
-        targets: what is asked of each image.
-        condition: what else; ``None`` asks nothing.
+        terms: the losses that it minimises.
+        targets: targets of the images.
+        condition: a further condition of the images; ``None`` for none.
         latent: length of its noise.
-        embedding: how labels join the noise; ``None`` is how the published generator of the size
-            of image has it.
-        batch: images of an iteration that it learns alone in.
-        alone: iterations at the start in which it learns and the student does not.
-        observe: iterations at the start in which the student's activation ranges follow its
-            images; at most ``alone``.
-        networks: of fresh weights each, that make images in turns.
-        lr: of Adam with betas (0.5, 0.999).
-        decay: of the rate, over all iterations of the run.
+        embedding: how labels join the noise; ``None`` uses the embedding of the published generator
+            for this image size.
+        batch: images of a batch while it learns alone.
+        alone: number of iterations at the start in which only the generator learns.
+        observe: number of iterations at the start in which the student's activation ranges are
+            observed on its images; at most ``alone``.
+        networks: number of generators with weights of their own, which make images in turn.
+        lr: learning rate of Adam with betas (0.5, 0.999).
+        decay: decay of the learning rate over all iterations of the run.
 
     Raises:
-        MethodError: ranges would follow the images for longer than the generator learns alone.
+        MethodError: ``observe`` is larger than ``alone``.
     """
 
     terms: Terms
@@ -72,30 +72,30 @@ class Generator(Source):
     def __post_init__(self) -> None:
         if self.observe > self.alone:
             raise MethodError(
-                f"ranges follow the images for {self.observe} iterations, and the generator "
+                f"ranges are observed for {self.observe} iterations, and the generator "
                 f"learns alone for {self.alone}",
                 remedy="let observe be at most alone",
             )
 
     @property
     def group(self) -> int:  # type: ignore[override]
-        """Consecutive images that share what is asked of them, or that all networks have made."""
+        """Number of consecutive images that share a target or condition."""
         asked = 1 if self.condition is None else self.condition.copies
         return max(self.targets.copies, asked, self.networks)
 
     @property
     def iterations(self) -> int:
-        """Those in which it learns alone."""
+        """Iterations in which only the generator learns."""
         return self.alone
 
     def for_any_output(self) -> Generator:
-        """The same, where the generator is told no class and learns by no logits of classes.
+        """Always refused: the generator takes a class for each image.
 
         Raises:
-            MethodError: it is, or does.
+            MethodError: always.
         """
         if self.targets != Nothing():
-            raise MethodError("its generator is told a class for each image")
+            raise MethodError("its generator takes a class for each image")
         require_any_output(self.terms, "its generator")
         return self
 
@@ -109,28 +109,32 @@ class Generator(Source):
         )
 
     def open(self, bench: Bench, updates: int) -> Stream:
-        """A generator with fresh weights.
+        """A generator with new weights.
 
         Raises:
-            TrainingError: a batch cannot be taken in so many micro-batches.
+            TrainingError: a batch cannot be divided into so many micro-batches.
         """
         require_equal_parts(self.batch, bench.parts, self.group)
         return Stream(self, bench, self.alone + updates)
 
 
 class Stream(Images):
-    """What a generator makes of noise, as it learns.
+    """The images of a generator that learns.
 
     Args:
-        source: its numbers.
-        bench: what the run works on.
-        updates: how often it learns in all.
+        source: the numbers of the generator.
+        bench: networks, random generators and device of the run.
+        updates: number of updates in the whole run.
 
     Attributes:
         network: the generator.
         latent: length of its noise.
+<<<<<<< HEAD
         targets: what is asked of each image, as it is for the teacher.
         done: updates so far.
+=======
+        done: number of updates so far.
+>>>>>>> d5cf216 (Plain English in synthesis/: sources say what their numbers are)
     """
 
     def __init__(self, source: Generator, bench: Bench, updates: int) -> None:
@@ -148,7 +152,7 @@ class Stream(Images):
         self._parameters = list(self.network.parameters())
         self.optimizer = Adam(self._parameters, betas=(0.5, 0.999))
         self._generate: Callable[..., Tensor] = self.network
-        # Its batch norms meet those of other processes, which a compiled graph cannot.
+        # Its batch norms communicate with other processes, which a compiled graph cannot.
         if bench.compiled and bench.accelerator.num_processes == 1:
             from dreamquant.training.compiled import Compiled
 
@@ -173,12 +177,12 @@ class Stream(Images):
 
     @property
     def parameters(self) -> Sequence[Tensor]:
-        """The generator's."""
+        """The generator's parameters."""
         return self._parameters
 
     @property
     def asks_student(self) -> bool:
-        """Whether a term of the generator asks the student."""
+        """Whether a term of the generator reads the student."""
         return bool(self.source.student_taps)
 
     def networks(self) -> Mapping[str, nn.Module]:
@@ -202,7 +206,7 @@ class Stream(Images):
         return Request(targets, noise, conditions)
 
     def make(self, request: Request) -> Batch:
-        """Images with a graph to the generator, where gradients are recorded."""
+        """Images, with a graph to the generator where gradients are recorded."""
         conditions, targets = tuple(request.conditions.values()), request.targets
         told = targets if self._told else Nothing().sample(len(targets), 1, self.bench.rng.asked)
         images = self._generate(request.latent, told, *conditions)
@@ -220,7 +224,7 @@ class Stream(Images):
         self.done += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer and updates so far."""
+        """Weights, optimizer, and the number of updates so far."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -235,7 +239,7 @@ class Stream(Images):
 
 
 class GeneratorWarmUp(Phase):
-    """The generator learns alone; the student's ranges follow its images at first."""
+    """Only the generator learns; at first the student's ranges are observed on its images."""
 
     name = "generator warms up"
     stretches = in_training_precision = True

@@ -1,10 +1,10 @@
 """Conditional generators of normalised images (GDFQ, Xu et al., ECCV 2020, and its successors).
 
-Both turn noise z ~ N(0, I) of shape (B, latent) and targets into images (B, C, H, W) with zero
-mean and unit variance per channel over the batch: the space that the teacher's first layer sees.
-Targets are labels (B,), or soft ones (B, classes) that mix the labels' embeddings. Where something
-else is asked of images (B, n), as an attention centre, its embedding joins the noise (ACQ; the form
-is ours).
+Both map noise z ~ N(0, I) of shape (B, latent) and targets to images (B, C, H, W) with mean 0 and
+variance 1 in each channel over the batch, which is how the teacher's input is normalised. Targets
+are labels (B,), or soft targets (B, classes) that mix the labels' embeddings. Where images have a
+condition (B, n), such as an attention centre, its embedding is appended to the noise (ACQ; this
+form is ours).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dreamquant import distributed
 from dreamquant.networks.channel_statistics import channel_statistics
 from dreamquant.synthesis.embeddings import NoiseAlone, TimesNoise, look_up
 
-# The released code passes 0.8 where the momentum was meant; it is part of how these generators
-# behave, so it is kept and named.
+# The released code passes 0.8 as epsilon where it means the momentum. The generators behave
+# accordingly, so the value is kept.
 INNER_EPSILON = 0.8
 _BASE_CHANNELS = 128
 
@@ -30,13 +30,13 @@ _CONDITION_FEATURES = 32
 
 
 class ConditionEmbedding(nn.Module):
-    """Joins the embedding of a condition to the noise, where one is asked for.
+    """Appends the embedding of a condition to the noise, where there is a condition.
 
     Args:
-        width: numbers of the condition; 0 where there is none.
+        width: number of values of the condition; 0 where there is none.
 
     Attributes:
-        features: how many it adds to the noise.
+        features: number of values that it appends.
     """
 
     def __init__(self, width: int) -> None:
@@ -60,12 +60,12 @@ class ConditionEmbedding(nn.Module):
 
 
 class UpsampledConv2d(nn.Conv2d):
-    """A 3×3 convolution of the input enlarged to ``size`` by repeating pixels.
+    """A 3×3 convolution of the input, which is enlarged to ``size`` by repeating pixels.
 
-    Where the sides double, repeating is to put zeros between the pixels and then to add up each
-    2×2 neighbourhood. The convolution comes before the sums and as a transposed one of the small
-    input: a quarter of the products, and the enlarged input is never stored. It has no bias: the
-    batch norm that follows would take it away again.
+    Where the sides double, repeating equals putting zeros between the pixels and then summing each
+    2×2 neighbourhood. The convolution comes before the sums, as a transposed convolution of the
+    small input. This takes a quarter of the products, and the enlarged input is never stored. There
+    is no bias, because the batch norm after it would remove it.
 
     Args:
         features_in: channels of the input.
@@ -87,7 +87,7 @@ class UpsampledConv2d(nn.Conv2d):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm by the statistics of the batch, that of all processes where they are together."""
+    """Batch norm by the statistics of the batch, over all processes where there are several."""
 
     def __init__(self, features: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(features, eps=eps, affine=affine, track_running_stats=False)
@@ -107,18 +107,18 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def _stages(height: int, width: int) -> list[tuple[int, int]]:
-    """Sizes from the base, a quarter of the image rounded up, to the image itself."""
+    """The sizes from a quarter of the image, rounded up, to the image itself."""
     return [(-(-height // part), -(-width // part)) for part in (4, 2, 1)]
 
 
 class GeneratorNetwork(nn.Module):
-    """What generators begin with: from noise to features a quarter as high and wide as images.
+    """The first part of generators: from noise to features of a quarter of the image's size.
 
     Args:
         image: channels, height, width.
         latent: length of the noise.
-        embedding: makes of noise and targets what enters the network, as long as the noise.
-        condition: numbers of what else is asked of an image, as 2 for an attention centre.
+        embedding: combines noise and targets into the network's input, of the noise's length.
+        condition: number of values of the condition, such as 2 for an attention centre.
     """
 
     def __init__(
@@ -135,13 +135,13 @@ class GeneratorNetwork(nn.Module):
         """Features (B, 128, H / 4, W / 4), sides rounded up."""
         asked = self.condition(self.embedding(noise, targets), condition)
         features = self.project(asked).view(-1, _BASE_CHANNELS, *self.base)
-        # Convolutions keep their input's layout, so this choice reaches the images and from there
-        # both networks: channels-last is the one that convolutions are quickest in.
+        # Convolutions keep the memory layout of their input, so this choice reaches the images and
+        # both networks: convolutions are fastest in channels-last.
         return cast(Tensor, features.contiguous(memory_format=torch.channels_last))
 
 
 class SmallGenerator(GeneratorNetwork):
-    """The generator for images of up to 64 pixels: by default the label multiplies the noise."""
+    """The generator for images of up to 64 pixels; by default the label multiplies the noise."""
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ class ImageNetGenerator(GeneratorNetwork):
 
 
 class LatentGenerator(nn.Module):
-    """The small generator that GENIE makes anew for each batch; it knows no labels.
+    """GENIE's small generator, which is new for each batch and takes no labels.
 
     Args:
         image: channels, height, width.
@@ -261,14 +261,14 @@ def build_generator(
     condition: int = 0,
     embedding: nn.Module | None = None,
 ) -> SmallGenerator | ImageNetGenerator:
-    """The published generator for an image size: small up to 64 pixels, ImageNet's above."""
+    """The published generator for an image size: the small one up to 64 pixels, else ImageNet's."""
     small = max(image[1:]) <= LARGEST_SMALL_IMAGE
     kind = SmallGenerator if small else ImageNetGenerator
     return kind(image, classes, latent, condition=condition, embedding=embedding)
 
 
 class Interleaved(nn.Module):
-    """Several generators, each of which makes every so manyth image of a batch.
+    """Several generators that make the images of a batch in turn.
 
     Args:
         generators: in the order of their rows.

@@ -1,4 +1,4 @@
-"""Images that are there already: a kept pool, or pictures of the user's without labels."""
+"""Images that already exist: a stored pool, or the user's own pictures without labels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _AT_ONCE = 32
 
 
 class Rows(Protocol):
-    """Images on disk, read as they are asked for."""
+    """Images on disk, which are read when they are needed."""
 
     @property
     def targets(self) -> Tensor | None:
-        """Labels (N,) or soft ones (N, classes) on record; ``None`` where there are none."""
+        """Stored labels (N,) or soft targets (N, classes); ``None`` where there are none."""
         ...
 
     def __len__(self) -> int:
@@ -35,25 +35,26 @@ class Rows(Protocol):
         """Images (B, C, H, W) of these rows, normalised, float32, on the CPU.
 
         Raises:
-            DataError: one cannot be read; it is named.
+            DataError: an image cannot be read; the error names it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Given(Source):
-    """Images that are there already; none is made and none is held in memory.
+    """Images that already exist; none is made, and they stay on disk.
 
-    Where no targets are on record, what the teacher sees in an image is its target.
+    Where no targets are stored, the target of an image is the class that the teacher gives it.
 
     Attributes:
-        kind: what holds them.
-        name: as it was asked for.
-        size: how many.
+        kind: what holds the images: a pool, a folder, an archive.
+        name: the name that the user gave.
+        size: number of images.
         sha256: of a pool's manifest, or of the names and sizes of picture files.
-        rows: reads them.
-        by: what made a pool; empty of pictures.
-        teacher_sha256: weights of the network that it was made for, likewise.
+        rows: reads the images.
+        by: the method that made a pool; empty for pictures.
+        teacher_sha256: hash of the weights of the network that a pool was made for; empty for
+            pictures.
         terms: none.
     """
 
@@ -68,7 +69,7 @@ class Given(Source):
 
     @property
     def kept(self) -> int:
-        """All of them."""
+        """The number of images."""
         return self.size
 
     def stretched(self, ratio: float) -> Given:
@@ -76,7 +77,7 @@ class Given(Source):
         return self
 
     def open(self, bench: Bench, updates: int) -> GivenPool:
-        """A pool that reads them."""
+        """A pool that reads the images."""
         return GivenPool(self, bench)
 
 
@@ -84,8 +85,8 @@ class GivenPool(Pool):
     """A pool that reads its images from disk.
 
     Args:
-        source: says where they are.
-        bench: what the run works on.
+        source: the images on disk.
+        bench: networks, random generators and device of the run.
     """
 
     called: ClassVar[str] = "given images"
@@ -97,7 +98,7 @@ class GivenPool(Pool):
             self.targets = self.rows.targets.to(bench.device)
 
     def phases(self) -> Iterator[Phase]:
-        """One phase in which the teacher looks at all images, where they have no targets."""
+        """One phase in which the teacher classifies all images, where no targets are stored."""
         if self.rows.targets is None:
             yield _Looking(self)
 
@@ -106,14 +107,14 @@ class GivenPool(Pool):
         return self.rows.read(rows.tolist()).to(self.bench.device)
 
     def look(self, first: int, end: int) -> None:
-        """Take what the teacher sees in these images as their targets."""
+        """Use the teacher's classes of these images as their targets."""
         images = self.rows.read(range(first, end)).to(self.bench.device)
         seen = seen_classes(self.bench, images)
         self.targets = torch.cat([self.targets.to(seen), seen])
 
 
 class _Looking(Phase):
-    name = "looking at given images"
+    name = "classifying given images"
 
     def __init__(self, pool: GivenPool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Procedural kinds by name, as ``--images`` and ``dreamquant dream --method`` take them."""
+"""Names of procedural kinds, for ``--images`` and ``dreamquant dream --method``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dreamquant.synthesis.pink_noise import PinkNoise
 from dreamquant.synthesis.procedural import Kind, WhiteNoise
 
 KINDS: dict[str, Kind] = {
-    "procedural": DeadLeaves(),  # the kind that serves best
+    "procedural": DeadLeaves(),  # the kind that gives the best students
     "dead-leaves": DeadLeaves(),
     "fractals": Fractals(),
     "pink-noise": PinkNoise(),

@@ -1,4 +1,4 @@
-"""Images made by a fresh small generator for each batch (GENIE, Jeon et al., CVPR 2023)."""
+"""Images from latents and a new small generator for each batch (GENIE, Jeon et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ _BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True)
 class Latents(Source):
-    """A pool; of each batch the images' latents and a generator of their own are optimised.
+    """A pool; for each batch, the images' latents and a generator of their own are optimised.
 
-    The generator is the prior that pixels lack, and its end normalises each channel over the batch.
-    The teacher's strided convolutions swing, see :mod:`dreamquant.networks.swing`.
+    The generator acts as a prior, which optimised pixels lack. Its last layer normalises each
+    channel over the batch. The teacher's strided convolutions are swing convolutions, see
+    :mod:`dreamquant.networks.swing`.
 
     Attributes:
-        terms: that the images minimise; they read the teacher alone.
+        terms: the losses that the images minimise; they read only the teacher.
         size: images of the pool.
-        batch: images that are optimised together, at least 2.
-        steps: of Adam on each batch.
+        batch: number of images that are optimised together, at least 2.
+        steps: steps of Adam on each batch.
         latent: length of an image's latent.
         widths: channels of the generator at a quarter and at half of the image's size.
-        lr_latent: of the latents.
-        lr_generator: of the generator's weights.
-        decay_latent: of the rate, over the steps of a batch.
-        decay_generator: likewise.
-        targets: given to terms that read them; the pool keeps what the teacher sees.
+        lr_latent: learning rate of the latents.
+        lr_generator: learning rate of the generator's weights.
+        decay_latent: decay of the latents' learning rate over the steps of a batch.
+        decay_generator: decay of the generator's learning rate over the steps of a batch.
+        targets: given to terms that read them; the pool's own targets are the teacher's classes.
     """
 
     terms: Terms
@@ -63,7 +64,7 @@ class Latents(Source):
 
     @property
     def kept(self) -> int:
-        """All of them."""
+        """The number of images of the pool."""
         return self.size
 
     @property
@@ -72,10 +73,10 @@ class Latents(Source):
         return self.steps * -(-self.size // self.batch)
 
     def for_any_output(self) -> Latents:
-        """The same, where no term needs classes; nothing is asked of images.
+        """The same, where no term needs classes; images then have no targets.
 
         Raises:
-            MethodError: one does.
+            MethodError: a term needs classes.
         """
         require_any_output(self.terms, "its images")
         return replace(self, targets=Nothing())
@@ -90,7 +91,7 @@ class Latents(Source):
         )
 
     def open(self, bench: Bench, updates: int) -> LatentPool:
-        """A pool that its phases fill."""
+        """An empty pool that its phases fill."""
         return LatentPool(self, bench)
 
 
@@ -98,8 +99,8 @@ class LatentPool(Pool):
     """A pool of images from latents.
 
     Args:
-        source: its numbers.
-        bench: what the run works on.
+        source: the numbers of the optimization.
+        bench: networks, random generators and device of the run.
     """
 
     def __init__(self, source: Latents, bench: Bench) -> None:
@@ -107,19 +108,19 @@ class LatentPool(Pool):
         self.source = source
 
     def phases(self) -> Iterator[Phase]:
-        """A phase for each batch."""
+        """One phase for each batch."""
         source = self.source
         for first in range(0, source.size, source.batch):
             yield Distilling(self, first, min(source.batch, source.size - first))
 
 
 class Distilling(Phase):
-    """One batch of the pool: latents and a fresh generator learn together.
+    """One batch of the pool: latents and a new generator are optimised together.
 
     Args:
-        pool: that takes the images.
+        pool: receives the images.
         first: number of its first image.
-        count: images.
+        count: number of images.
     """
 
     stretches = True
@@ -133,7 +134,7 @@ class Distilling(Phase):
         self._work: _Work | None = None
 
     def step(self) -> Losses:
-        """One step of Adam on latents and generator."""
+        """One step of Adam on the latents and the generator."""
         work = self._begun()
         losses: Losses = {}
         with self.bench.autocast():
@@ -171,19 +172,19 @@ class Distilling(Phase):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state from :meth:`state_dict`."""
         if state:
-            # Without a draw: the random generators stand behind all that were taken.
+            # Draws nothing: the random generators were saved after the draws of this batch.
             latent, targets = (state[name].to(self.bench.device) for name in ("latent", "targets"))
             self._work = _Work(self.source, self.bench, latent, targets, seed=0)
             self._work.load_state_dict(state)
 
 
 class _Work:
-    """What is learned of one batch.
+    """The latents and the generator of one batch, with their optimizers.
 
     Args:
-        source: its numbers.
-        bench: what the run works on.
-        latent: (B, latent), as it starts.
+        source: the numbers of the optimization.
+        bench: networks, random generators and device of the run.
+        latent: (B, latent), the first values.
         targets: (B,) or (B, classes).
         seed: of the generator's weights.
     """
@@ -198,7 +199,7 @@ class _Work:
             generator = LatentGenerator(bench.input.image, source.latent, source.widths)
         self.generator = generator.to(bench.device)
         self.weights = list(self.generator.parameters())
-        # Watched anew: hooks that swing have no place in a graph compiled before.
+        # A new Watched: the compiled graphs of the run do not contain the swing hooks.
         taps = source.teacher_taps
         teacher = Watched(bench.teacher, bench.example(), taps)
         self.players = Players(teacher, bench.players.student)
@@ -208,7 +209,7 @@ class _Work:
         )
 
     def follow(self, loss: Tensor, done: int, total: int) -> None:
-        """One step down the loss."""
+        """One step against the gradient of the loss."""
         learned, source = [self.latent, *self.weights], self.source
         for parameter, gradient in zip(learned, torch.autograd.grad(loss, learned), strict=True):
             parameter.grad = gradient

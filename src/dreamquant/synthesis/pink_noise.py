@@ -13,11 +13,11 @@ from dreamquant.synthesis.procedural import CHUNK, Kind, uniform
 
 @dataclass(frozen=True)
 class PinkNoise(Kind):
-    """Gaussian noise whose spectrum falls as ``1 / f ** a``, its channels mixed at random.
+    """Gaussian noise whose spectrum falls as ``1 / f ** a``; its channels are mixed at random.
 
     Attributes:
-        lowest: least exponent ``a`` of the amplitude; one is drawn for each image.
-        highest: greatest exponent.
+        lowest: smallest exponent ``a`` of the amplitude; each image draws its own.
+        highest: largest exponent.
     """
 
     lowest: float = 0.8
@@ -28,7 +28,7 @@ class PinkNoise(Kind):
         white = torch.randn(CHUNK, *shape, generator=random, device=random.device)
         rows = torch.fft.fftfreq(height, device=random.device)[:, None]
         columns = torch.fft.rfftfreq(width, device=random.device)
-        # The mean would have infinite amplitude; it gets that of the longest wave.
+        # The amplitude at frequency 0 would be infinite; it takes that of the longest wave.
         frequency = torch.hypot(rows, columns).clamp(min=1 / max(height, width))
         exponent = uniform(self.lowest, self.highest, (CHUNK, 1, 1, 1), random)
         spectrum = torch.fft.rfft2(white) * frequency**-exponent
@@ -37,7 +37,7 @@ class PinkNoise(Kind):
         return torch.einsum("bij,bjhw->bihw", self._mixing(channels, random), pink)
 
     def _mixing(self, channels: int, random: torch.Generator) -> Tensor:
-        """Matrices (CHUNK, C, C): what channels share, and a contrast for each image."""
+        """Matrices (CHUNK, C, C) that correlate the channels, with a contrast for each image."""
         own = torch.eye(channels, device=random.device)
         shared = torch.ones(channels, channels, device=random.device) / math.sqrt(channels)
         spread = torch.randn(CHUNK, channels, channels, generator=random, device=random.device)

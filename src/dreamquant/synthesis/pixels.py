@@ -1,4 +1,4 @@
-"""Images optimised pixel by pixel (ZeroQ, Cai et al., CVPR 2020, and its successors)."""
+"""Images whose pixels are optimised (ZeroQ, Cai et al., CVPR 2020, and its successors)."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ _NOISE, _ONE_HOT, _COSINE = WhiteNoise(), OneHot(), Cosine()
 
 @dataclass(frozen=True)
 class Pixels(Source):
-    """A pool of images, each batch of which is optimised on its own.
+    """A pool of images; each batch is optimised on its own.
 
     Attributes:
-        terms: that the images minimise; they read the teacher alone.
+        terms: the losses that the images minimise; they read only the teacher.
         size: images of the pool.
-        batch: images that are optimised together.
-        steps: of Adam on each batch.
-        lr: of Adam, in units of the normalised image.
-        decay: of the rate, over the steps of a batch.
+        batch: number of images that are optimised together.
+        steps: steps of Adam on each batch.
+        lr: learning rate of Adam, in units of the normalised image.
+        decay: decay of the learning rate over the steps of a batch.
         betas: of Adam.
-        start: what images are before the first step.
-        shift: pixels by which the batch is rolled at random, in each step anew.
+        start: the images before the first step.
+        shift: largest random shift of the batch in each step, in pixels; pixels that leave the
+            image enter at the other side.
         flip: whether the batch is mirrored at random.
-        clamp: whether values stay in the range that pixels can have, where they are pixels.
-        targets: what is asked of each image.
-        conditions: what else; images that are kept are kept without it.
+        clamp: whether values stay in the range of pixels, where the inputs are pixels.
+        targets: targets of the images.
+        conditions: further conditions of the images; the pool does not store them.
     """
 
     terms: Terms
@@ -61,7 +62,7 @@ class Pixels(Source):
 
     @property
     def kept(self) -> int:
-        """All of them."""
+        """The number of images of the pool."""
         return self.size
 
     @property
@@ -70,7 +71,7 @@ class Pixels(Source):
         return self.steps * -(-self.size // self.batch)
 
     def for_any_output(self) -> Pixels:
-        """Without the terms that need classes, where others are left; nothing is asked of images.
+        """The same without the terms that need classes, if others are left; images have no targets.
 
         Raises:
             MethodError: no term is left.
@@ -86,7 +87,7 @@ class Pixels(Source):
         return replace(self, steps=max(stretch(self.steps, ratio), 1), decay=decay)
 
     def open(self, bench: Bench, updates: int) -> PixelPool:
-        """A pool that its phases fill."""
+        """An empty pool that its phases fill."""
         return PixelPool(self, bench)
 
 
@@ -94,8 +95,8 @@ class PixelPool(Pool):
     """A pool of optimised images.
 
     Args:
-        source: its numbers.
-        bench: what the run works on.
+        source: the numbers of the optimization.
+        bench: networks, random generators and device of the run.
     """
 
     def __init__(self, source: Pixels, bench: Bench) -> None:
@@ -103,17 +104,17 @@ class PixelPool(Pool):
         self.source = source
 
     def phases(self) -> Iterator[Phase]:
-        """A phase for each batch."""
+        """One phase for each batch."""
         source = self.source
         for first in range(0, source.size, source.batch):
             yield Dreaming(self, source, first, min(source.batch, source.size - first))
 
     def again(self, terms: Terms, steps: int) -> Iterator[Phase]:
-        """A phase for each batch, in which its images go on from what they are.
+        """One phase for each batch, in which its images are optimised further.
 
         Args:
-            terms: that they minimise; these may read the student.
-            steps: of Adam on each batch.
+            terms: the losses that they minimise; these may read the student.
+            steps: steps of Adam on each batch.
         """
         source = replace(self.source, terms=terms, steps=steps)
         for first in range(0, source.size, source.batch):
@@ -121,13 +122,13 @@ class PixelPool(Pool):
 
 
 class Dreaming(Phase):
-    """One batch of the pool is optimised.
+    """Optimises one batch of the pool.
 
     Args:
-        pool: that takes it.
+        pool: receives the images.
         source: the numbers of the optimization.
         first: number of its first image.
-        count: images.
+        count: number of images.
     """
 
     kind = "optimising images"
@@ -184,7 +185,7 @@ class Dreaming(Phase):
         return pixels, self.source.targets.sample(self.images, spec.num_classes, rng.asked)
 
     def _begin(self, pixels: Tensor, targets: Tensor, asked: Mapping[str, Tensor]) -> None:
-        # Convolutions keep their input's layout, and channels-last is the one they are quickest in.
+        # Convolutions keep the memory layout of their input, and are fastest in channels-last.
         layout = torch.channels_last if pixels.dim() == 4 else torch.contiguous_format
         self.pixels = pixels.contiguous(memory_format=layout).requires_grad_()
         self.targets, self.conditions = targets, dict(asked)
@@ -193,7 +194,7 @@ class Dreaming(Phase):
     def _seen(self) -> Tensor:
         """The batch as the teacher sees it in this step."""
         pixels, choice, reach = self.pixels, self.bench.rng.choice, self.source.shift
-        # A spectrum that is moved or mirrored is another sound.
+        # A spectrum that is shifted or mirrored is another sound.
         if self.bench.input.features:
             return pixels
         if reach:
@@ -233,7 +234,7 @@ class Dreaming(Phase):
 
 
 class Redreaming(Dreaming):
-    """A batch that the pool holds is optimised further, on other terms."""
+    """Optimises a batch of the pool further, on other terms."""
 
     def __init__(self, pool: PixelPool, source: Pixels, first: int, count: int) -> None:
         super().__init__(pool, source, first, count)

@@ -1,4 +1,4 @@
-"""A pool: images that are kept, so that every batch is drawn from the same ones."""
+"""A pool: a fixed set of images from which all batches are drawn."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from dreamquant.training.bench import Bench
 
 
 class Pool(Images):
-    """Kept images with their targets.
+    """A fixed set of images with their targets.
 
-    Batches go through the pool in an order drawn anew each time it is used up, so that every image
-    counts alike. Where targets are asked for, images of these targets are drawn.
+    Batches follow a random order of the pool, and a new order is drawn when it is used up, so that
+    every image is used equally often. Where a caller gives targets, images of these targets are
+    drawn.
 
     Args:
-        bench: what the run works on.
-        size: images it will hold.
+        bench: networks, random generators and device of the run.
+        size: number of images that the pool will hold.
     """
 
     def __init__(self, bench: Bench, size: int) -> None:
@@ -33,7 +34,7 @@ class Pool(Images):
 
     @property
     def kept(self) -> int:
-        """Images it will hold."""
+        """The number of images that the pool will hold."""
         return self.size
 
     @property
@@ -42,20 +43,20 @@ class Pool(Images):
         return len(self.targets) > 0
 
     def add(self, images: Tensor, targets: Tensor) -> None:
-        """Keep more images (B, C, H, W) and their targets."""
+        """Add images (B, C, H, W) and their targets."""
         images, targets = images.detach(), targets.detach()
         self.images = torch.cat([self.images.to(images), images])
         self.targets = torch.cat([self.targets.to(targets), targets])
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """Images and targets, which the pool then holds no more."""
+        """Remove all images and targets from the pool, and return them."""
         taken = self.images, self.targets
-        # Not slices of them, which would hold their memory.
+        # Copies: a slice would keep the memory of the whole tensor.
         self.images, self.targets = torch.empty(0), torch.empty(0, dtype=torch.int64)
         return taken
 
     def put(self, first: int, images: Tensor) -> None:
-        """Keep other images in place of those from row ``first`` on; their targets stay."""
+        """Replace images from row ``first`` on; their targets stay the same."""
         self.images[first : first + len(images)] = images.detach()
 
     def read(self, rows: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class Pool(Images):
 
     def _next(self, size: int, random: torch.Generator) -> Tensor:
         if random is not self.bench.rng.asked:
-            # Whoever draws for a look of its own leaves the order of the run alone.
+            # Another random generator than the run's must not change the order of the run.
             return torch.randint(len(self.targets), (size,), generator=random, device=random.device)
         while len(self._order) < size:
             drawn = torch.randperm(len(self.targets), generator=random, device=random.device)
@@ -82,7 +83,7 @@ class Pool(Images):
         return torch.tensor(rows, device=self.targets.device)
 
     def _of(self, targets: Tensor, random: torch.Generator) -> Tensor:
-        """For each target one image of it, or any where there is none."""
+        """One image of each target, or any image where there is none of this target."""
         fits = (_labels(self.targets) == _labels(targets)[:, None]).float()
         chances = torch.where(fits.sum(1, keepdim=True) > 0, fits, torch.ones_like(fits))
         return torch.multinomial(chances, 1, generator=random).flatten()
@@ -99,5 +100,5 @@ class Pool(Images):
 
 
 def _labels(targets: Tensor) -> Tensor:
-    """Of soft targets the largest."""
+    """Labels; of soft targets the class with the largest value."""
     return targets if targets.dim() == 1 else targets.argmax(1)

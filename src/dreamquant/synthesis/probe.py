@@ -1,4 +1,4 @@
-"""Probe images: one fixed, named set that no method makes and none learns from."""
+"""Probe images: one fixed, named set that no method uses and no student learns from."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from dreamquant.training.bench import Bench
 
 COUNT = 512
 NAME = f"{COUNT} probe images (dead leaves)"
-_SEED = 20_000_003  # of the whole set, in every run and for every method
+_SEED = 20_000_003  # seed of the whole set, the same for every run and method
 
 
 def drawn(spec: InputSpec, block: int) -> Tensor:
-    """``CHUNK`` images (B, C, H, W) of the set, on the CPU: a GPU would draw others."""
+    """``CHUNK`` images (B, C, H, W) of the set, on the CPU, because a GPU would draw other ones."""
     random = torch.Generator().manual_seed(_SEED + block)
     return drawn_inputs(DeadLeaves(), CHUNK, spec, random)
 
 
 class ProbeImages(Images):
-    """Dead leaves with the mean and deviation of the network's input, drawn as they are asked for.
+    """Dead leaves with the mean and deviation of the network's input, drawn when they are needed.
 
-    Agreement is measured on them where there are no images of the user's, and students are ranked
-    on them: never on a method's own images, which may suit its own student.
+    Agreement is measured on them where the user gives no images, and students are ranked on them. A
+    method's own images are never used for that: they could favour its own student.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -38,18 +38,18 @@ class ProbeImages(Images):
         self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def batches(self, count: int, size: int) -> Iterator[Tensor]:
-        """The first images of the set (B, C, H, W), whatever was drawn before.
+        """The first images of the set (B, C, H, W), independent of earlier draws.
 
         Args:
-            count: how many; at most ``COUNT``.
-            size: of a batch.
+            count: number of images, at most ``COUNT``.
+            size: images of a batch.
         """
         for start in range(0, count, size):
             rows = range(start, min(start + size, count))
             yield torch.stack([self._image(row) for row in rows])
 
     def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
-        """The next images of the set; what the teacher sees in each of them is its target."""
+        """The next images of the set, with the classes that the teacher gives them as targets."""
         rows = torch.arange(self._next, self._next + size) % COUNT
         self._next = (self._next + size) % COUNT
         return Request(torch.zeros_like(rows), rows)
@@ -62,6 +62,6 @@ class ProbeImages(Images):
     def _image(self, row: int) -> Tensor:
         block = row // CHUNK
         if block != self._drawn[0]:
-            # As many as are drawn at once, each time the same; rows come in order.
+            # Images are drawn in fixed chunks, and rows are taken in order.
             self._drawn = block, drawn(self.bench.input, block).to(self.bench.device)
         return self._drawn[1][row % CHUNK]

@@ -1,9 +1,9 @@
-"""Procedural images: drawn by a recipe from random numbers, without any network.
+"""Procedural images: computed from random numbers by a recipe, without any network.
 
-A kind draws images of any number of channels and any size; :func:`procedural` gives them the mean
-and the deviation of the network's input. Networks respond to the statistics of natural images
-(1/f spectra, occlusion edges, correlated channels) far more than to those of noise, so these are
-images to calibrate on by themselves and a start for images that are optimised.
+A recipe draws images of any size with any number of channels; :func:`procedural` gives them the
+mean and the deviation of the network's input. Networks respond to the statistics of natural images
+(1/f spectra, occlusion edges, correlated channels) much more than to those of noise. These images
+therefore serve for calibration, and as a start for optimised images.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torch import Tensor
 
 from dreamquant.networks.spec import InputSpec
 
-# Pixels of photographs in [0, 1]: mean and deviation over ImageNet and CIFAR alike.
+# Mean and deviation of photographs' pixels in [0, 1]; ImageNet and CIFAR have nearly the same.
 _PIXEL_MEAN, _PIXEL_DEVIATION = 0.46, 0.24
-# Parameters are drawn for this many images at a time, which bounds the memory.
+# Number of images whose parameters are drawn at a time; it limits the memory.
 CHUNK = 8
 
 
 class Moments(NamedTuple):
-    """What images are matched to, in the units that the network takes.
+    """The statistics that images are matched to, in the units of the network's input.
 
     Attributes:
         mean: (C,).
         deviation: (C,), positive.
-        low: (C,) the least value that an input can have.
-        high: (C,) the largest.
+        low: (C,), the smallest value of an input.
+        high: (C,), the largest value of an input.
     """
 
     mean: Tensor
@@ -41,10 +41,10 @@ class Moments(NamedTuple):
 
 
 def pixel_moments(spec: InputSpec) -> Moments:
-    """Moments and range of photographs as the network takes them.
+    """Moments and range of photographs in the units of the network's input.
 
-    They follow from the spec's mean and deviation and hold also where these are not those of data,
-    as in ``pixel / 127.5 - 1`` or where the network takes raw pixels.
+    They follow from the spec's mean and deviation. They also hold where these are not statistics of
+    data, as in ``pixel / 127.5 - 1``, or where the network takes raw pixels.
     """
     mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
     return Moments(
@@ -55,7 +55,7 @@ def pixel_moments(spec: InputSpec) -> Moments:
 def input_moments(spec: InputSpec) -> Moments:
     """Moments and range of a network's inputs, for each channel of :attr:`InputSpec.plane`.
 
-    Features that are no pixels have mean 0 and deviation 1, once normalised, and no range.
+    Inputs that are not pixels have mean 0 and deviation 1 after normalisation, and no range.
     """
     if not spec.features:
         return pixel_moments(spec)
@@ -64,17 +64,17 @@ def input_moments(spec: InputSpec) -> Moments:
 
 
 class Kind(ABC):
-    """A recipe: a frozen dataclass of numbers that draws images."""
+    """A recipe: a frozen dataclass of numbers, with a method that draws images."""
 
     def draw(self, count: int, shape: tuple[int, int, int], random: torch.Generator) -> Tensor:
-        """Images (count, C, H, W), float32, of no particular mean and deviation.
+        """Images (count, C, H, W), float32, whose mean and deviation are not yet matched.
 
-        The first images are the same whatever ``count`` is.
+        The first images are the same for every ``count``.
 
         Args:
-            count: how many.
+            count: number of images.
             shape: channels, height, width.
-            random: where random numbers come from; the images are on its device.
+            random: random generator; the images are on its device.
         """
         chunks = [self._chunk(shape, random) for _ in range(-(-count // CHUNK))]
         return torch.cat(chunks)[:count]
@@ -86,7 +86,7 @@ class Kind(ABC):
 
 @dataclass(frozen=True)
 class WhiteNoise(Kind):
-    """Independent Gaussian values: the usual start of optimised images."""
+    """Independent Gaussian values, the usual start of optimised images."""
 
     def _chunk(self, shape: tuple[int, int, int], random: torch.Generator) -> Tensor:
         return torch.randn(CHUNK, *shape, generator=random, device=random.device)
@@ -101,34 +101,34 @@ def procedural(
 ) -> Tensor:
     """Images (count, C, H, W) of the given moments, float32, on the device of ``random``.
 
-    Mean and deviation are matched per channel over all of them, so images keep their differences
-    in brightness and contrast; values beyond the input's range are then clamped.
+    Mean and deviation are matched for each channel over all images together, so images keep their
+    differences in brightness and contrast. Values outside the input's range are then clamped.
 
     Args:
         kind: the recipe.
-        count: how many, at least 1.
+        count: number of images, at least 1.
         shape: channels, height, width.
         moments: of the network's input, see :func:`pixel_moments`.
-        random: where random numbers come from.
+        random: random generator.
     """
     return matched(kind.draw(count, shape, random), moments)
 
 
 def drawn_inputs(kind: Kind, count: int, spec: InputSpec, random: torch.Generator) -> Tensor:
-    """``count`` inputs (count, ...) of a network, of whatever rank, drawn by a kind.
+    """``count`` inputs (count, ...) of a network with an input of any rank.
 
     Args:
-        kind: that draws them.
-        count: how many.
-        spec: of the network.
-        random: where random numbers come from.
+        kind: the recipe.
+        count: number of inputs.
+        spec: of the network's input.
+        random: random generator.
     """
     images = procedural(kind, count, spec.plane, input_moments(spec), random)
     return images.reshape(count, *spec.shape)
 
 
 def matched(images: Tensor, moments: Moments) -> Tensor:
-    """``images`` (B, C, H, W) moved and scaled per channel to the moments, clamped to the range."""
+    """``images`` (B, C, H, W), shifted and scaled to the moments per channel, and clamped."""
     mean, deviation, low, high = (values.to(images.device)[:, None, None] for values in moments)
     spread, centre = torch.std_mean(images, (0, 2, 3), correction=0, keepdim=True)
     unit = (images - centre) / spread.clamp(min=1e-6)
@@ -136,14 +136,15 @@ def matched(images: Tensor, moments: Moments) -> Tensor:
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
-    """Values of ``shape`` uniform in [low, high), on the device of ``random``."""
+    """Uniform values in [low, high) of the given shape, on the device of ``random``."""
     return low + (high - low) * torch.rand(shape, generator=random, device=random.device)
 
 
 def colours(images: int, many: int, channels: int, random: torch.Generator) -> Tensor:
     """Colours (images, many, channels) around a base colour of each image.
 
-    Natural colours vary together, so brightness deviates more than hue; each image has a contrast.
+    Natural colours vary together, so brightness varies more than hue. Each image has its own
+    contrast.
     """
 
     def drawn(*shape: int) -> Tensor:

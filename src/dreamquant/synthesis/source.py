@@ -1,4 +1,4 @@
-"""Where images come from: one contract for a stream that learns and a pool that is kept."""
+"""The contract of image sources: a stream that learns and a pool have the same methods."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from dreamquant.training.step import Step
 
 
 class Images(ABC):
-    """Images of a run; who recovers accuracy on them cannot tell a stream from a pool.
+    """The images of a run; recovery treats a stream and a pool alike.
 
     Attributes:
-        bench: what the run works on.
+        bench: networks, random generators and device of the run.
     """
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
 
     def phases(self) -> Iterator[Phase]:
-        """What has to be done before the first batch is used."""
+        """Phases that must run before the first batch is used."""
         return iter(())
 
     @abstractmethod
     def ask(self, size: int, random: torch.Generator, targets: Tensor | None = None) -> Request:
-        """Draw what images are to be.
+        """Draw the targets, latents and conditions of images.
 
         Args:
-            size: how many.
-            random: that is drawn from, on the device.
-            targets: in place of those that the method draws.
+            size: number of images.
+            random: random generator on the device.
+            targets: replace those that the method would draw.
         """
 
     @abstractmethod
     def make(self, request: Request) -> Batch:
-        """The images that were asked for."""
+        """The images of a request."""
 
     @property
     def kept(self) -> int:
-        """How many there are; 0 of a stream, which does not end."""
+        """The number of images of a pool; 0 for a stream, which does not end."""
         return 0
 
     @property
@@ -61,8 +61,8 @@ class Images(ABC):
         """A whole batch, the same in all processes.
 
         Args:
-            size: how many images.
-            random: that is drawn from; by default the run's.
+            size: number of images.
+            random: random generator; by default the run's.
         """
         return self.make(self.ask(size, random or self.bench.rng.asked))
 
@@ -85,26 +85,26 @@ class Images(ABC):
 
     @property
     def parameters(self) -> Sequence[Tensor]:
-        """What learns along with the student; nothing in a pool."""
+        """Parameters that learn in turns with the student; none in a pool."""
         return ()
 
     @property
     def asks_student(self) -> bool:
-        """Whether what is learned goes through the student."""
+        """Whether the source's losses are differentiated through the student."""
         return False
 
     def networks(self) -> Mapping[str, nn.Module]:
-        """Networks that learn along, by what an error calls them."""
+        """Networks that learn in turns with the student, by the name that errors use."""
         return {}
 
     def learn(self, step: Step, losses: Losses) -> None:
-        """Add gradients on the step that the student learned from; a pool has none to add."""
+        """Add gradients on the step that the student learned from; a pool adds none."""
 
     def update(self) -> None:
-        """Follow the gradients that were added."""
+        """Take an optimizer step along the gradients that were added."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
+        """What a later process needs to continue."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -112,29 +112,29 @@ class Images(ABC):
 
 
 class Source(Minimizer, ABC):
-    """A part of a method: a frozen dataclass of the numbers by which images are made.
+    """A part of a method: a frozen dataclass of numbers that determine how images are made.
 
     Attributes:
-        group: consecutive images that must stay together in a micro-batch.
+        group: number of consecutive images that must stay together in a micro-batch.
     """
 
     group: ClassVar[int] = 1
 
     @property
     def kept(self) -> int:
-        """Images that it keeps; 0 of a stream."""
+        """The number of images of its pool; 0 for a stream."""
         return 0
 
     @property
     def iterations(self) -> int:
-        """Steps of :meth:`Images.phases`; with those of recovery, the length of a run."""
+        """Steps of :meth:`Images.phases`; with those of recovery they are the length of a run."""
         return 0
 
     def for_any_output(self) -> Source:
-        """The same for a network whose outputs are no logits of classes.
+        """The same for a network whose outputs are not logits of classes.
 
         Raises:
-            MethodError: its images cannot do without classes.
+            MethodError: its images need classes.
         """
         require_any_output(self.terms, "its images")
         return self
@@ -148,14 +148,14 @@ class Source(Minimizer, ABC):
         """The images of a run.
 
         Args:
-            bench: what the run works on.
-            updates: how often recovery will call :meth:`Images.update`.
+            bench: networks, random generators and device of the run.
+            updates: number of calls of :meth:`Images.update` in the whole run.
         """
 
 
 @torch.no_grad()
 def seen_classes(bench: Bench, images: Tensor) -> Tensor:
-    """The class (B,), int64, that the teacher sees in each image; 0 where it sees no classes."""
+    """The teacher's class (B,), int64, of each image; 0 where its outputs are not classes."""
     if bench.input.task != "classification":
         return torch.zeros(len(images), dtype=torch.int64, device=images.device)
     classes: Tensor = bench.teacher(images).argmax(1)
@@ -169,4 +169,4 @@ def require_any_output(terms: Terms, whose: str) -> None:
         MethodError: it names them.
     """
     if names := of_classes(terms):
-        raise MethodError(f"{whose} learns by {', '.join(names)}, for logits of classes")
+        raise MethodError(f"{whose} needs logits of classes for {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Targets: what is asked of each image before it exists."""
+"""Targets: the classes that images are to show, chosen before the images exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Targets(Protocol):
 
 @dataclass(frozen=True)
 class Nothing:
-    """Nothing is asked: of networks whose outputs are no logits of classes."""
+    """No target, for networks whose outputs are not logits of classes."""
 
     copies: ClassVar[int] = 1
 
@@ -57,10 +57,10 @@ class OneHot:
 
 @dataclass(frozen=True)
 class HalfSoft:
-    """Labels, and for half of the images at random soft ones (IntraQ, CVPR 2022).
+    """Labels, of which a random half is softened (IntraQ, CVPR 2022).
 
     Attributes:
-        lowest: τ; the label's own part of a soft target is uniform in [τ, 1), and the rest is
+        lowest: τ; the value of the label in a soft target is uniform in [τ, 1), and the rest is
             spread evenly over the other classes.
     """
 
@@ -78,14 +78,44 @@ class HalfSoft:
 
 
 @dataclass(frozen=True)
+<<<<<<< HEAD
+=======
+class Superposition:
+    """One-hot targets, and in some batches mixtures of several classes (Qimera, NeurIPS 2021).
+
+    Either all targets of a batch are mixtures, or none: ``t = Σ_k w_k onehot(y_k)`` with labels y_k
+    drawn uniformly, where a label may occur twice, and ``w = softmax(n)``, n ~ N(0, I).
+
+    Attributes:
+        probability: that the targets of a batch are mixtures.
+        count: K, the number of labels of one image.
+    """
+
+    probability: float = 0.4
+    count: int = 2
+    copies: ClassVar[int] = 1
+
+    def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
+        """Targets (batch, classes), on the device of ``random``; rows sum to 1."""
+        device, shape = random.device, (batch, self.count)
+        drawn = torch.rand((), generator=random, device=device)
+        labels = torch.randint(classes, shape, generator=random, device=device)
+        weights = torch.randn(shape, generator=random, device=device).softmax(1)
+        alone = F.one_hot(torch.zeros_like(labels[:, 0]), self.count).to(weights)
+        weights = torch.where(drawn < self.probability, weights, alone)
+        return torch.zeros(batch, classes, device=device).scatter_add_(1, labels, weights)
+
+
+@dataclass(frozen=True)
+>>>>>>> d5cf216 (Plain English in synthesis/: sources say what their numbers are)
 class SoftLogits:
-    """``softmax(Z)`` with ``Z_y ~ U(low, high)`` for a label y drawn at random (SARDFQ, ICCV 2025).
+    """``softmax(Z)`` with ``Z_y ~ U(low, high)`` for a random label y (SARDFQ, ICCV 2025).
 
     Ours: all other logits are drawn from U(0, 1).
 
     Attributes:
-        low: least logit of the label.
-        high: largest.
+        low: smallest logit of the label.
+        high: largest logit of the label.
     """
 
     low: float = 5.0
@@ -102,17 +132,18 @@ class SoftLogits:
 
 @dataclass(frozen=True)
 class LowCorrelation:
-    """Soft labels chosen to have little correlation with each other (RIS).
+    """Soft labels chosen for their low correlation with each other (RIS).
 
-    Confirmed: soft labels of minimal mutual correlation. Ours: a fixed table of them, the same
-    number for every class; the top class holds a mass drawn from ``[lowest, 1)``, the rest is
-    spread at random; of ``tries`` candidates joins the one whose mean cosine similarity to those
-    already in the table is smallest.
+    Confirmed: soft labels of minimal mutual correlation. Ours: they come from a fixed table with
+    the same number of labels for every class. The top class has a value drawn from ``[lowest, 1)``,
+    and the rest is distributed at random. For each place in the table, ``tries`` candidates are
+    drawn, and the one with the smallest mean cosine similarity to the labels already in the table
+    is taken.
 
     Attributes:
-        lowest: least mass of the top class.
-        per_class: labels of each top class in the table.
-        tries: candidates for each place in the table.
+        lowest: smallest value of the top class.
+        per_class: number of labels of each top class in the table.
+        tries: number of candidates for each place in the table.
     """
 
     lowest: float = 0.6
@@ -155,16 +186,16 @@ def _candidates(
 
 
 class Condition(Protocol):
-    """Something else to ask of images, (B, width)."""
+    """Something else that an image is to meet, (B, width)."""
 
     @property
     def name(self) -> str:
-        """By which terms read it."""
+        """The name under which terms read it."""
         ...
 
     @property
     def width(self) -> int:
-        """Numbers an image."""
+        """Number of values for an image."""
         ...
 
     @property
@@ -179,11 +210,11 @@ class Condition(Protocol):
 
 @dataclass(frozen=True)
 class AttentionCentres:
-    """Attention centres drawn uniformly from the middle of the image (ACQ; numbers ours).
+    """Attention centres drawn uniformly from the middle of the image (ACQ; the numbers are ours).
 
     Attributes:
-        margin: fraction of the side left free on every edge.
-        copies: consecutive images that share a centre.
+        margin: fraction of the side that stays free at every edge.
+        copies: number of consecutive images that have the same centre.
     """
 
     margin: float = 0.2
@@ -201,14 +232,16 @@ class AttentionCentres:
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Mixtures of one to five Gaussians that attention is to follow (SARDFQ; numbers ours)."""
+    """Mixtures of one to five Gaussians as priors of attention (SARDFQ; the numbers are ours)."""
 
     name: ClassVar[str] = PRIORS
     width: ClassVar[int] = MIXTURES * COMPONENTS * 4
     copies: ClassVar[int] = 1
 
     def sample(self, batch: int, random: torch.Generator) -> Tensor:
-        """(batch, width): row and column in [0, 1], deviation of 0.05 to 0.3, weight."""
+        """(batch, width): for each Gaussian row and column in [0, 1], deviation of 0.05 to 0.3,
+        weight.
+        """
         shape = (batch, MIXTURES, COMPONENTS, 4)
         drawn = torch.rand(shape, generator=random, device=random.device)
         row, column, spread, weight = drawn.unbind(-1)
@@ -224,7 +257,7 @@ class Mixtures:
 class Regions:
     """One to four square regions of each image, with labels of their own (SARDFQ).
 
-    Ours: sides from a third to a half of the image's, anywhere within it.
+    Ours: a side is a third to a half of the image's, and a region lies anywhere inside it.
     """
 
     name: ClassVar[str] = REGIONS
@@ -232,7 +265,9 @@ class Regions:
     copies: ClassVar[int] = 1
 
     def sample(self, batch: int, random: torch.Generator) -> Tensor:
-        """(batch, width): of each region: used or not, top, left, side, label in [0, 1)."""
+        """(batch, width): for each region whether it is used, top, left, side, and its label in [0,
+        1).
+        """
         drawn = torch.rand((batch, 4, 5), generator=random, device=random.device)
         count, top, left, side, label = drawn.unbind(-1)
         used = torch.arange(4, device=random.device) < (1 + (4 * count[:, :1]).long())
