@@ -111,7 +111,7 @@ class RangesFromNoise(Recovery):
         def noise() -> list[Tensor]:
             random = torch.Generator(bench.device).manual_seed(bench.seed)
             shape = (self.count, *bench.input.shape)
-            draw = torch.rand if is_pixels else torch.randn  # inputs that are not pixels may be negative
+            draw = torch.rand if is_pixels else torch.randn  # other inputs may be negative
             drawn = draw(shape, generator=random, device=bench.device)
             return list(torch.split(drawn * _unit(bench.input), self.batch))
 

@@ -78,36 +78,6 @@ class HalfSoft:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
-=======
-class Superposition:
-    """One-hot targets, and in some batches mixtures of several classes (Qimera, NeurIPS 2021).
-
-    Either all targets of a batch are mixtures, or none: ``t = Σ_k w_k onehot(y_k)`` with labels y_k
-    drawn uniformly, where a label may occur twice, and ``w = softmax(n)``, n ~ N(0, I).
-
-    Attributes:
-        probability: that the targets of a batch are mixtures.
-        count: K, the number of labels of one image.
-    """
-
-    probability: float = 0.4
-    count: int = 2
-    copies: ClassVar[int] = 1
-
-    def sample(self, batch: int, classes: int, random: torch.Generator) -> Tensor:
-        """Targets (batch, classes), on the device of ``random``; rows sum to 1."""
-        device, shape = random.device, (batch, self.count)
-        drawn = torch.rand((), generator=random, device=device)
-        labels = torch.randint(classes, shape, generator=random, device=device)
-        weights = torch.randn(shape, generator=random, device=device).softmax(1)
-        alone = F.one_hot(torch.zeros_like(labels[:, 0]), self.count).to(weights)
-        weights = torch.where(drawn < self.probability, weights, alone)
-        return torch.zeros(batch, classes, device=device).scatter_add_(1, labels, weights)
-
-
-@dataclass(frozen=True)
->>>>>>> d5cf216 (Plain English in synthesis/: sources say what their numbers are)
 class SoftLogits:
     """``softmax(Z)`` with ``Z_y ~ U(low, high)`` for a random label y (SARDFQ, ICCV 2025).
 
