@@ -16,12 +16,12 @@ from dreamquant.synthesis.targets import OneHot, Targets
 class Superposition:
     """One-hot targets, and in some batches mixtures of several classes (Qimera, NeurIPS 2021).
 
-    A whole batch is superposed or none of it: ``t = Σ_k w_k onehot(y_k)`` with labels y_k drawn
-    uniformly, the same one perhaps twice, and ``w = softmax(n)``, n ~ N(0, I).
+    Either all targets of a batch are mixtures, or none: ``t = Σ_k w_k onehot(y_k)`` with labels y_k
+    drawn uniformly, where a label may occur twice, and ``w = softmax(n)``, n ~ N(0, I).
 
     Attributes:
-        probability: that a batch is superposed.
-        count: K, labels of one image.
+        probability: that the targets of a batch are mixtures.
+        count: K, the number of labels of one image.
     """
 
     probability: float = 0.4

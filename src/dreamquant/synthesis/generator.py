@@ -121,20 +121,16 @@ class Generator(Source):
 class Stream(Images):
     """The images of a generator that learns.
 
-        Args:
-            source: the numbers of the generator.
-            bench: networks, random generators and device of the run.
-            updates: number of updates in the whole run.
+    Args:
+        source: the numbers of the generator.
+        bench: networks, random generators and device of the run.
+        updates: number of updates in the whole run.
 
-        Attributes:
-            network: the generator.
-            latent: length of its noise.
-    <<<<<<< HEAD
-            targets: what is asked of each image, as it is for the teacher.
-            done: updates so far.
-    =======
-            done: number of updates so far.
-    >>>>>>> d5cf216 (Plain English in synthesis/: sources say what their numbers are)
+    Attributes:
+        network: the generator.
+        latent: length of its noise.
+        targets: targets of the images, fitted to the teacher.
+        done: number of updates so far.
     """
 
     def __init__(self, source: Generator, bench: Bench, updates: int) -> None:
