@@ -18,6 +18,7 @@ from dreamquant.methods.brecq import brecq
 from dreamquant.methods.dqdg import dqdg
 from dreamquant.methods.dsg import dsg
 from dreamquant.methods.dynadfq import dynadfq
+from dreamquant.methods.gapssg import gapssg
 from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.genie import genie
 from dreamquant.methods.hast import hast
@@ -75,6 +76,7 @@ METHODS: dict[str, Method] = {
     "sardfq": sardfq,
     "maskaq": maskaq,
     "dqdg": dqdg,
+    "gapssg": gapssg,
     # Published as add-ons; on their own they stand on the base that their papers name first.
     "ris": replace(gdfq + ris, name="ris"),
     "agm": replace(gdfq + agm, name="agm"),
