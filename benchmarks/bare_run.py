@@ -51,7 +51,8 @@ def main(runtime: str, path: str, feed: str, answers: str) -> None:
         run({name: values[start : start + _BATCH] for name, values in given.items()})
         for start in range(0, count, _BATCH)
     ]
-    np.savez(Path(answers), **{name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+    joined: dict[str, Any] = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+    np.savez(Path(answers), **joined)
 
 
 if __name__ == "__main__":

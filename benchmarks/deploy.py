@@ -29,13 +29,18 @@ from dreamquant.export.job import ExportedFile, FileTarget
 from dreamquant.export.noise import noise
 from dreamquant.export.runtime import RUNTIMES, open_onnx
 from dreamquant.methods.adadfq import adadfq
-from dreamquant.methods.method import Method, Preset
+from dreamquant.methods.method import Method, Paper, Preset
 from dreamquant.methods.quick import QUICK, QUICK_IMAGENET
 from dreamquant.networks.load import wrap_module
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.results.describe import describe_machine, describe_network, describe_protocol
+from dreamquant.results.describe import (
+    describe_machine,
+    describe_method,
+    describe_network,
+    describe_protocol,
+)
 from dreamquant.results.files import read_json, write_json
 from dreamquant.results.result import Result
 from dreamquant.results.upgrade import SCHEMA
@@ -46,6 +51,13 @@ PATH = RESULTS / "deploy.json"
 # At 8 bits the small file would be the fast one again.
 TARGETS: dict[str, tuple[FileTarget, ...]] = {"w8a8": ("int8box",), "w4a4": ("int8box", "int4")}
 RUNS, THREADS = 100, 2
+UNTRAINED = Method(
+    name="none",
+    summary="nothing is trained: ranges cover noise",
+    paper=Paper("none", "none", "none", confirmed="none", ours="all of it"),
+    images=None,
+    recovery=(),
+)
 
 
 @dataclass(frozen=True)
@@ -146,8 +158,10 @@ def ranged(network: Network, scheme: Scheme) -> Result:
         "schema": SCHEMA,
         "phases": [],
         "network": describe_network(network),
-        "method": {"name": "none"},
-        "protocol": describe_protocol(network, scheme, seed=0, precision="32"),
+        "method": describe_method(UNTRAINED, "none"),
+        "protocol": describe_protocol(
+            network, scheme, UNTRAINED, seed=0, precision="32", accumulate=1
+        ),
         "scheme": asdict(scheme),
         "coverage": asdict(coverage),
     }

@@ -268,7 +268,7 @@ def _of_result(folder: Path, whole: Path) -> list[Surface]:
         checkpoint.read(other)
 
     def renamed(name: str) -> dict[str, Any]:
-        return manifest | {"network": manifest["network"] | {"name": name}}
+        return {**manifest, "network": {**manifest["network"], "name": name}}
 
     weights = (folder / "tiny.safetensors").read_bytes()
     state = {"configuration": {"seed": 0}, "record": {}, "training": {"weights": torch.zeros(9)}}

@@ -17,7 +17,7 @@ import tiny
 from dreamquant import Method
 from dreamquant.jobs import job as pipeline
 from dreamquant.methods import METHODS
-from dreamquant.training.phase import Run, Watcher
+from dreamquant.training.phase import Run, Watcher, run_to_the_end
 from presets import on_batches
 
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
@@ -77,9 +77,7 @@ def watch(out: Path, iterations: int, every: int, *beside: Watcher) -> Levels:
         levels.tensors.append(sum(type(one) in _TENSORS for one in gc.get_objects()))
         levels.files.append(process.num_fds())
 
-    with patch.object(
-        pipeline, "run_to_the_end", _watched(pipeline.run_to_the_end, (*beside, read))
-    ):
+    with patch.object(pipeline, "run_to_the_end", _watched(run_to_the_end, (*beside, read))):
         tiny.job(out, iterations, _of_few_images())
     return levels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -12,9 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from dreamquant.training.step import Step
-
-if TYPE_CHECKING:
-    from step import Timed
+from timed import Timed
 
 Bytes = dict[int, int]  # of each storage, by its address
 
@@ -76,4 +74,4 @@ def _most_made(run: Timed) -> int:
         run.step()
     found = recorded.profiler.kineto_results.events()
     events = sorted((e for e in found if e.name() == "[memory]"), key=lambda e: e.start_ns())
-    return max(itertools.accumulate(event.nbytes() for event in events))
+    return max(itertools.accumulate(int(event.nbytes()) for event in events))

@@ -73,7 +73,7 @@ def main() -> None:
 
 def runs() -> list[dict[str, Any]]:
     """All on record."""
-    return read_json(PATH)["runs"] if PATH.exists() else []  # type: ignore[no-any-return]
+    return read_json(PATH)["runs"] if PATH.exists() else []
 
 
 def missing() -> Iterator[tuple[str, str, str]]:

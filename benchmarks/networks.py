@@ -47,7 +47,7 @@ class CifarResNet(nn.Module):
         """Logits (B, classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        return self.linear(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def cifar10_resnet20() -> nn.Module:
@@ -108,7 +108,8 @@ class MobileNetV1(nn.Module):
         for k, stride in enumerate(self.strides, 1):
             x = self._layer(f"conv_dw_{k}", x if stride == 1 else self.pad(x))
             x = self._layer(f"conv_pw_{k}", x)
-        return self.conv_preds(F.adaptive_avg_pool2d(x, 1)).flatten(1)
+        y: Tensor = self.conv_preds(F.adaptive_avg_pool2d(x, 1))
+        return y.flatten(1)
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
         for part in (name, f"{name}_bn", f"{name}_relu"):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,7 @@ from dreamquant.quantization.quantizers import ActivationQuantizer, WeightQuanti
 from dreamquant.quantization.student import Student
 from dreamquant.synthesis.generator_networks import UpsampledConv2d
 from dreamquant.terms.contract import Weighted
-
-if TYPE_CHECKING:
-    from step import Timed
+from timed import Timed
 
 
 class PlainWeight(nn.Module):
@@ -73,7 +71,8 @@ def _on_grid(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
     scale = (high - low) / levels
     zero_point = torch.round(-low / scale)
     codes = torch.clamp(torch.round(x / scale) + zero_point, 0, levels)
-    return x + ((codes - zero_point) * scale - x).detach()
+    rounded: Tensor = (codes - zero_point) * scale
+    return x + (rounded - x).detach()
 
 
 class PlainUpsampledConv2d(nn.Module):
@@ -145,7 +144,7 @@ class PlainLoop:
         step = SimpleNamespace(targets=targets, teacher=teacher, student=student)
         loss = _total(self.generator_terms, step)
         self.generator_optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.generator_optimizer.step()
         return loss.detach(), logits.detach()
 
@@ -158,7 +157,7 @@ class PlainLoop:
         )
         loss = _total(self.student_terms, step)
         self.student_optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.student_optimizer.step()
         return loss.detach()
 
@@ -171,10 +170,12 @@ def _plain_student(student: Student) -> Student:
     plain = copy.deepcopy(student)
     for module in plain.modules():
         if parametrize.is_parametrized(module, "weight"):
-            chain = module.parametrizations["weight"]
-            chain[0] = PlainWeight(chain[0])
+            chain = cast(nn.ModuleDict, module.parametrizations)["weight"]
+            assert isinstance(chain, nn.ModuleList)
+            chain[0] = PlainWeight(cast(WeightQuantizer, chain[0]))
     for group, quantizers in student.groups().items():
-        setattr(plain, group, nn.ModuleList(map(PlainActivation, quantizers)))
+        plains = [PlainActivation(cast(ActivationQuantizer, each)) for each in quantizers]
+        setattr(plain, group, nn.ModuleList(plains))
     return plain
 
 

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from json import loads
@@ -99,12 +100,13 @@ def measure_files(scheme: Scheme, missing: list[tuple[str, str]], folder: Path) 
     result = open_result(folder, network=network.module)
     (file,) = export_result(result, ("int8box",), to=folder)
     opened = open_images(source, network.input, limit=CLASSIFIED)
+    assert opened.labels is not None
     images = torch.cat(list(opened.batches(CLASSIFIED)))
     codes, _ = record(result.model, images[:COMPARED])
     model = onnx.load(file.path)
     names = {int(found["call"]): name for name, found in _tensors_of_codes(model)}
     (folder / "forced.onnx").write_bytes(forced_network(model, names))
-    feed = {f"forced/{name}": codes[call] for call, name in names.items()}
+    feed: dict[str, Any] = {f"forced/{name}": codes[call] for call, name in names.items()}
     np.savez(folder / "forced.npz", images=images[:COMPARED].numpy(), **feed)
     np.savez(folder / "images.npz", images=images.numpy())
     with torch.no_grad():
@@ -191,7 +193,7 @@ def efficientnet(data: Path) -> tuple[Network, Path]:
 
 
 # Networks with how many images they are measured on.
-NETWORKS = {
+NETWORKS: dict[str, tuple[Callable[[Path], tuple[Network, Path]], int]] = {
     "ResNet-20": (lambda data: cifar(data, "cifar10_resnet20"), 2000),
     "MobileNetV1 0.75": (imagenet, 300),
     "EfficientNet-Lite0": (efficientnet, 300),
@@ -232,9 +234,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("files", "accuracy"))
     only = parser.parse_args().only
     torch.set_num_threads(1)
-    known = (
-        read_json(PATH) if PATH.exists() else {"title": "Processors", "runs": [], "accuracy": []}
-    )
+    known: dict[str, Any] = {"title": "Processors", "runs": [], "accuracy": []}
+    if PATH.exists():
+        known = read_json(PATH)
 
     def keep() -> None:
         write_json(PATH, known)

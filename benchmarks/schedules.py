@@ -20,6 +20,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from dreamquant.methods import METHODS
+from dreamquant.methods.method import Method
+from dreamquant.synthesis.generator import Generator
 from grid import DATA, Grid, Point, cifar, protocol_lines, spread
 
 matplotlib.use("Agg")
@@ -48,12 +50,18 @@ def main() -> None:
     _show(grid)
 
 
+def _batch(method: Method) -> int:
+    """Images of a batch."""
+    assert isinstance(method.images, Generator)
+    return method.images.batch
+
+
 def lengths(quick: int, times: int) -> dict[str, int]:
     """Iterations of both presets, the published one over ``times`` as many images."""
     methods = {preset: METHODS["adadfq"].resolved(preset, (3, 32, 32)) for preset in LABELS}
-    quick_batch, paper_batch = (methods[preset].images.batch for preset in ("quick", "paper"))
-    share = quick_batch / paper_batch
-    return {"quick": quick, "paper": round(times * quick * share)}
+    quick_batch, paper_batch = (_batch(methods[preset]) for preset in ("quick", "paper"))
+    ratio = quick_batch / paper_batch
+    return {"quick": quick, "paper": round(times * quick * ratio)}
 
 
 def _show(grid: Grid) -> None:

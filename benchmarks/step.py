@@ -14,43 +14,25 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from multiprocessing import get_context
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 import memory
-from dreamquant.jobs.bench import begin, set_up
-from dreamquant.jobs.run_request import RunRequest
-from dreamquant.methods import METHODS
-from dreamquant.methods.method import Method, Preset
-from dreamquant.networks.load import Network
-from dreamquant.networks.probe import batch_norms
-from dreamquant.networks.spec import InputSpec
-from dreamquant.quantization.convert import quantize_network
-from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.recovery.train import StudentLearns
 from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import read_json, write_json
-from dreamquant.synthesis.generator import Stream
-from dreamquant.training.bench import Bench
 from dreamquant.training.devices import accelerator_for, has_bfloat16
-from dreamquant.training.losses import Losses
-from networks import cifar10_resnet20
 from pages import RESULTS, write_page
 from plain import PlainLoop
+from roofline import flop, operations, peak_flops
 from speed_page import METHODS_TIMED, PHASES, PRECISIONS, SETTINGS, page
+from timed import Timed, now, training_of
 
 PATH = RESULTS / "speed.json"
-SHOWN_OPERATIONS = 12
 UNCOUNTED = 2
 
 
@@ -75,109 +57,21 @@ WHOLE = (
 )
 
 
-class Timed:
-    """A run whose student learns, which notes the seconds of each part of its latest iteration.
-
-    Args:
-        bench: a fresh one.
-        method: of a generator, which learns alone for one iteration, and of a student.
-
-    Attributes:
-        images: from the generator.
-        learns: the phase in which both learn.
-        phases: seconds of each part of the latest iteration.
-    """
-
-    def __init__(self, bench: Bench, method: Method) -> None:
-        self.bench = bench
-        run, images = begin(bench, method)
-        next(run.steps())
-        run.skip_to_end_of_phase()
-        self.images, self.learns = cast(Stream, images), cast(StudentLearns, run.phase)
-        self.phases: dict[str, float] = {}
-        self._steps, self._then = run.steps(), _now()
-        self._note(self.images, "make", "synthesis")
-        self._note(self.learns.learner, "learn", "student")
-        self._note(self.images, "learn", "generator")
-
-    def step(self) -> Losses:
-        """One iteration; its losses."""
-        self.phases, self._then = {}, _now()
-        losses = next(self._steps)
-        self._over("update")
-        return losses
-
-    def _note(self, part: Any, call: str, phase: str) -> None:
-        untimed = getattr(part, call)
-
-        def timed(*arguments: Any) -> Any:
-            result = untimed(*arguments)
-            self._over(phase)
-            return result
-
-        setattr(part, call, timed)
-
-    def _over(self, phase: str) -> None:
-        now = _now()
-        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._then
-        self._then = now
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def network_of(name: str) -> Network:
-    """A network with random weights and statistics."""
-    if name == "resnet20":
-        network, image, classes = cifar10_resnet20(), (3, 32, 32), 10
-    else:
-        from torchvision import models
-
-        network, image, classes = getattr(models, name)(), (3, 224, 224), 1000
-    for _, norm in batch_norms(network):
-        nn.init.normal_(norm.running_mean, std=0.3)
-        nn.init.uniform_(norm.running_var, 0.5, 1.5)
-    spec = InputSpec(image, (0.0,) * 3, (1.0,) * 3, classes)
-    return Network(name, network.eval().requires_grad_(False), spec, "random", "", None)
-
-
-def training_of(
-    method: str, network: str, batch: int, precision: str, device: str, **options: Any
-) -> Timed:
-    """A run with frozen ranges, past the warm-up; ``options`` are those of a request."""
-    torch.manual_seed(0)
-    teacher = network_of(network)
-    numbers = Preset(
-        images={"batch": batch, "alone": 1, "observe": 1}, recovery={"Train": {"batch": batch}}
-    )
-    published = METHODS[method].resolved("paper", teacher.input.shape).with_numbers(numbers)
-    scheme = Scheme(Bits(4, 4), "relu-output", **published.scheme)
-    example = torch.zeros(2, *teacher.input.shape)
-    student, _ = quantize_network(teacher.module, scheme, example)
-    request = RunRequest(device=device, precision=precision, **options)  # type: ignore[arg-type]
-    accelerator = request.accelerator()
-    bench = set_up(teacher, teacher.module, student, published, request, accelerator)
-    return Timed(bench, published)
-
-
 def plain_step(plain: PlainLoop, batch: int) -> dict[str, float]:
     """One iteration of the yardstick; seconds of its phases."""
     device = next(plain.generator.parameters()).device
-    start = _now()
+    start = now()
     noise = torch.randn(batch, plain.latent, device=device)
     targets = torch.randint(plain.classes, (batch,), device=device)
     images = plain.synthesize(noise, targets)
-    drawn = _now()
+    drawn = now()
     _, logits = plain.teach_generator(images, targets)
-    taught = _now()
+    taught = now()
     plain.teach_student(images, targets, logits)
     return {
         "synthesis": drawn - start,
         "generator": taught - drawn,
-        "student": _now() - taught,
+        "student": now() - taught,
     }
 
 
@@ -225,7 +119,7 @@ def measure(method: str, cell: Cell, device: str) -> dict[str, Any]:
     for ours in found.values():
         ours["speedup"] = baseline["ms"] / ours["ms"]
     for name in (name for name in PRECISIONS if name in runs):
-        found[name]["tflop"] = _flop(runs[name]) / 1e12
+        found[name]["tflop"] = flop(runs[name]) / 1e12
     for name, run in runs.items():
         found[name]["memory_mib"] = memory.measure(run)
     fastest = max(found, key=lambda name: found[name]["speedup"])
@@ -250,53 +144,6 @@ def _summary(times: list[dict[str, float]], batch: int) -> dict[str, Any]:
         if phase in times[0]
     }
     return {"ms": 1e3 * seconds, "images_per_second": batch / seconds, "split_ms": split}
-
-
-class FlopCount(TorchDispatchMode):
-    """Counts by PyTorch's formulas; its own counter refuses gradients of leaves."""
-
-    total = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func`` and count it."""
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def _flop(training: Timed) -> float:
-    with FlopCount() as count:
-        training.step()
-    return count.total
-
-
-def peak_flops(precision: str, device: str) -> float:
-    """FLOP/s of a large matrix product, the best of several."""
-    place = accelerator_for(device, precision).device
-    kind = torch.float32 if precision == "32" else torch.bfloat16
-    size = 8192 if place.type == "cuda" else 2048
-    a, b = (torch.randn(size, size, device=place).to(kind) for _ in range(2))
-    times = []
-    for _ in range(8):
-        start = _now()
-        a @ b
-        times.append(_now() - start)
-    return 2 * size**3 / min(times)
-
-
-def operations(training: Timed) -> list[dict[str, Any]]:
-    """Where an iteration's time goes: operations and their share of it, largest first."""
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        for _ in range(3):
-            training.step()
-    averages = recorded.key_averages()
-    total = sum(event.self_cpu_time_total for event in averages)
-    largest = sorted(averages, key=lambda event: -event.self_cpu_time_total)[:SHOWN_OPERATIONS]
-    return [
-        {"operation": event.key, "percent": 100 * event.self_cpu_time_total / total}
-        for event in largest
-    ]
 
 
 def memory_in_parts(parts: int, device: str) -> dict[str, float]:

@@ -74,7 +74,7 @@ class OneChannel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits for ``x`` (B, 1, frames, coefficients)."""
         x = x * self.std + self.mean
-        return self.inner(x if self.channel else x.squeeze(1))
+        return self.inner(x if self.channel else x.squeeze(1))  # type: ignore[no-any-return]
 
 
 def subject(name: str, data: Path, folder: Path) -> Subject:
@@ -111,21 +111,21 @@ def _sound(zoo: Path, factory: str, clips: str, methods: tuple[str, ...], folder
 
 def _features(arrays: Any) -> np.ndarray:
     if "features" in arrays:
-        return arrays["features"].astype(np.float32)
+        return np.asarray(arrays["features"], np.float32)
     codes = arrays["features_int8"].astype(np.float32)
-    return (codes - arrays["zero_point"]) * arrays["scale"]
+    return np.asarray((codes - arrays["zero_point"]) * arrays["scale"])
 
 
 def method(name: str) -> Method:
     """A method with few images and steps; ``noise`` sets ranges on white noise and rounds."""
     if name == "noise":
-        images = Pixels(
+        noise = Pixels(
             [TotalVariation()], size=_IMAGES, batch=_IMAGES, steps=1, lr=0.0, start=WhiteNoise()
         )
         return replace(
             METHODS["psaq_vit"],
             name="noise",
-            images=images,
+            images=noise,
             recovery=(Calibrate(count=_IMAGES, batch=_IMAGES),),
             presets={"quick": Preset()},
         )

@@ -6,6 +6,7 @@ Each job is an ordinary ``dreamquant.quantize``; Ray schedules them. Start a clu
 start --head`` and set ``RAY_ADDRESS`` to use more than this machine.
 """
 
+import logging
 from itertools import product
 from typing import Any
 
@@ -35,7 +36,7 @@ def job(method: str, bits: str, seed: int, iterations: int) -> dict[str, Any]:
 
 def main(iterations: int = 200, seeds: int = 3) -> list[dict[str, Any]]:
     """Run the sweep and print a line per job."""
-    ray.init(include_dashboard=False, logging_level="ERROR")
+    ray.init(include_dashboard=False, logging_level=logging.ERROR)
     grid = product(("gdfq", "adadfq"), ("w3a3", "w4a4"), range(seeds))
     rows: list[dict[str, Any]] = ray.get([job.remote(*point, iterations) for point in grid])
     for row in rows:

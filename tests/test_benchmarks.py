@@ -9,18 +9,31 @@ from threading import Barrier, BrokenBarrierError, Thread
 import pytest
 import torch
 
+import deploy
 import full_schedule
 import grid
 import memory
 import step
+import timed
 from dreamquant.methods import METHODS
+from dreamquant.quantization.scheme import Bits, Scheme
+from dreamquant.results.reopen import open_result
 from dreamquant.training import tracing
 from plain import PlainLoop
+from tiny_runs import tiny_network, tiny_teacher
 
 
 def recorded(method, seed):
     protocol = {"training_precision": "32"}
     return {"method": method, "bits": "w3a3", "seed": seed, "protocol": protocol}
+
+
+def test_a_student_that_learned_nothing_is_a_result(tmp_path):
+    scheme = Scheme(Bits(8, 8), "layer-input", joins=8)
+    deploy.ranged(tiny_teacher(tiny_network()), scheme).save(tmp_path / "out")
+    manifest = open_result(tmp_path / "out", network=tiny_network()).manifest
+    assert manifest["protocol"]["weights"].startswith("affine, per output channel, min-max")
+    assert manifest["method"]["name"] == "none"
 
 
 def test_two_processes_share_a_grid(tmp_path, monkeypatch):
@@ -117,7 +130,7 @@ def test_the_full_schedule_is_six_whole_runs_of_the_published_one(tmp_path, monk
 def test_the_yardstick_computes_what_a_step_of_ours_does(method, compiled, monkeypatch):
     # Graphs run as they were traced: no compiler takes its time.
     monkeypatch.setattr(tracing, "_compiled", lambda graph, device: graph)
-    run = step.training_of(method, "resnet20", 4, "32", "cpu", compile=compiled)
+    run = timed.training_of(method, "resnet20", 4, "32", "cpu", compile=compiled)
     yardstick = PlainLoop(run)
     drawn = []
     make = run.images.make
@@ -158,7 +171,7 @@ def test_settings_that_the_hardware_only_imitates_are_left_out_with_the_reason(m
 
 
 def memory_of(batch, parts=1):
-    run = step.training_of("adadfq", "resnet20", batch, "32", "cpu", micro_batches=parts)
+    run = timed.training_of("adadfq", "resnet20", batch, "32", "cpu", micro_batches=parts)
     run.step()
     return memory.measure(run)
 

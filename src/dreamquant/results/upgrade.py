@@ -51,7 +51,7 @@ def _completed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if "multiplications" in (manifest.get("coverage") or {}):
         # Calls of softmax and of norms were not looked for at first.
         found["coverage"] = {"float_functions": [], **manifest["coverage"]}
-    if "command" not in manifest["request"]:
+    if "command" not in manifest.get("request", {}):
         scheme, norms = _scheme(manifest["scheme"])
         found["scheme"] = scheme
         found["request"] = _request(manifest, scheme, manifest["protocol"], norms)
