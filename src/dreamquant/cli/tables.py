@@ -15,7 +15,7 @@ from dreamquant.results.floats import in_float, remedy
 from dreamquant.results.folder import REPORT
 from dreamquant.results.result import Result
 from dreamquant.results.scores import main_score
-from dreamquant.results.steps import steps_taken
+from dreamquant.results.steps import steps_in_brief
 from dreamquant.results.storage import storage_of
 
 _console = Console(highlight=False)
@@ -151,7 +151,7 @@ def _protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {
         "protocol": f"{protocol['placement']}; first and last layer "
         f"{protocol['first_last_bits']}{others}{joins}; seed {protocol['seed']}",
-        "steps": steps_taken(manifest),
+        "steps": steps_in_brief(manifest),
         "weights": protocol["weights"],
         "activations": protocol["activations"],
         "batch norm": protocol["batch_norm"],
@@ -168,7 +168,7 @@ def _distillation(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {
         "teacher": manifest["teacher"]["name"],
         "protocol": f"seed {protocol['seed']}",
-        "steps": steps_taken(manifest),
+        "steps": steps_in_brief(manifest),
         "parameters": f"{count['student']:,} instead of {count['teacher']:,}, {share:.0f} %",
         "time": _time(manifest["timings"]),
     }

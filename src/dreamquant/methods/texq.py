@@ -20,6 +20,7 @@ from dreamquant.terms.distillation import KnowledgeDistillation
 from dreamquant.terms.layered import LayeredStatistics
 from dreamquant.terms.texture import TextureEnergy
 
+_FALLS = (100, 200, 300)  # epochs after which learning rates fall
 _IMAGES = Calibrated(
     calibration=Pixels(
         [LayeredStatistics(), 5.0 * TeacherCrossEntropy(), TextureEnergy()], steps=1500, lr=0.5
@@ -29,11 +30,9 @@ _IMAGES = Calibrated(
 
 
 def _preset(shared: Preset, **calibration: Any) -> Preset:
-    images = {
-        "calibration": replace(_IMAGES.calibration, **calibration),
-        "generator": replace(_IMAGES.generator, **shared.images),
-    }
-    return replace(shared, images=images)
+    optimised = replace(_IMAGES.calibration, **calibration)
+    learned = replace(_IMAGES.generator, **shared.images)
+    return replace(shared, images={"calibration": optimised, "generator": learned})
 
 
 texq = Method(
@@ -51,16 +50,11 @@ texq = Method(
         "in units of stored deviations; ResNet-20 and ResNet-18 presets alone",
     ),
     images=_IMAGES,
-    recovery=(
-        ReestimateNorms(batches=0),
-        Train([KnowledgeDistillation(temperature=20)], views=(Mixup(),)),
-    ),
+    recovery=(ReestimateNorms(batches=0), Train([KnowledgeDistillation(20)], views=(Mixup(),))),
     presets={
         "quick": _preset(QUICK, batch=64, steps=100, lr=0.1),
         "quick-imagenet": _preset(QUICK_IMAGENET, batch=32, steps=30, lr=0.1),
-        "paper": _preset(published(1e-4, batch=128, warm_up=4, milestones=(100, 200, 300))),
-        "paper-imagenet": _preset(
-            published(1e-6, batch=16, warm_up=50, milestones=(100, 200, 300))
-        ),
+        "paper": _preset(published(1e-4, batch=128, warm_up=4, milestones=_FALLS)),
+        "paper-imagenet": _preset(published(1e-6, batch=16, warm_up=50, milestones=_FALLS)),
     },
 )

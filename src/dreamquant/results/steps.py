@@ -1,4 +1,4 @@
-"""What a run did, phase by phase, in words."""
+"""The phases of a run in words."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ from itertools import groupby
 from typing import Any
 
 _PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
+_STAGE = "stage: "
+_FEW = 4  # kinds of phases that a terminal lists one by one
 
 
 def steps_taken(manifest: Mapping[str, Any]) -> str:
-    """Phases with their steps and the precision that they ran in; those of one kind as one."""
+    """All phases with their steps and precision; consecutive phases of one kind are summed up."""
+    return "; ".join(_told(manifest)) or "nothing but rounding"
+
+
+def steps_in_brief(manifest: Mapping[str, Any]) -> str:
+    """The same for a terminal: a run of many kinds of phases is told by its stages and totals."""
+    told = _told(manifest)
+    if len(told) <= _FEW:
+        return steps_taken(manifest)
+    stages = [kind.removeprefix(_STAGE) for kind in told if kind.startswith(_STAGE)]
+    steps = sum(phase["iterations"] for phase in manifest["phases"])
+    ran = "; ".join(stages) if stages else f"{len(manifest['phases'])} phases"
+    return f"{ran}: {steps} steps in all; manifest.json lists them"
+
+
+def _told(manifest: Mapping[str, Any]) -> list[str]:
     kinds = groupby(manifest["phases"], key=lambda phase: (phase["kind"], phase["precision"]))
-    told = [
-        _told(kind, precision, sum(phase["iterations"] for phase in phases))
+    return [
+        _one(kind, precision, sum(phase["iterations"] for phase in phases))
         for (kind, precision), phases in kinds
     ]
-    return "; ".join(told) or "nothing but rounding"
 
 
-def _told(kind: str, precision: str, count: int) -> str:
-    if kind.startswith("stage: "):  # it only begins what the next ones do
+def _one(kind: str, precision: str, count: int) -> str:
+    if kind.startswith(_STAGE):  # this phase only marks the beginning of a stage
         return kind
     return f"{kind}, {count} {'step' if count == 1 else 'steps'} in {_PRECISIONS[precision]}"
