@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,16 @@ from torch import Tensor, nn
 
 from dreamquant.errors import MethodError, NetworkError
 from dreamquant.jobs.quantize import quantize
+from dreamquant.methods import METHODS
+from dreamquant.methods.any_output import for_task
+from dreamquant.methods.method import Preset
 from dreamquant.networks.load import wrap_module
 from dreamquant.networks.outputs import names_of, tensors_of
 from dreamquant.networks.spec import InputSpec
+from dreamquant.recovery.train import Train
 from dreamquant.results.reopen import load, open_result
+from dreamquant.terms.contract import weighted
+from dreamquant.terms.label_distillation import LabelDistillation
 
 QUICK = {"seed": 0, "device": "cpu", "precision": "32", "threads": 1, "quiet": True}
 
@@ -128,6 +136,30 @@ def test_several_labels_are_scored(tmp_path):
     accuracy = result.manifest["accuracy"]
     assert accuracy["teacher"]["scores"]["labels right"] == 100
     assert accuracy["student"]["scores"]["labels right"] > 90
+
+
+def test_independent_labels_are_distilled_by_a_sigmoid_each():
+    network, spec = KINDS["multi-label"]
+    served = for_task(METHODS["hast"].resolved("quick", spec.shape), "multi-label")
+    assert [term.name for term in weighted(served.images.terms)] == ["BatchNormStatistics"]
+    train = next(part for part in served.recovery if isinstance(part, Train))
+    distillation, attention = weighted(train.terms)
+    assert distillation == 20 * LabelDistillation(20, mean=False)
+    assert attention.name == "ChannelAttention"
+    few = Preset(
+        images={"size": 4, "batch": 4, "steps": 1},
+        recovery={"Train": {"iterations": 2, "batch": 4}},
+    )
+    short = replace(METHODS["hast"], presets={"quick": few})
+    result = quantize(network, "w8a8", short, input=spec, **QUICK)
+    assert any("LabelDistillation in place of" in n for n in result.manifest["network"]["notes"])
+
+
+def test_a_generator_that_takes_classes_is_refused_for_independent_labels():
+    network, spec = KINDS["multi-label"]
+    with pytest.raises(MethodError, match=r"task multi-label: .*class for each image") as caught:
+        quantize(network, "w8a8", "adadfq", input=spec, **QUICK)
+    assert "hast" in caught.value.remedy
 
 
 def test_an_output_that_is_no_tensor_is_refused():

@@ -22,7 +22,7 @@ from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.request import AUTO, QuantizeRequest, asked
 from dreamquant.jobs.resume import with_settled_precision
 from dreamquant.methods import find_method
-from dreamquant.methods.any_output import for_task, left_out
+from dreamquant.methods.any_output import for_task, left_out, replaced
 from dreamquant.methods.method import Method
 from dreamquant.networks import demo
 from dreamquant.networks.load import Network, load_network, wrap_module
@@ -182,7 +182,7 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> tup
 
 
 def _for_task(teacher: Network, method: Method, request: QuantizeRequest) -> tuple[Network, Method]:
-    """The method as it serves the network's task; what it leaves out is noted with the network."""
+    """The method in the form that the network's task needs; differences are noted."""
     task = teacher.input.task
     if request.diagnostics and task != "classification":
         raise MethodError(
@@ -193,6 +193,10 @@ def _for_task(teacher: Network, method: Method, request: QuantizeRequest) -> tup
     served = for_task(method, task)
     notes = [
         f"images are made without {name}, which needs classes" for name in left_out(method, served)
+    ]
+    notes += [
+        f"the labels are independent: the student learns by {form} in place of {name}"
+        for name, form in replaced(method, served)
     ]
     notes += [
         f"{method.name} goes without its stage {stage!r}: {why}"

@@ -127,6 +127,10 @@ class Term(ABC):
     def __call__(self, step: Step) -> Tensor:
         """The loss, a scalar."""
 
+    def for_labels(self) -> Term:
+        """Its form for a network whose outputs are independent labels; by default the same."""
+        return self
+
     def __rmul__(self, weight: float) -> Weighted:
         """``0.1 * term``."""
         return Weighted(weight, self)

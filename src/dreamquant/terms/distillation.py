@@ -10,6 +10,7 @@ from torch import Tensor
 from dreamquant.networks.taps import Output
 from dreamquant.terms.adaptability import entropy
 from dreamquant.terms.contract import Step, Term
+from dreamquant.terms.label_distillation import LabelDistillation
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class KnowledgeDistillation(Term):
     temperature: float
     formula = "T² KL(softmax(z_p/T) || softmax(z_q/T))"
     student_taps = (Output(),)
+
+    def for_labels(self) -> Term:
+        """A sigmoid for each label in place of the softmax."""
+        return LabelDistillation(self.temperature)
 
     def __call__(self, step: Step) -> Tensor:
         """The divergence in nats per class, a scalar >= 0."""

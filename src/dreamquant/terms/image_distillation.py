@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dreamquant.networks.taps import Output
 from dreamquant.terms.contract import Step, Term
+from dreamquant.terms.label_distillation import LabelDistillation
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class ImageDistillation(Term):
     temperature: float = 20.0
     formula = "T² E[KL(softmax(z_p/T) || softmax(z_q/T))]"
     student_taps = (Output(),)
+
+    def for_labels(self) -> Term:
+        """A sigmoid for each label in place of the softmax."""
+        return LabelDistillation(self.temperature, mean=False)
 
     def __call__(self, step: Step) -> Tensor:
         """The divergence in nats, a scalar >= 0."""
