@@ -102,7 +102,7 @@ def measure_files(scheme: Scheme, missing: list[tuple[str, str]], folder: Path) 
     opened = open_images(source, network.input, limit=CLASSIFIED)
     assert opened.labels is not None
     images = torch.cat(list(opened.batches(CLASSIFIED)))
-    codes, _ = record(result.model, images[:COMPARED])
+    codes, tied, _ = record(result.model, images[:COMPARED])
     model = onnx.load(file.path)
     names = {int(found["call"]): name for name, found in _tensors_of_codes(model)}
     (folder / "forced.onnx").write_bytes(forced_network(model, names))
@@ -122,7 +122,7 @@ def measure_files(scheme: Scheme, missing: list[tuple[str, str]], folder: Path) 
     for kind, runtime in missing:
         given = _run(kind, runtime, folder, "forced")
         differences = [
-            compare_codes(given[name], codes[call], name)
+            compare_codes(given[name], codes[call], tied[call], name)
             for call, name in names.items()
             if name in given
         ]

@@ -26,7 +26,7 @@ def test_of_few_codes_one_may_flip():
     student.observe(True)
     student(images)
     student.fix()
-    _, logits = compare.record(student, images)
+    logits = compare.record(student, images).outputs
     (quantizer,) = student.activation_quantizers().values()
     # Of 8 codes, 0.1 % are none; one step of one of them moves the logits so far at least.
     least = (quantizer.scale * network[4].weight.abs().amax(0).min()).item() / 2
@@ -80,3 +80,20 @@ def test_what_another_runtime_does_otherwise_is_a_warning(saved, tmp_path, monke
     (warning,) = file.verification.warnings
     assert warning.startswith("in openvino logits deviate by ")
     assert list(file.verification.agreement) == ["onnxruntime"]
+
+
+def test_means_of_codes_lie_between_two_codes_and_are_known_to():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.append(nn.Linear(2, 3))
+    images = torch.randn(64, 1, 6, 6)
+    scheme = Scheme(Bits(4, 4), placement="layer-input", joins=4)
+    student, _ = quantize_network(network.eval(), scheme, images)
+    student.observe(True)
+    student(images)
+    student.fix()
+    stored, pooled = list(student.activation_quantizers().values())[1:]
+    pooled.place(stored.scale, stored.zero_point)
+    tied = compare.record(student, images).tied
+    assert 0.01 < tied[-1].mean() < 0.2  # of means over 16, one in 16
+    assert tied[-2].mean() < 0.01

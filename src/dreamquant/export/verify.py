@@ -15,6 +15,7 @@ from dreamquant.errors import ExportError
 from dreamquant.export.compare import (
     NotTheStudentError,
     Outputs,
+    Recorded,
     compare_codes,
     compare_outputs,
     margins,
@@ -58,8 +59,7 @@ class Verification:
         flipped: the largest share of codes of one of them that differ, each by one.
         confident: images whose top-1 is compared end to end; ``None`` where outputs are no logits
             of classes.
-        agreement: of top-1 on these, by runtime that computes what the student does; ``None``
-            where there are none.
+        agreement: of top-1 on these, by runtime that is right; ``None`` where there are none.
         exact_on: instruction sets of x86 on which no sum of integers saturates, by calculation.
         saturating: layers that may saturate elsewhere, each with the fraction of its sums that do
             on these images, by emulation.
@@ -94,12 +94,12 @@ def verify(
     """Compare an exported network with its student.
 
     The images are noise of two spatial scales, as they are and four times larger. Layer by layer
-    the network gets the student's codes and may differ from it in 0.1 % of the codes, by one. As a
-    whole, its logits may deviate as the student's own do when so many of its codes flip; where
-    the student's decision stands well above that, the top class must be the same.
+    the network gets the student's codes and may differ from it by one, in 0.1 % of the codes and
+    where a value lies between two. As a whole, its logits may deviate as the student's own do when
+    so many of its codes flip; where its decision stands well above that, it must be the same.
 
-    The first runtime that loads the file decides. What another one lacks or does otherwise is a
-    warning. Where kernels of this processor saturate, ONNX Runtime takes those that do not.
+    The first runtime that loads the file decides; what others lack or do otherwise is a warning.
+    Where kernels of this processor saturate, ONNX Runtime takes those that do not.
 
     Args:
         model: without preprocessing.
@@ -114,12 +114,12 @@ def verify(
     data = model.SerializeToString()
     _require_well_formed(model)
     images = noise(spec)
-    recorded, values = record(student, images)
+    recorded = record(student, images)
     exact = bool(layers_that_may_saturate(model)) and saturates("onnxruntime")
     sessions, warnings = _sessions(data, [name for name in runtimes if is_there(name)], exact)
     first = next(iter(sessions))
     forced = _session(first, forced_network(model, codes), exact)
-    wanted = _wanted(student, images, values, spec)
+    wanted = _wanted(student, images, recorded.outputs, spec)
     flipped = _compare_layers(forced, model, codes, images, recorded, wanted)
     agreement = {}
     for runtime, session in sessions.items():
@@ -161,8 +161,7 @@ def verify_form(
         layout: of the uint8 images that ``model`` takes; ``None`` for numbers, channels last.
 
     Raises:
-        ExportError: the file is malformed, ONNX Runtime does not load it, or it computes
-            something else.
+        ExportError: the file is malformed, does not load, or computes something else.
     """
     _require_well_formed(model)
     generator = torch.Generator().manual_seed(2)
@@ -257,16 +256,17 @@ def _compare_layers(
     model: onnx.ModelProto,
     codes: Mapping[int, str],
     images: Tensor,
-    recorded: Sequence[Array],
+    recorded: Recorded,
     wanted: Outputs,
 ) -> float:
     names = list(dict.fromkeys(codes.values()))
-    feed = {_FORCED + codes[call]: recorded[call] for call in codes}
+    feed = {_FORCED + codes[call]: recorded.codes[call] for call in codes}
     every = session.run({IMAGES: images.numpy(), **feed}, [*names, *wanted.names])
     found, last = every[: len(names)], _as_tensors(every[len(names) :])
     by_name = dict(zip(names, found, strict=True))
     differences = [
-        compare_codes(by_name[name], recorded[call], name) for call, name in codes.items()
+        compare_codes(by_name[name], recorded.codes[call], recorded.tied[call], name)
+        for call, name in codes.items()
     ]
     wrong = [difference for difference in differences if not difference.tolerable]
     if wrong:
