@@ -47,6 +47,12 @@ def test_the_penalty_is_zero_when_every_bit_is_decided(make_network, make_bench)
     assert soft.penalty(2.0) == 0
 
 
+def test_learned_steps_are_where_soft_weights_start(make_network, make_bench):
+    soft = soft_weight(make_bench(make_network(), ranges="learned"))
+    torch.optim.Adam([soft.bits, soft.growth])  # takes none that is computed from another
+    soft.settle()
+
+
 @pytest.mark.parametrize("placement", ["relu-output", "layer-input"])
 def test_it_comes_closer_to_the_teacher(
     make_network, make_bench, given_images, pool, do, placement

@@ -31,8 +31,9 @@ class SoftWeight:
     def __init__(self, weight: QuantizedWeight, original: Tensor) -> None:
         self.weight = weight
         latent, quantizer = weight
-        scale, zero_point = quantizer.parameters_of(latent.detach())
-        self.scale, self.zero_point = scale.clone(), zero_point.to(scale.dtype)
+        parameters = quantizer.parameters_of(latent.detach())
+        scale, zero_point = (each.detach().clone() for each in parameters)  # a step may be learned
+        self.scale, self.zero_point = scale, zero_point.to(scale.dtype)
         self.low = quantizer.grid.qmin - self.zero_point
         self.high = quantizer.grid.qmax - self.zero_point
         codes = torch.clamp((latent.detach() / scale).round(), self.low, self.high)
