@@ -46,7 +46,15 @@ UNREAL = {
 }
 
 
-@pytest.mark.parametrize("change", [{}, {"dynamics": BRIEF}, UNREAL], ids=["all", "brief", "bare"])
+# Of a method whose images do not learn.
+STILL = {"iteration": [], "gradient_norm": [], "batch_similarity": [], "student_learns_from": None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"dynamics": BRIEF}, {"dynamics": STILL}, UNREAL],
+    ids=["all", "brief", "still", "bare"],
+)
 @pytest.mark.filterwarnings("error")
 def test_a_picture_of_whatever_was_found(change):
     with Image.open(io.BytesIO(picture(FOUND | change, "a run"))) as image:

@@ -100,7 +100,7 @@ def test_a_pool_that_is_timed_has_images_for_what_comes_after_it():
 
 @pytest.mark.parametrize("seconds", [9.9, 0.0, -10.0])
 def test_too_little_time_is_refused(seconds, timed):
-    with pytest.raises(TrainingError, match=r"one iteration takes 1\.0 s") as e:
+    with pytest.raises(TrainingError, match=r"^\d+ s are left .* one iteration takes 1 s") as e:
         fit(METHOD, seconds, timed(1.0, 1.0))
     assert e.value.where == "--budget"
 

@@ -79,6 +79,9 @@ def _legend(panel: Axes) -> None:
 def _over_time(
     panel: Axes, dynamics: Mapping[str, Any], readings: Sequence[tuple[int, float]]
 ) -> None:
+    if not dynamics["iteration"]:
+        panel.text(0.5, 0.5, "no images were made here that learn", ha="center")
+        return
     iterations, values = [list(part) for part in zip(*readings, strict=True)] or [[], []]
     panel.plot(iterations, values, color=_SYNTHETIC, alpha=0.35, linewidth=1, label="each reading")
     panel.plot(

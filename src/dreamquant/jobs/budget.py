@@ -58,7 +58,8 @@ def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Fitte
     iterations = int(method.iterations * left / needed) if needed else 0
     if method.iterations and iterations < _LEAST:
         raise TrainingError(
-            f"{seconds:.0f} s are too few: one iteration takes {slowest:.1f} s"
+            f"{max(seconds, 0):.0f} s are left for the run, and are too few: one iteration takes "
+            f"{slowest:.2g} s"
             + (f", and what cannot be shortened {overhead:.0f} s" if overhead >= 1 else ""),
             where="--budget",
             remedy="give more time",
