@@ -16,6 +16,7 @@ from dreamquant.export.metadata import IMAGES
 from dreamquant.export.tracing import tracing
 from dreamquant.networks.endings import as_given
 from dreamquant.networks.spec import InputSpec
+from dreamquant.quantization.dynamic import DynamicQuantizer
 from dreamquant.quantization.quantizers import WeightQuantizer
 from dreamquant.quantization.student import Student
 
@@ -121,9 +122,13 @@ class Drawing:
     Args:
         student: its training is over; the graph ends as its network was given.
         spec: what it expects and gives.
+
+    Raises:
+        ExportError: its activation ranges are found anew for each image.
     """
 
     def __init__(self, student: Student, spec: InputSpec) -> None:
+        _require_static(student)
         self.student, self.spec = as_given(student), spec
 
     def copy(self) -> ir.Model:
@@ -138,6 +143,17 @@ class Drawing:
     @cached_property
     def _drawn(self) -> Any:
         return ir.to_proto(draw(self.student, self.spec))
+
+
+def _require_static(student: Student) -> None:
+    quantizers = student.activation_quantizers().values()
+    if any(isinstance(quantizer, DynamicQuantizer) for quantizer in quantizers):
+        raise ExportError(
+            "activation ranges are found anew for each image and channel, and kernels of runtimes "
+            "take one static range a tensor",
+            where="--target",
+            remedy="quantize by a method whose ranges are static, such as adadfq",
+        )
 
 
 def _require_any_batch(model: ir.Model, network: nn.Module) -> None:

@@ -129,7 +129,14 @@ def _manifest(
     chosen: Chosen | None,
     outcome: Outcome,
 ) -> dict[str, Any]:
-    protocol = describe_protocol(teacher, scheme, job.method, images=images, **job.protocol())
+    protocol = describe_protocol(
+        teacher,
+        scheme,
+        job.method,
+        images=images,
+        dynamic=(coverage.dynamic_scales, coverage.dynamic_values),
+        **job.protocol(),
+    )
     if chosen is not None:
         protocol["bits"] = f"w{chosen.mean:.2f}a8"
     return {

@@ -21,6 +21,7 @@ from dreamquant.methods.dynadfq import dynadfq
 from dreamquant.methods.gapssg import gapssg
 from dreamquant.methods.gdfq import gdfq
 from dreamquant.methods.genie import genie
+from dreamquant.methods.granq import granq
 from dreamquant.methods.hast import hast
 from dreamquant.methods.intraq import intraq
 from dreamquant.methods.kmdfq import kmdfq
@@ -52,6 +53,7 @@ METHODS: dict[str, Method] = {
     "gdfq": gdfq,
     "adasg": adasg,
     "adadfq": adadfq,
+    "granq": granq,
     "acq": acq,
     "kmdfq": kmdfq,
     "qimera": qimera,

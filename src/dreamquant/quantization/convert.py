@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from dreamquant.errors import NetworkError, SchemeError
 from dreamquant.networks.attention import split_attention
 from dreamquant.quantization.coverage import Coverage, observe_coverage
+from dreamquant.quantization.dynamic import DynamicQuantizer
 from dreamquant.quantization.logarithmic import LogQuantizer
 from dreamquant.quantization.placement import Placement, placement_of
 from dreamquant.quantization.quantizers import ActivationQuantizer, WeightQuantizer
@@ -169,10 +170,11 @@ def _quantize_input(
 def _activation_quantizer(
     bits: int, logarithmic: bool = False, *, scheme: Scheme
 ) -> ActivationQuantizer:
+    shared: dict[str, Any] = {
+        "clipped_gradient": scheme.clips_gradient,
+        "momentum": scheme.momentum,
+    }
+    if scheme.granularity == "image-channel":
+        return DynamicQuantizer(bits, **shared)
     kind = LogQuantizer if logarithmic else ActivationQuantizer
-    return kind(
-        bits,
-        learned=scheme.ranges == "learned",
-        clipped_gradient=scheme.clips_gradient,
-        momentum=scheme.momentum,
-    )
+    return kind(bits, learned=scheme.ranges == "learned", **shared)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dreamquant.errors import SchemeError
+from dreamquant.quantization.dynamic import DynamicQuantizer
 from dreamquant.quantization.observation import Products, Seen, kind_of
 from dreamquant.quantization.student import LAYER_TYPES, Student
 
@@ -79,6 +80,8 @@ class Coverage:
         float_weights: parameters of two or more dimensions that stay in float.
         operands: bits of each operand of a matrix product and input of GELU, in the order executed.
         float_functions: names of the calls of softmax and of norms that are not folded.
+        dynamic_scales: of activations, found anew for each image.
+        dynamic_values: of an image that they are found from, each read once more.
     """
 
     layers: tuple[QuantizedLayer, ...]
@@ -93,6 +96,8 @@ class Coverage:
     float_weights: tuple[FloatWeight, ...]
     operands: tuple[int, ...]
     float_functions: tuple[str, ...]
+    dynamic_scales: int = 0
+    dynamic_values: int = 0
 
 
 def observe_coverage(student: Student, example: Tensor) -> Coverage:
@@ -143,6 +148,11 @@ def _coverage(student: Student, products: Products, multiplications: int, images
         if not (layer.input_on_grid and layer.weight_on_grid)
     )
     channels = sum(layer.channels for layer in layers)
+    dynamic = [
+        each
+        for each in products.student.activation_quantizers().values()
+        if isinstance(each, DynamicQuantizer)
+    ]
     names = {id(module): name for name, module in products.student.network.named_modules()}
     idle = [
         f"layer {names[id(module)]} (never run)"
@@ -156,7 +166,7 @@ def _coverage(student: Student, products: Products, multiplications: int, images
         relu_outputs=student.sites.bits.get("relu_outputs", ()),
         left_in_float=(*seen.others, *idle),
         weight_bytes=sum((layer.weights * layer.weight_bits + 7) // 8 for layer in layers),
-        scale_bytes=5 * (channels + len(quantizers)),
+        scale_bytes=5 * (channels + len(quantizers) - len(dynamic)),
         float_bytes=sum(tensor.nbytes for tensor in student.float_state().values()),
         stored=student.sites.bits.get("stored", ()),
         multiplications=multiplications,
@@ -164,6 +174,8 @@ def _coverage(student: Student, products: Products, multiplications: int, images
         float_weights=_float_weights(student),
         operands=student.sites.bits.get("operands", ()),
         float_functions=tuple(seen.functions),
+        dynamic_scales=sum(each.scales for each in dynamic),
+        dynamic_values=sum(each.values for each in dynamic),
     )
 
 

@@ -75,7 +75,8 @@ class Products(TorchFunctionMode):
         super().__init__()
         self.student = student
         self.layers = student.quantized_layers()
-        self.quantizers: dict[ActivationQuantizer, None] = {}  # those that have run, in order
+        # Those that have run, in order, each with what it gave last.
+        self.quantizers: dict[ActivationQuantizer, Tensor] = {}
         self.weights: list[Tensor] = []
         self.within: list[tuple[str, nn.Module]] = []
         self.seen = Seen()
@@ -93,7 +94,7 @@ class Products(TorchFunctionMode):
             handles.append(module.register_forward_pre_hook(lambda *_, at=at: self._enter(at)))
             handles.append(module.register_forward_hook(lambda *_: self._leave()))
         for quantizer in self.student.activation_quantizers().values():
-            handles.append(quantizer.register_forward_hook(lambda *a: self._ran(a[0])))
+            handles.append(quantizer.register_forward_hook(lambda *a: self._ran(a[0], a[2])))
         for weight in self.student.quantized_weights().values():
             made = weight.quantizer.register_forward_hook(lambda *a: self.weights.append(a[2]))
             handles.append(made)
@@ -113,9 +114,9 @@ class Products(TorchFunctionMode):
     def _leave(self) -> None:
         self.within.pop()
 
-    def _ran(self, quantizer: ActivationQuantizer) -> None:
+    def _ran(self, quantizer: ActivationQuantizer, given: Tensor) -> None:
         self.quantizers.pop(quantizer, None)
-        self.quantizers[quantizer] = None  # the latest is the likeliest
+        self.quantizers[quantizer] = given  # the latest is the likeliest
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``; if it multiplies, note what."""
@@ -160,7 +161,8 @@ class Products(TorchFunctionMode):
     def _on_grid(self, x: Tensor) -> bool:
         flat = x.reshape(-1)
         few = flat[:: max(1, len(flat) // _SAMPLED)]
-        return any(torch.equal(quantizer(few), few) for quantizer in reversed(self.quantizers))
+        latest = reversed(self.quantizers.items())
+        return any(quantizer.on_grid(few, given) for quantizer, given in latest)
 
 
 def kind_of(module: nn.Module) -> str:

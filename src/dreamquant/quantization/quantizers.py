@@ -219,3 +219,12 @@ class ActivationQuantizer(Quantizer):
             self.place(*affine_parameters(low, high, self.grid))
         else:
             self.place(*least_squares(sample(x).to(low), low.view(1), high.view(1), self.grid))
+
+    def on_grid(self, values: Tensor, given: Tensor) -> bool:
+        """Whether values lie on its grid.
+
+        Args:
+            values: (N,).
+            given: what it returned last.
+        """
+        return torch.equal(self(values), values)

@@ -13,6 +13,7 @@ from dreamquant.quantization.affine import KERNEL_REACH, safe_reach, unsigned_gr
 from dreamquant.quantization.choices import (
     Activations,
     Gradient,
+    Granularity,
     Named,
     Placement,
     Ranges,
@@ -96,7 +97,11 @@ class Scheme:
         softmax: grid of what softmax gives, with placement ``operands``: ``linear`` as all others,
             or ``log2``, powers of two (Lin et al., FQ-ViT, IJCAI 2022).
 
-    Weights are per output channel; activations are static and per tensor. Biases and batch norm
+        granularity: of activation ranges: one static range a ``tensor``, as integer kernels take
+            them, or a range of each ``image-channel``, found anew whenever the network runs, with
+            placement ``relu-output`` alone; coverage counts what that costs.
+
+    Weights are per output channel. Biases and batch norm
     stay in float32.
     """
 
@@ -111,6 +116,7 @@ class Scheme:
     weights_range: WeightsRange = "safe"
     activations: Activations = "all"
     softmax: Softmax = "linear"
+    granularity: Granularity = "tensor"
 
     def __post_init__(self) -> None:
         for option, value, choices in (
@@ -120,6 +126,7 @@ class Scheme:
             ("--weights-range", self.weights_range, get_args(WeightsRange)),
             ("activations", self.activations, get_args(Activations)),
             ("softmax", self.softmax, get_args(Softmax)),
+            ("granularity", self.granularity, get_args(Granularity)),
         ):
             if value not in choices:
                 raise SchemeError(
@@ -134,6 +141,12 @@ class Scheme:
                 "what softmax gives is rounded by placement operands alone",
                 where="--softmax",
                 remedy="use --placement operands",
+            )
+        if self.granularity != "tensor" and self.placement != "relu-output":
+            raise SchemeError(
+                "ranges of each image and channel are no input of an integer kernel",
+                where="--scheme",
+                remedy="use --scheme paper, or a method whose ranges are static",
             )
         if self.joins is not None and self.placement == "relu-output":
             raise SchemeError(

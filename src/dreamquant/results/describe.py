@@ -92,6 +92,7 @@ def describe_protocol(
     precision: str,
     accumulate: int,
     images: str = "",
+    dynamic: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """All that must be equal for two accuracies to be compared.
 
@@ -103,6 +104,7 @@ def describe_protocol(
         precision: of training.
         accumulate: micro-batches.
         images: what took the place of the method's own; empty where nothing did.
+        dynamic: scales of activations that are found anew for each image, and from how many values.
     """
     ends = scheme.first_last_bits
     weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
@@ -120,7 +122,7 @@ def describe_protocol(
         "overrides": {pattern: str(bits) for pattern, bits in scheme.overrides},
         "placement": scheme.placement,
         "weights": f"affine, per output channel, {rounded}{symmetric}{_narrowed(scheme)}",
-        "activations": f"affine, per tensor, static, {ranges}",
+        "activations": _activations(scheme, dynamic, ranges),
         "gradient": "clipped" if scheme.clips_gradient else "straight-through",
         **_stored(scheme),
         "batch_norm": f"float, {_norms(method)}",
@@ -131,6 +133,16 @@ def describe_protocol(
         "training_precision": precision,
         "accumulate": accumulate,
     }
+
+
+def _activations(scheme: Scheme, dynamic: tuple[int, int], ranges: str) -> str:
+    if scheme.granularity == "tensor":
+        return f"affine, per tensor, static, {ranges}"
+    scales, values = dynamic
+    return (
+        f"affine, per image and channel, dynamic: {scales:,} scales found anew for each image from "
+        f"{values:,} values"
+    )
 
 
 def _norms(method: Method) -> str:

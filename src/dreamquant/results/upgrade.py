@@ -49,8 +49,9 @@ def _completed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     phases = [_phase(each, manifest) for each in manifest["phases"]]
     found = {**manifest, "prepared": manifest.get("prepared", []), "phases": phases}
     if "multiplications" in (manifest.get("coverage") or {}):
-        # Calls of softmax and of norms were not looked for at first.
-        found["coverage"] = {"float_functions": [], **manifest["coverage"]}
+        # Calls of softmax and of norms were not looked for at first, and all ranges were static.
+        lacking = {"float_functions": [], "dynamic_scales": 0, "dynamic_values": 0}
+        found["coverage"] = {**lacking, **manifest["coverage"]}
     if "command" not in manifest.get("request", {}):
         scheme, norms = _scheme(manifest["scheme"])
         found["scheme"] = scheme
