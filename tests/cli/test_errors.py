@@ -556,10 +556,10 @@ def test_neither_result_nor_network(refused, target):
 
 def test_nothing_to_measure(refused, bad, finished):
     message = (
-        "error: there is nothing to measure: the images have no labels, and there is no teacher "
-        "to agree with\n"
+        "error: nothing can be measured: the images have no labels, and there is no teacher "
+        "to compare with\n"
         "  where:  BAD/unlabelled.npz\n"
-        "  remedy: give labelled images, or a result whose teacher's weights are at hand\n"
+        "  remedy: give labelled images, or a result and, by --weights, its teacher's weights\n"
     )
     assert refused("evaluate", *DIGITS, "--data", str(bad / "unlabelled.npz")) == message
 

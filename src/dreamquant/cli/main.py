@@ -1,6 +1,6 @@
-"""The command line: it parses, calls the Python interface, and prints.
+"""The command line: it parses options, calls the Python interface, and prints results.
 
-Whatever is heavy is imported inside the command that needs it, so that ``--help`` is instant.
+A command imports its large packages itself, so that ``--help`` is instant.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def quantize(
     export: options.Export = False,
     json: options.Json = False,
 ) -> None:
-    """Turn a trained network into a low-bit one, without any of its training data."""
+    """Quantize a trained network without any of its training data."""
     with resumable(out, "--resume"):
         from dreamquant.jobs import quantize as job
 
@@ -73,7 +73,7 @@ def distill(
     request: options.Distilling = _DISTILLING,
     json: options.Json = False,
 ) -> None:
-    """Train another, smaller network to do what a trained one does, without data."""
+    """Train a smaller network to imitate a trained one, without any training data."""
     with resumable(out, "--resume"):
         from dreamquant.jobs import distill as job
 
@@ -93,7 +93,7 @@ def dream(
     request: options.Dreaming = _DREAMING,
     json: options.Json = False,
 ) -> None:
-    """Make a method's images and keep them, for any number of `dreamquant quantize --images`."""
+    """Make a method's images once and store them, for use by `dreamquant quantize --images`."""
     with resumable(out, "--resume"):
         from dreamquant.jobs import dream as job
 
@@ -120,7 +120,7 @@ def evaluate(
     expected: options.Expected = _ANYTHING,
     json: options.Json = False,
 ) -> None:
-    """Measure a result or a network on images: its scores, agreement with the teacher."""
+    """Measure scores of a result or a network on images, and its agreement with the teacher."""
     from dreamquant.cli.tables import evaluation_table
     from dreamquant.evaluation.data import open_images
     from dreamquant.evaluation.metrics import evaluate as measure
@@ -155,7 +155,7 @@ for _command in (deploy.export, deploy.predict, deploy.benchmark):
 
 @app.command(sort_key=4)
 def methods(
-    name: Annotated[str | None, Parameter(help="Of one method, for its page.")] = None, /
+    name: Annotated[str | None, Parameter(help="Name of a method, to show its page.")] = None, /
 ) -> None:
     """List the methods, or show one with its terms, weights, schedules and provenance."""
     from dreamquant.cli.method_pages import method_page, methods_table
@@ -195,7 +195,7 @@ app.command(sweep, sort_key=6)
 
 @app.command(sort_key=7)
 def doctor(*, json: options.Json = False) -> None:
-    """Show versions, devices, and which optional parts are present or how to get them."""
+    """Show versions, devices, and which optional packages are installed or how to get them."""
     from dreamquant.cli.tables import doctor_table
     from dreamquant.jobs.doctor import examine
 
@@ -231,7 +231,7 @@ def _named_network(name: str, weights: Path | None, expected: options.Expected) 
 def _saved_student(
     folder: Path, weights: Path | None
 ) -> tuple[nn.Module, InputSpec, nn.Module | None, Any]:
-    """The student in a result folder, its input, its teacher and what makes boxes, if at hand."""
+    """The student in a result folder, its input, and its teacher and box function if available."""
     if not folder.is_dir():
         raise ResultError(
             f"{folder} is neither a result folder nor a network",
@@ -244,16 +244,19 @@ def _saved_student(
     result = open_result(folder)
     teacher = reopen_teacher(result.manifest, weights)
     if teacher is None:
-        note("agreement is not measured, for the teacher's weights are not at hand: give --weights")
+        note(
+            "agreement is not measured, because the teacher's weights were not found: "
+            "give --weights"
+        )
     return result.model, result.input, teacher, result.boxes()
 
 
 def _nothing_to_measure(data: str) -> DataError:
     return DataError(
-        "there is nothing to measure: the images have no labels, and there is no teacher to agree "
+        "nothing can be measured: the images have no labels, and there is no teacher to compare "
         "with",
         where=data,
-        remedy="give labelled images, or a result whose teacher's weights are at hand",
+        remedy="give labelled images, or a result and, by --weights, its teacher's weights",
     )
 
 
@@ -283,9 +286,9 @@ def _print_json(value: dict[str, Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Errors a user can cause end with exit code 2, Ctrl-C and SIGTERM with 130.
+    Errors that a user can cause exit with code 2, Ctrl-C and SIGTERM with 130.
 
     Args:
-        arguments: what follows the command's name; by default, what the shell gave.
+        arguments: the words after the program's name; by default those from the shell.
     """
     run(app, sys.argv[1:] if arguments is None else list(arguments))

@@ -48,13 +48,16 @@ def flag(group: Group, meaning: str, *names: str) -> Parameter:
 Network = Annotated[
     str,
     Parameter(
-        help="torchvision:NAME, timm:NAME, pytorchcv:NAME, path/to/file.onnx, or "
-        "path/to/file.py:FACTORY of your own, a function that returns the network; "
-        "file.py:Net(width=0.5) calls it with literal arguments."
+        help=(
+            "torchvision:NAME, timm:NAME, pytorchcv:NAME, path/to/file.onnx, or "
+            "path/to/file.py:FACTORY, a function of yours that returns the network; "
+            "file.py:Net(width=0.5) calls it with literal arguments."
+        )
     ),
 ]
 Target = Annotated[
-    str, Parameter(help="A result folder, or a network as `dreamquant quantize` takes it.")
+    str,
+    Parameter(help="A result folder, or a network in the form that `dreamquant quantize` takes."),
 ]
 
 Student = Annotated[
@@ -62,7 +65,10 @@ Student = Annotated[
     Parameter(
         group=_NETWORK,
         metavar="NETWORK",
-        help="The architecture to train, named like the teacher; it starts from fresh weights.",
+        help=(
+            "The architecture to train, named in the same form as the teacher; it starts from new"
+            " weights."
+        ),
     ),
 ]
 Weights = Annotated[
@@ -70,8 +76,8 @@ Weights = Annotated[
     value(
         _NETWORK,
         "FILE",
-        "Its weights, safetensors or torch, where not the pretrained ones; FILE#ema for one of "
-        "several state dicts in the file.",
+        "File of its weights (safetensors or PyTorch), if they are not the pretrained ones; "
+        "FILE#ema picks one of several state dicts in the file.",
     ),
 ]
 TeachersWeights = Annotated[
@@ -79,8 +85,8 @@ TeachersWeights = Annotated[
     value(
         _NETWORK,
         "FILE",
-        "Of a network, where not the pretrained ones; of a result: its teacher's, where their file "
-        "has moved.",
+        "File of the network's weights, if they are not the pretrained ones; for a result, "
+        "its teacher's weights, if their file has moved.",
     ),
 ]
 Shape = Annotated[
@@ -88,24 +94,34 @@ Shape = Annotated[
     value(
         _NETWORK,
         "CxHxW",
-        "Channels, height and width of its input, such as 3x32x32, or the sides of a feature map, "
-        "such as 98x40; where no zoo or file knows them.",
+        "Channels, height and width of its input, such as 3x32x32, or the sides of a feature "
+        "map, such as 98x40. Needed where neither a zoo nor the file states them.",
     ),
 ]
 Mean = Annotated[
     str | None,
-    value(_NETWORK, "R,G,B", "Mean of its input: a number per channel, for pixels in [0, 1]."),
+    value(
+        _NETWORK,
+        "R,G,B",
+        "Mean that its input is normalised by: a number for each channel, for pixels in [0, 1].",
+    ),
     Parameter(allow_leading_hyphen=True),
 ]
-Std = Annotated[str | None, value(_NETWORK, "R,G,B", "Standard deviation, likewise.")]
-Classes = Annotated[int | None, number(_NETWORK, "Number of classes it must have.")]
+Std = Annotated[
+    str | None,
+    value(
+        _NETWORK, "R,G,B", "Standard deviation that its input is normalised by, in the same form."
+    ),
+]
+Classes = Annotated[int | None, number(_NETWORK, "Number of classes that the network must have.")]
 Task = Annotated[
     Kind | None,
     value(
         _NETWORK,
         "NAME",
-        "What its outputs are for: classification, multi-label, segmentation, or tensors for "
-        "anything else; by default what they look made for.",
+        "Meaning of its outputs: classification, multi-label, segmentation, or tensors for "
+        "anything else, such as a detector. By default it is guessed from the shape of the "
+        "output.",
     ),
 ]
 Features = Annotated[
@@ -114,8 +130,10 @@ Features = Annotated[
         name="--features",
         negative="--pixels",
         group=_NETWORK,
-        help="Whether its input holds numbers that are no pixels, such as a spectrum; by default "
-        "what its file says, or its shape suggests.",
+        help=(
+            "Whether its input is features, such as a spectrum, or pixels. By default the "
+            "network's file or the shape of the input decides."
+        ),
         show_default=False,
     ),
 ]
@@ -123,18 +141,22 @@ Bgr = Annotated[
     bool,
     flag(
         _NETWORK,
-        "Its channels are blue, green, red, as OpenCV reads images; --mean and --std too. "
-        "BGR = True in its file says the same.",
+        "The channels of its input are blue, green, red, as OpenCV reads images; the values "
+        "of --mean and --std have this order too. BGR = True in the network's file has the "
+        "same effect.",
     ),
 ]
 
-Out = Annotated[Path, value(RESULT, "DIR", "Folder for the result; it must not hold one yet.")]
+Out = Annotated[Path, value(RESULT, "DIR", "Folder for the result; it must not contain one yet.")]
 DemoOut = Annotated[
-    Path, value(RESULT, "DIR", "Folder for the result; that of an earlier demo is replaced.")
+    Path, value(RESULT, "DIR", "Folder for the result; the result of an earlier demo is replaced.")
 ]
-PoolOut = Annotated[Path, value(RESULT, "POOL", "Folder for the images; it must not hold any yet.")]
+PoolOut = Annotated[
+    Path, value(RESULT, "POOL", "Folder for the images; it must not contain any yet.")
+]
 DemoTransformer = Annotated[
-    bool, flag(_NETWORK, "Take the embedded transformer, to W4A4 with PSAQ-ViT: seconds.")
+    bool,
+    flag(_NETWORK, "Quantize the embedded transformer instead, to W4A4 with PSAQ-ViT, in seconds."),
 ]
 MeasuredImages = Annotated[str | None, Parameter(help="The same as --data.")]
 MeasuredData = Annotated[

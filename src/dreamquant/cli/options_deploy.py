@@ -16,7 +16,7 @@ Deployed = Annotated[Path, Parameter(help="A result folder, or an exported ONNX 
 OnnxFile = Annotated[Path, Parameter(help="An ONNX file that `dreamquant export` wrote.")]
 Images = Annotated[Path, Parameter(help="Image files, or folders of them.", negative="")]
 To = Annotated[
-    Path | None, value(_DEPLOYMENT, "DIR", "Folder for the files, where not the result's.")
+    Path | None, value(_DEPLOYMENT, "DIR", "Folder for the files; by default the result folder.")
 ]
 Targets = Annotated[
     tuple[Literal["int8box", "int4", "pt2"], ...],
@@ -24,8 +24,10 @@ Targets = Annotated[
         group=_DEPLOYMENT,
         name="--target",
         metavar="NAME",
-        help="int8box is the fast one, int4 the small one, pt2 a torch.export program; may be "
-        "repeated.",
+        help=(
+            "Kind of file: int8box is the fastest, int4 the smallest, pt2 is a torch.export "
+            "program. May be repeated."
+        ),
         negative="",
     ),
 ]
@@ -34,22 +36,24 @@ WithPreprocessing = Annotated[
     value(
         _DEPLOYMENT,
         "LAYOUT",
-        "Let the ONNX files take uint8 images of this layout, nhwc or nchw, and normalise them.",
+        "Make ONNX files that take uint8 images in this layout, nhwc or nchw, and normalise them.",
     ),
 ]
 TwoBit = Annotated[
     bool,
     flag(
         _DEPLOYMENT,
-        "Store weights of 2 bits in INT2 (opset 25), which few runtimes read; in INT4 otherwise.",
+        "Store 2-bit weights as INT2 (opset 25), which few runtimes can read, instead of INT4.",
     ),
 ]
-Top = Annotated[int, number(_DEPLOYMENT, "So many classes an image, the likeliest first.")]
+Top = Annotated[
+    int, number(_DEPLOYMENT, "Number of classes to print for each image, the most likely first.")
+]
 Runtime = Annotated[
-    Literal["onnxruntime", "openvino"], value(_DEPLOYMENT, "NAME", "That runs the file.")
+    Literal["onnxruntime", "openvino"], value(_DEPLOYMENT, "NAME", "Runtime that runs the file.")
 ]
 RuntimeThreads = Annotated[
-    int | None, number(_DEPLOYMENT, "Of the runtime; as many as PyTorch takes where not given.")
+    int | None, number(_DEPLOYMENT, "Threads of the runtime; by default as many as PyTorch uses.")
 ]
-Batch = Annotated[int, number(_DEPLOYMENT, "Images a run.")]
-Runs = Annotated[int, number(_DEPLOYMENT, "So many timed runs of either network.")]
+Batch = Annotated[int, number(_DEPLOYMENT, "Number of images in each run.")]
+Runs = Annotated[int, number(_DEPLOYMENT, "Number of timed runs of each network.")]

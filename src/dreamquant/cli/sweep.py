@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 _RUNNING = Group.create_ordered("Running")
 
 Grid = Annotated[
-    Path, Parameter(help="A TOML file: networks, options and their values; see the guide.")
+    Path,
+    Parameter(
+        help="A TOML file of networks and options with their values; see the guide on sweeps."
+    ),
 ]
 Out = Annotated[
-    Path, options.value(options.RESULT, "DIR", "Folder of the sweep; an old one goes on.")
+    Path, options.value(options.RESULT, "DIR", "Folder of the sweep; an existing sweep continues.")
 ]
 Ray = Annotated[
     str | None,
@@ -37,15 +40,18 @@ Ray = Annotated[
 Cpus = Annotated[
     float, options.value(_RUNNING, "X", "CPUs of a cell on the cluster; may be a fraction.")
 ]
-Gpus = Annotated[float, options.value(_RUNNING, "X", "GPUs of a cell on the cluster, likewise.")]
-Retry = Annotated[bool, options.flag(_RUNNING, "Run cells again that failed before.")]
+Gpus = Annotated[
+    float, options.value(_RUNNING, "X", "GPUs of a cell on the cluster; may be a fraction.")
+]
+Retry = Annotated[bool, options.flag(_RUNNING, "Run the cells again that failed before.")]
 Folders = Annotated[Path, Parameter(help="Result folders, or folders of sweeps.")]
 To = Annotated[
     Path | None,
     options.value(
         options.RESULT,
         "DIR",
-        "Also write compare.md, compare.json and a chart, compare.svg, there.",
+        "Folder for compare.md, compare.json and the chart compare.svg; without it, only the "
+        "table is printed.",
     ),
 ]
 

@@ -39,114 +39,120 @@ class QuantizeRequest(RunRequest):
         "w4a4",
         "Quantization",
         "wNaN",
-        "Bits of weights and activations, 2 to 8 each; auto chooses those of each layer's weights "
-        "by --size or --max-drop, with activations of 8.",
+        "Bits of weights and activations, 2 to 8 each. auto chooses the bits of each layer's "
+        "weights by --size or --max-drop, and uses 8-bit activations.",
     )
     size: str | None = option(
         None,
         "Quantization",
         "SIZE",
-        "With --bits auto: what the network may take, such as 1.2MB; the least damage within it.",
+        "With --bits auto: largest size of the network, such as 1.2MB. The bits with the "
+        "least error within it are chosen.",
     )
     max_drop: str | None = option(
         None,
         "Quantization",
         "POINTS",
-        "With --bits auto: points of agreement that rounding may cost before recovery; the "
-        "smallest network within it.",
+        "With --bits auto: largest loss of agreement by rounding, before recovery, in "
+        "percentage points. The smallest network within it is chosen.",
     )
     method: str | Method = option(
         "auto",
         "Training",
         "NAME",
-        "One that `dreamquant methods` lists, or path/to/file.py:NAME of your own.",
+        "A name from `dreamquant methods`, or path/to/file.py:NAME of your own method.",
     )
     scheme: Named | None = option(
         None,
         "Quantization",
         "NAME",
-        "integer: what integer kernels run, layer inputs quantized, and 8 bits for the image and "
-        "what sums and poolings read; paper: as papers count, what leaves each ReLU. By default as "
-        "the method has it; auto has integer.",
+        "integer: for integer kernels; it quantizes layer inputs, and the image and the "
+        "inputs of sums and poolings to 8 bits. paper: quantizes the outputs of ReLUs, as "
+        "papers do. By default the method decides; auto uses integer.",
     )
     placement: Placement | None = option(
         None,
         "Quantization",
         "WHERE",
-        "Which activations are quantized. relu-output: what leaves each ReLU, as the papers do; "
-        "layer-input: what enters each layer, as integer hardware does; operands: both factors of "
-        "every matrix product too, as transformers have them. By default as the method has it.",
+        "Which activations are quantized. relu-output: outputs of ReLUs, as papers do; "
+        "layer-input: inputs of layers, as integer hardware does; operands: also both "
+        "operands of matrix products, as in transformers. By default the method decides.",
     )
     first_last: int | None = option(
-        None, "Quantization", "N", "Bits of the first and the last layer, where other than --bits."
+        None,
+        "Quantization",
+        "N",
+        "Bits of the first and the last layer, if they differ from --bits.",
     )
     override: tuple[str, ...] = option(
         (),
         "Quantization",
         "PATTERN=wNaN",
-        "Other bits for layers whose name matches, such as 'layer1.*=w8a8'; may be repeated.",
+        "Other bits for layers with a matching name, such as 'layer1.*=w8a8'. May be repeated.",
     )
     elementwise: int | None = option(
         None,
         "Quantization",
         "N",
-        "Bits of what sums, concatenations and poolings read, and at least of the image, with "
-        "--placement layer-input: all but the logits can then run on integers. Without it these "
-        "stay in float.",
+        "Bits of the inputs of sums, concatenations and poolings, and fewest bits of the "
+        "image, with --placement layer-input. The whole network except its logits can then "
+        "run on integers. Without this option, these tensors stay in float.",
         old="joins",
     )
     softmax: Softmax = option(
         "linear",
         "Quantization",
         "GRID",
-        "Grid of what softmax gives, with --placement operands: linear, or log2 for powers of two.",
+        "Grid of softmax outputs, with --placement operands: linear, or log2 for powers of two.",
     )
     weights_range: WeightsRange = option(
         "safe",
         "Quantization",
         "RANGE",
-        "Range of 7- and 8-bit weights. safe: exact on every x86 processor; full: twice the "
-        "levels, for processors with VNNI, because kernels without it saturate.",
+        "Range of 7- and 8-bit weights. safe: exact on every x86 processor; full: twice as "
+        "many levels, only for processors with VNNI, because other kernels saturate.",
     )
     ranges: Ranges | None = option(
         None,
         "Quantization",
         "HOW",
-        "ema: a moving average of activations' ranges, then frozen, and min-max of weights; "
-        "learned: step sizes of both are trained. By default as the preset has it.",
+        "ema: activations have a moving average of their ranges, which is then frozen, and "
+        "weights have their min-max; learned: step sizes of both are trained. By default the "
+        "preset decides.",
     )
     gradient: Gradient | None = option(
         None,
         "Quantization",
         "HOW",
-        "Gradient through the rounding: straight-through everywhere, or clipped to zero where a "
-        "value was clamped. By default as the preset has it.",
+        "Gradient of rounding: straight-through everywhere, or clipped to zero where a value "
+        "was clamped. By default the preset decides.",
     )
     batch_norm: Norms | None = option(
         None,
         "Quantization",
         "HOW",
-        "kept: the teacher's statistics; re-estimated: they undo what rounding did to each "
-        "channel's mean and deviation on synthetic images. By default as the preset has it.",
+        "kept: batch norms have the teacher's statistics; re-estimated: their statistics "
+        "correct the change that rounding makes to each channel's mean and deviation on "
+        "synthetic images. By default the preset decides.",
         old="norms",
     )
     preset: str = option(
-        "quick", "Training", "NAME", "Schedule: quick, paper, or another that the method has."
+        "quick", "Training", "NAME", "Schedule: quick, paper, or another preset of the method."
     )
     images: str | None = option(
         None,
         "Training",
         "IMAGES",
-        "In place of the method's own, where it keeps its images: a pool of `dreamquant dream`; "
-        "procedural, dead-leaves, fractals, pink-noise or noise; or a folder, .tar or .npz of "
-        "unlabelled pictures.",
+        "Images to use instead of the method's own, for methods that store their images: a "
+        "folder from `dreamquant dream`; procedural, dead-leaves, fractals, pink-noise or "
+        "noise; or a folder, .tar or .npz of unlabelled pictures.",
     )
     diagnostics: bool = option(
         False,
         "Result",
         "",
-        "Record what the papers diagnose, in numbers and a picture: stagnation, attention, "
-        "inconsistency, adaptability; needs the report extra.",
+        "Record the problems that papers describe (stagnation, attention, inconsistency, "
+        "adaptability) in numbers and a picture. Needs the report extra.",
     )
 
     def __post_init__(self) -> None:
@@ -197,19 +203,20 @@ class DistillRequest(RunRequest):
         "adadfq",
         "Training",
         "NAME",
-        "One that `dreamquant methods` lists, or path/to/file.py:NAME of your own.",
+        "A name from `dreamquant methods`, or path/to/file.py:NAME of your own method.",
     )
     inherit: bool = option(
         False,
         "Training",
         "",
-        "Start from the teacher's tensors where name and shape are the student's too.",
+        "Start from the teacher's tensors, where the student has a tensor of the same name "
+        "and shape.",
     )
     bits: str | None = option(
         None,
         "Quantization",
         "wNaN",
-        "Quantize the student afterwards; its float weights are kept too.",
+        "Quantize the student after its training; its float weights are saved too.",
     )
 
 
@@ -225,14 +232,14 @@ class DreamRequest(JobRequest):
         "hast",
         "Training",
         "NAME",
-        "One that `dreamquant methods` lists and that keeps its images; or procedural, "
-        "dead-leaves, fractals, pink-noise or noise, which take no time.",
+        "A method from `dreamquant methods` that stores its images; or procedural, "
+        "dead-leaves, fractals, pink-noise or noise, which take almost no time.",
     )
     count: int | None = option(
-        None, "Training", "N", "Number of images; by default as the preset has it."
+        None, "Training", "N", "Number of images; by default the preset decides."
     )
     preset: str = option(
-        "quick", "Training", "NAME", "Schedule: quick, paper, or another that the method has."
+        "quick", "Training", "NAME", "Schedule: quick, paper, or another preset of the method."
     )
 
     def __post_init__(self) -> None:

@@ -29,27 +29,35 @@ class JobRequest:
     """
 
     iterations: int | None = option(
-        None, "Training", "N", "Stretch or squeeze the method to this many iterations."
+        None,
+        "Training",
+        "N",
+        "Number of iterations; the method's schedule is stretched or shortened to it.",
     )
     budget: str | None = option(
-        None, "Training", "TIME", "Fit the method to this machine and a duration, such as 5min."
+        None,
+        "Training",
+        "TIME",
+        "Time that the whole command may take, such as 5min; the method's schedule is fitted "
+        "to it.",
     )
     seed: int = option(0, "Training", "N", "Random seed.")
     device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "Training", "NAME", "auto takes a GPU where there is one."
+        "auto", "Training", "NAME", "Device; auto uses a GPU if there is one."
     )
     precision: Literal["auto", "32", "bf16"] = option(
         "auto",
         "Training",
         "NAME",
-        "While training. auto takes bf16 where the hardware computes with it, and 32 elsewhere; a "
-        "resumed run keeps its own.",
+        "Precision of training. auto uses bf16 where the hardware computes with it, and 32 "
+        "elsewhere; a resumed run keeps its precision.",
     )
     compile: bool = option(
         False,
         "Training",
         "",
-        "Compile the networks first: a minute or two, then quicker steps; for long runs.",
+        "Compile the networks first. It takes a minute or two and makes steps faster, which "
+        "pays off in long runs.",
     )
     threads: int | None = option(
         None, "Training", "N", "Threads of this process; by default one per core."
@@ -58,7 +66,7 @@ class JobRequest:
         False,
         "Result",
         "",
-        "Go on with the stopped run in --out, with the same options; start where nothing was "
+        "Continue the stopped run in --out, with the same options; start it if nothing was "
         "saved yet.",
     )
     quiet: bool = option(
@@ -68,7 +76,7 @@ class JobRequest:
         False,
         "Result",
         "",
-        "Print losses, speed and accuracies during the run too, line by line.",
+        "Also print losses, speed and accuracies during the run, line by line.",
         short="v",
     )
 
