@@ -226,15 +226,52 @@ def test_altered_files_end_in_documented_errors_or_compute_what_the_runtime_does
     assert refused
 
 
-def test_weights_outside_of_the_file_are_refused_and_the_remedy_works(tmp_path: Path) -> None:
+def beside(folder: Path, location: str = "w.bin") -> Path:
+    """A file whose weights lie in another, which it says is at ``location``."""
     model = onnx.load_model_from_string(exported(NETWORKS["plain"](), 17))
-    path = tmp_path / "m.onnx"
+    path = folder / "m.onnx"
     onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
-    with pytest.raises(NetworkError, match="lie outside of the file") as e:
-        network_in(read_onnx(str(path)))
-    assert "onnx.save(onnx.load(FILE), NEW)" in e.value.remedy
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_beside_the_file_are_read_and_hashed_with_it(tmp_path: Path) -> None:
+    path = beside(tmp_path)
+    file = read_onnx(str(path))
+    x = torch.randn(2, 3, 8, 8)
+    found = network_in(file).module(x)
     onnx.save(onnx.load(path), tmp_path / "whole.onnx")
+    assert torch.equal(found, network_in(read_onnx(str(tmp_path / "whole.onnx"))).module(x))
+    weights = bytearray((tmp_path / "w.bin").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "w.bin").write_bytes(weights)
+    assert read_onnx(str(path)).sha256 != file.sha256
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "sub/w.bin"])
+def test_weights_elsewhere_are_refused_and_the_remedy_works(tmp_path: Path, location: str) -> None:
+    with pytest.raises(NetworkError, match="lie outside of its folder") as e:
+        read_onnx(str(beside(tmp_path, location)))
+    assert "onnx.save(onnx.load(FILE), NEW)" in e.value.remedy
+    onnx.save(onnx.load(beside(tmp_path)), tmp_path / "whole.onnx")
     assert network_in(read_onnx(str(tmp_path / "whole.onnx"))).shape == (3, 8, 8)
+
+
+def test_missing_and_short_weights_are_named(tmp_path: Path) -> None:
+    path, weights = beside(tmp_path), tmp_path / "w.bin"
+    weights.write_bytes(weights.read_bytes()[:10])
+    with pytest.raises(NetworkError, match=r"cannot be read from w\.bin"):
+        read_onnx(str(path))
+    weights.unlink()
+    with pytest.raises(NetworkError, match=r"w\.bin, which holds its weights, is missing") as e:
+        read_onnx(str(path))
+    assert e.value.remedy == "put w.bin beside m.onnx, as it was saved"
+    weights.symlink_to("/etc/hostname")
+    with pytest.raises(NetworkError, match="outside of its folder"):
+        read_onnx(str(path))
 
 
 def test_a_missing_file() -> None:

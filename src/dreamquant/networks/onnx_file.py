@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dreamquant.errors import NetworkError
 from dreamquant.networks.choices import Form
 from dreamquant.networks.found import Found
 from dreamquant.networks.onnx_module import OnnxModule, converted, part
+from dreamquant.networks.onnx_weights import whole
 from dreamquant.networks.zoo import one_line
 
 _LARGEST = 2**28  # values of one tensor: a file can ask for more in a few bytes
@@ -39,15 +39,17 @@ _REMEDY = "export it again from its source, or give the network as FILE.py:FACTO
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A file as read once: what is hashed is what is converted."""
+    """A file as read once: what is hashed is what is converted.
+
+    Attributes:
+        path: of the file.
+        data: its bytes, with weights that lie beside it.
+        sha256: of it and of what lies beside it, in hexadecimal.
+    """
 
     path: Path
     data: bytes
-
-    @property
-    def sha256(self) -> str:
-        """Of the bytes, in hexadecimal."""
-        return sha256(self.data).hexdigest()
+    sha256: str
 
 
 def names_onnx_file(name: str) -> bool:
@@ -56,18 +58,19 @@ def names_onnx_file(name: str) -> bool:
 
 
 def read_onnx(name: str) -> OnnxFile:
-    """The file of that name, not yet looked into.
+    """The file of that name, with its weights, not yet converted.
 
     Raises:
         NetworkError: it cannot be read.
     """
     path = Path(name)
     try:
-        return OnnxFile(path, path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise NetworkError(
             f"the file cannot be read: {error.strerror}", where=name, remedy="check the path"
         ) from error
+    return OnnxFile(path, *whole(path, data))
 
 
 def network_in(file: OnnxFile, shape: tuple[int, ...] | None = None) -> Found:
@@ -149,18 +152,10 @@ def _parsed(file: OnnxFile) -> Any:
     onnx = part("onnx")
     try:
         model = onnx.load_model_from_string(file.data)
-        outside = [t.name for t in model.graph.initializer if t.data_location == 1]
-        if not outside:
-            onnx.checker.check_model(model)
-            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        onnx.checker.check_model(model)
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # protobuf, the checker and inference have no error in common
         raise _damaged(file, error) from error
-    if outside:
-        raise NetworkError(
-            f"the weights lie outside of the file: {outside[0]}",
-            where=str(file.path),
-            remedy="save it in one piece: onnx.save(onnx.load(FILE), NEW)",
-        )
     for value in model.graph.value_info:
         sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
         if math.prod(max(side, 1) for side in sides) > _LARGEST:
