@@ -1,0 +1,63 @@
+"""The page of ``peers.py``: one row a cell, networks apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pages import listed
+
+
+def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The page's lines.
+
+    Args:
+        runs: as on record, in the order they were run.
+    """
+    yield from ("# Peers: what other tools make of the same networks without data, W8A8", "")
+    yield ("| network | tool | calibrated on | top-1, % | float32, % | KiB | s | CPU s | lines |")
+    yield "|---|---|---|--:|--:|--:|--:|--:|--:|"
+    for network in dict.fromkeys(run["network"] for run in runs):
+        yield from (_row(run) for run in runs if run["network"] == network)
+    yield ""
+    yield (
+        "All are ONNX files of 8-bit weights and activations, measured in ONNX Runtime on the same "
+        "images. Calibrated on: 64 images; noise has pixels N(0.5, 0.25) cut to [0, 1], randn is "
+        "N(0, 1) as the network reads it, real are images beyond those measured on, which nobody "
+        "without data has; own: what the method needs, made from the network alone. "
+        "Seconds: from the float network to the quantized file, reading it included, without "
+        "installing. Lines: of code that a person writes, `benchmarks/peer_tools`; of this "
+        "project, one command."
+    )
+    failed = [run for run in runs if run["top1"] is None]
+    for run in failed:
+        yield ""
+        yield f"{run['tool']} on {run['network']} ({run['calibrated']}) failed: {run['failed']}"
+    if runs:
+        yield from ("", *_versions(runs))
+
+
+def _row(run: dict[str, Any]) -> str:
+    cells = (
+        run["network"],
+        run["tool"] if run["calibrated"] != "own" else f"DreamQuant, {run['tool']}",
+        run["calibrated"],
+        "–" if run["top1"] is None else f"{run['top1']:.2f}",
+        f"{run['float_top1']:.2f}",
+        *(f"{value / 1024:.0f}" if (value := run.get("bytes")) else "–",),
+        *(f"{run[key]:.0f}" if key in run else "–" for key in ("seconds", "cpu_seconds")),
+        str(run.get("lines", "–")),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _versions(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    tools = {run["tool"]: listed(run["versions"]) for run in runs if run.get("versions")}
+    yield "; ".join(f"{tool}: {versions}" for tool, versions in tools.items()) + "."
+    machine = runs[-1]["machine"]
+    yield ""
+    yield (
+        f"{machine['hardware']['cpu']}, {machine['hardware']['threads']} thread, shared with other "
+        f"work: CPU seconds are the ones to compare. {listed(machine['versions'])}. Written by "
+        "`benchmarks/peers.py`."
+    )

@@ -1,0 +1,53 @@
+"""Peers and the field's sweep: what is asked of them is well-formed, without running any."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import field
+import peers
+import peers_page
+from dreamquant.evaluation.data import open_images
+from dreamquant.jobs.grid import read_grid
+from dreamquant.methods import METHODS
+from dreamquant.networks import demo
+from grid import DATA
+
+
+def test_lines_are_those_that_a_person_writes(tmp_path) -> None:
+    script = tmp_path / "tool.py"
+    script.write_text('"""What it is."""\n\nimport a\n\n# why\nfor x in a:\n    print(x)\n')
+    assert peers.lines_of(script) == 3
+
+
+def test_noise_is_made_of_pixels_and_real_images_come_after_the_measured_ones() -> None:
+    network = demo.teacher()
+    images = open_images(demo.HELD_OUT, network.input)
+    noise = peers.calibration("noise", images, network, 100)
+    std, mean = network.input.std[0], network.input.mean[0]
+    pixels = noise * std + mean
+    assert pixels.min() >= -1e-6
+    assert pixels.max() <= 1 + 1e-6
+    real = peers.calibration("real", images, network, 100)
+    (following,) = list(images.first(164).batches(164))
+    torch.testing.assert_close(real, following[100:])
+    assert noise.shape == real.shape == peers.calibration("randn", images, network, 100).shape
+
+
+def test_a_failure_is_a_row_with_its_reason() -> None:
+    machine = {"hardware": {"cpu": "a cpu", "threads": 1}, "versions": {"torch": "2"}}
+    cell = {"network": "n", "tool": "NNCF", "calibrated": "noise", "images": 3, "top1": None}
+    run = {**cell, "float_top1": 90.0, "failed": "a reason", "machine": machine}
+    page = "\n".join(peers_page.page([run]))
+    assert "| n | NNCF | noise | – | 90.00 |" in page
+    assert "NNCF on n (noise) failed: a reason" in page
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the shared weights are not here")
+def test_the_field_has_every_method_that_serves_a_convolutional_classifier() -> None:
+    cells = read_grid(field.GRID)
+    asked = {cell.options["method"] for cell in cells}
+    attentive = {"psaq_vit", "psaq_vit_v2", "mimiq", "sardfq", "maskaq"}
+    assert asked == METHODS.keys() - attentive - {"dqdg"}  # which is for sound
+    assert len(cells) == 4 * len(asked)
