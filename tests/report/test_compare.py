@@ -12,7 +12,7 @@ from dreamquant.report.read import read_record
 def test_results_of_different_protocols_are_not_ranked_and_the_differences_named(folder, synthetic):
     html = render_comparison([read_record(folder), read_record(synthetic)])
     assert "Not ranked:" in html
-    for difference in ("bits", "what is measured", "images measured on"):
+    for difference in ("bits", "measure", "test images"):
         assert f'<th scope="row">{difference}</th>' in html
     assert "seed</th>" not in html
     assert "best first" not in html
@@ -27,10 +27,10 @@ def test_results_of_one_protocol_are_ranked(folder, tmp_path):
     (better / "manifest.json").write_text(json.dumps(manifest))
     html = render_comparison([read_record(folder), read_record(better)])
     assert "ranked by accuracy, best first" in html
-    assert "more than their intervals allow for chance" in html
+    assert "more than their intervals explain by chance" in html
     assert html.index(str(better)) < html.index(str(folder))
     again = render_comparison([read_record(folder), read_record(folder)])
-    assert "which of them is better is not settled" in again
+    assert "it is not certain which of them is better" in again
 
 
 def test_differences_are_by_name_and_value():

@@ -96,7 +96,7 @@ def test_without_labels_agreement_is_never_called_accuracy(which, request):
     folder = request.getfixturevalue(which)
     text = Page(render(read_record(folder))).text
     assert "this is agreement with the original and not an accuracy" in text
-    assert "Nothing here is an accuracy" in text
+    assert "No number here is an accuracy" in text
     assert "accuracy" not in text.replace("an accuracy", "")
     assert "rounded only, nothing learned" in text
     on = "512 probe images (dead leaves)" if which == "synthetic" else "60 images"
@@ -121,7 +121,7 @@ def test_a_result_of_an_older_version_is_shown_as_far_as_it_goes(copied):
     (copied / "manifest.json").write_text(json.dumps(manifest))
     page = Page(render(read_record(copied)))
     assert "Layer by layer" not in page.headings
-    assert "by a version that did not look into its layers" in page.text
+    assert "by a version that did not analyse layers" in page.text
 
 
 def test_pictures_of_diagnostics_are_embedded(copied):

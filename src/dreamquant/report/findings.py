@@ -77,7 +77,7 @@ def _answers(record: Record, head: Headline) -> Iterator[Finding]:
     if head.regained is not None and head.regained < 0:
         yield Finding(
             "warning",
-            f"Training made it worse than rounding alone, by "
+            "Training gave a worse result than rounding alone, by "
             f"{(head.rounded.value - head.after.value) if head.rounded else 0:.1f} points.",
             "The schedule is too short for this method, or its learning rate too high.",
         )
@@ -90,8 +90,8 @@ def _schedule(record: Record) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"The student learned for only {learning} batches.",
-            "Leave --iterations and --budget out, or give more; --preset paper is the schedule "
-            "that was published.",
+            "Leave --iterations and --budget out, or give more; --preset paper is the "
+            "published schedule.",
         )
 
 
@@ -104,7 +104,8 @@ def _images(record: Record, head: Headline) -> Iterator[Finding]:
                 "note" if (head.regained or 0) > _WELL_REGAINED else "warning",
                 f"The images below are not clearly of the classes they were made for: the original "
                 f"network gives those {100 * mean:.0f} % on average.",
-                "Methods that ask for doubt do this on purpose; others need more iterations.",
+                "Some methods make images near a class boundary on purpose; others need more "
+                "iterations.",
             )
     diversity = record.manifest["diversity"]
     if diversity and diversity["label_entropy"] < _NARROW:
@@ -132,7 +133,8 @@ def _clipping(sites: list[dict[str, Any]]) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{100 * share:.1f} % of the values at the {name} are clipped{_others(found)}.",
-            "--ranges ema covers what is seen; --ranges learned trades clipping for finer steps.",
+            "--ranges ema covers all observed values; --ranges learned clips some values to "
+            "get finer steps.",
         )
 
 
@@ -168,14 +170,14 @@ def _protocol(record: Record, head: Headline) -> Iterator[Finding]:
             "note",
             f"The first and the last layer have {' and '.join(str(bits) for bits in ends)} bits. "
             "They are the most sensitive of most networks and hold few of the weights.",
-            "--first-last 8 often costs little and gives much.",
+            "--first-last 8 often gives better answers at a small cost.",
         )
     if head.measure == "agreement":
         yield Finding(
             "note",
-            "Nothing here is an accuracy: without labels one can only see how far the "
-            "quantized network answers as the original does.",
-            "Give labelled images with --data; they measure and never train.",
+            "No number here is an accuracy: without labels, one can only measure how often "
+            "the quantized network gives the same answer as the original.",
+            "Give labelled images with --data; they are used only for measuring.",
         )
     n = int(str(manifest["agreement"]["on"]).split()[0])
     if n < _FEW:
@@ -185,7 +187,7 @@ def _protocol(record: Record, head: Headline) -> Iterator[Finding]:
     if not record.analysis:
         yield Finding(
             "note",
-            "This result was made by a version that did not look into its layers.",
+            "This result was made by a version that did not analyse layers.",
             "Quantize again to see ranges, sensitivity and histograms.",
         )
     yield Finding("note", "This is one run with one seed; another seed gives another result.")

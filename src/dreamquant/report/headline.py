@@ -64,7 +64,7 @@ class Headline:
     def subject(self) -> str:
         """What was done, in one line."""
         if self.bits == "float32":
-            return "Trained without data to do what another network does, in full precision"
+            return "Trained without data to imitate another network, in full precision"
         weights, _, activations = self.bits.removeprefix("w").partition("a")
         return (
             f"Quantized without training data to {weights}-bit weights and "

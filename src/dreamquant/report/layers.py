@@ -92,19 +92,20 @@ def panels(sites: Sequence[dict[str, Any]], images: str) -> list[Panel]:
             f"Agreement that is lost when the original network rounds at this one place and "
             f"nowhere else, on {images}: of a classifier, the share of answers that change. High "
             "columns are where bits are missing.",
-            chart("agreement lost by rounding one place alone", " %", _changed),
+            chart("agreement lost by rounding only one place", " %", _changed),
         ),
         Panel(
             "Signal to noise",
-            "How loud the values are beside their rounding error, in decibels: 6 dB are one bit, "
-            "higher is better. Weights: the original's, rounded. Activations: the student's own.",
+            "Power of the values over the power of their rounding error, in decibels. Higher "
+            "is better, and 6 dB correspond to one bit. Weights: the original's, rounded. "
+            "Activations: the student's own.",
             chart("signal to quantization noise ratio", " dB", lambda site: site["sqnr"]),
         ),
         Panel(
             "Clipping",
-            "Share of values beyond the ends of the grid. A little is healthy: it buys finer steps "
-            "for all others.",
-            chart("share of clipped values", " %", lambda s: 100 * (s["below"] + s["above"])),
+            "Fraction of values outside the grid. A little clipping is good, because it makes"
+            " the steps of all other values finer.",
+            chart("fraction of clipped values", " %", lambda s: 100 * (s["below"] + s["above"])),
         ),
     ]
 

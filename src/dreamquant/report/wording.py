@@ -12,13 +12,13 @@ from dreamquant.results.manifest import names_network, read_input
 from dreamquant.results.steps import steps_taken
 
 _PLACEMENTS = {
-    "relu-output": "Activations are rounded where they leave a ReLU or another activation "
-    "function, as the papers of this field measure. The input image and sums before their ReLU "
-    "stay in float, so integer-only hardware would do a little worse.",
-    "layer-input": "Activations are rounded where they enter every layer, the input image "
+    "relu-output": "Activations are rounded at the output of a ReLU or another activation "
+    "function, as in the papers of this field. The input image and sums before their ReLU stay in "
+    "float, so integer-only hardware would give slightly worse answers.",
+    "layer-input": "Activations are rounded at the input of every layer, the input image "
     "included, as integer hardware does.",
-    "operands": "Activations are rounded where they enter every layer and every matrix product, "
-    "softmax's results and inputs of GELU included.",
+    "operands": "Activations are rounded at the input of every layer and every matrix product, "
+    "including outputs of softmax and inputs of GELU.",
 }
 _SITES = {
     "input": "input of {}",
@@ -78,8 +78,8 @@ def protocol(manifest: Mapping[str, Any]) -> dict[str, str]:
         **(_rounding(manifest) if manifest["scheme"] else {"Bits": "Float32 throughout."}),
         "Batch norm": f"{fields['batch_norm'].capitalize()}.",
         "How": _how(manifest),
-        "Measured on": f"{images}, which took no part in making the result. It is what the last "
-        "step left: nothing was chosen by these images.",
+        "Measured on": f"{images}, which were not used to make the result. The result is that of "
+        "the last step: nothing was selected by these images.",
         "Task": _task(manifest),
         "Original": f"{Path(original['name']).name}; its weights' SHA-256 begins with "
         f"{fields['teacher_sha256'][:12]}.",

@@ -1,1 +1,1 @@
-"""Loss terms, one idea a file, one contract: ``term(step)`` returns a scalar tensor."""
+"""Loss terms, one idea in each file; ``term(step)`` returns a scalar tensor."""

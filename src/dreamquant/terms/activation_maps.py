@@ -1,4 +1,4 @@
-"""The student looks where the teacher looks: class activation maps of SynQ (ICLR 2025)."""
+"""The student's attention equals the teacher's: class activation maps of SynQ (ICLR 2025)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dreamquant.terms.contract import Step, Term, View
 
 @dataclass(frozen=True)
 class MapOfOutput(LastMap):
-    """The last feature map in its own precision, so that the output has a gradient by it."""
+    """The last feature map in its own precision, so that the output can be differentiated by it."""
 
     def value(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The map as the network goes on from it."""
+        """The map with which the network continues."""
         return tensors[0]
 
 
 def class_activation(view: View, labels: Tensor) -> Tensor:
     """Grad-CAM (B, h, w) of labels (B,): ``ReLU(Σ_k α_k A_k)``.
 
-    A is the last feature map, α_k the mean over positions of the class's score's derivative by its
-    channel k; gradients go through A, and α counts as a constant.
+    A is the last feature map. α_k is the mean over positions of the derivative of the class's logit
+    with respect to channel k of A. Gradients go through A, and α counts as a constant.
 
     Raises:
         MethodError: the output was not computed from the map that was read.
@@ -49,7 +49,7 @@ def class_activation(view: View, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CamAlignment(Term):
-    """``E ||S_q - S_p||²`` of the class activation maps of the label asked for."""
+    """``E ||S_q - S_p||²`` of the class activation maps of the target label."""
 
     formula = "E ||S_q - S_p||², S = ReLU(Σ_k α_k A_k), α_k = mean of ∂z_y/∂A_k"
     teacher_taps = (MapOfOutput(),)
@@ -64,7 +64,7 @@ class CamAlignment(Term):
         return gap.square().sum((1, 2)).mean()
 
     def _teacher(self, step: Step) -> View:
-        # A teacher on kept images computes without a graph, for nothing of it learns.
+        # On a pool's images the teacher runs without a graph, because nothing in it learns.
         if step.images.requires_grad:
             return step.teacher
         return step.teacher.on(step.images.detach().requires_grad_())

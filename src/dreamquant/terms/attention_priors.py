@@ -1,4 +1,4 @@
-"""Attention as images of things have it, and several things in an image: SARDFQ (ICCV 2025)."""
+"""Attention in the form of objects, and several objects in an image: SARDFQ (ICCV 2025)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def prior_maps(parameters: Tensor, patches: int) -> Tensor:
 
     Args:
         parameters: (..., components, 4): row, column and deviation in units of the side, weight.
-        patches: of the grid, which is taken for square where it can be, else for a line.
+        patches: number of patches; their grid is assumed to be square if possible, else a line.
 
     Returns:
         (..., patches).
@@ -40,8 +40,8 @@ def prior_maps(parameters: Tensor, patches: int) -> Tensor:
 class AttentionPriors(Term):
     """``Σ_l l/L E[(A_lh - M_lh)²]`` over the deeper half of the layers.
 
-    A is what each patch gets in a head, M a random mixture of Gaussians, both scaled to a largest
-    value of 1. Windows of an image share its mixture.
+    A is the attention to each patch in a head, M a random mixture of Gaussians; both are scaled to
+    a largest value of 1. All windows of an image have the same mixture.
     """
 
     formula = "Σ_{l > L/2} l/L E[(A_lh - M_lh)²], M random Gaussian mixtures"
@@ -67,10 +67,10 @@ def _gap(attention: Tensor, asked: Tensor, layer: int) -> Tensor:
 
 @dataclass(frozen=True)
 class RegionCrossEntropy(Term):
-    """``CE(z_p(r(x)), y_r)``: crops of an image, resized, are images of classes of their own.
+    """``CE(z_p(r(x)), y_r)``: resized crops of an image show other classes.
 
     Attributes:
-        classes: see :class:`dreamquant.synthesis.targets.Regions`, which draws them.
+        classes: number of classes, see :class:`dreamquant.synthesis.targets.Regions`.
     """
 
     formula = "CE(z_p(r(x)), y_r), r a resized crop with a label of its own"
@@ -87,13 +87,13 @@ class RegionCrossEntropy(Term):
 
 
 def cropped(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
-    """A square region of each image (B, C, H, W), resized to the whole.
+    """A square region of each image (B, C, H, W), resized to the size of the image.
 
     Args:
         images: in any units.
-        top: (B,) where the region begins, in units of the image's height.
-        left: likewise of its width.
-        side: (B,) of the region, likewise of both.
+        top: (B,), upper edge of the region, in units of the image's height.
+        left: (B,), left edge, in units of the image's width.
+        side: (B,), side of the region, in units of height and width.
     """
     centre = torch.stack([2 * left + side - 1, 2 * top + side - 1], dim=1)
     scale = torch.eye(2, device=images.device) * side[:, None, None]

@@ -1,4 +1,4 @@
-"""Images whose statistics keep near those of their class's calibration image: TexQ."""
+"""Images whose statistics stay near those of their class's calibration image: TexQ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ CALIBRATION = "calibration centre"  # the condition: (B, 2 F), see centre_of
 def centre_of(s: Statistics) -> Tensor:
     """Means and deviations of each image at all batch norms, (B, 2 F).
 
-    In units of the stored deviations and from the stored means, so that no layer drowns another.
+    They are differences from the stored means in units of the stored deviations, so that all layers
+    have similar weight.
     """
     spread = (s.stored_var + 1e-6).sqrt()
     return torch.cat([(s.mean - s.stored_mean) / spread, (s.var + 1e-6).sqrt() / spread], 1)
@@ -28,10 +29,10 @@ class CentreDistance(Term):
     """``E[max(d - θ_U, 0) + max(θ_L - d, 0)]`` with ``d = 1 - cos(c(x), c_y)``.
 
     c(x) are an image's statistics, c_y those of its class's calibration image. Confirmed: a
-    distance to the centres, kept within two bounds; the distance and its bounds are ours.
+    distance to the centres that is kept between two bounds. The distance and its bounds are ours.
 
     Attributes:
-        lower: θ_L: images must not all be the calibration image.
+        lower: θ_L; it prevents that all images equal the calibration image.
         upper: θ_U.
     """
 

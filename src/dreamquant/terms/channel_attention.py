@@ -1,4 +1,4 @@
-"""The student attends to the channels that the teacher attends to: HAST (CVPR 2023)."""
+"""The student's channel attention equals the teacher's: HAST (CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dreamquant.terms.contract import Step, Term
 
 
 def channel_attention(features: Tensor) -> Tensor:
-    """Mean of squares over space, of length 1 for each image: (B, F, ...) to (B, F)."""
+    """Mean of squares over space, normalised to length 1 for each image: (B, F, ...) to (B, F)."""
     return F.normalize(features.square().flatten(2).mean(2))
 
 
 @dataclass(frozen=True)
 class ChannelAttention(Term):
-    """``Σ_l E[mean_c (a_lc(q) - a_lc(p))²]`` over what leaves each batch norm."""
+    """``Σ_l E[mean_c (a_lc(q) - a_lc(p))²]`` over the outputs of all batch norms."""
 
     formula = "Σ_l E[mean_c (a_lc(q) - a_lc(p))²], a = channels' mean squares, of length 1"
     teacher_taps = (NormOutputs(),)

@@ -1,4 +1,4 @@
-"""Images that the teacher recognises as what was asked for."""
+"""Images that the teacher assigns to their target class."""
 
 from __future__ import annotations
 

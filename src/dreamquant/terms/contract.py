@@ -1,4 +1,4 @@
-"""What a term is, and the only thing it sees: the step."""
+"""The contract of a term, and the step, which is all that a term sees."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class View(Protocol):
 
 
 class TeacherView(View, Protocol):
-    """The teacher on this step's images, and what else it can be asked."""
+    """The teacher on this step's images, and variants of its forward pass."""
 
     @property
     def in_training_mode(self) -> View:
@@ -51,7 +51,7 @@ class TeacherView(View, Protocol):
 
 
 class Step(Protocol):
-    """One batch and everything shared about it, each computed on first use, once."""
+    """One batch and everything computed from it; each value is computed once, on first use."""
 
     @property
     def images(self) -> Tensor:
@@ -65,7 +65,7 @@ class Step(Protocol):
 
     @property
     def latent(self) -> Tensor:
-        """What a generator made the images from, (B, latent)."""
+        """The input of the generator for these images, (B, latent)."""
         ...
 
     def condition(self, name: str) -> Tensor:
@@ -83,12 +83,12 @@ class Step(Protocol):
 
     @property
     def random(self) -> torch.Generator:
-        """For random tensors, on the images' device."""
+        """Generator of random tensors, on the images' device."""
         ...
 
     @property
     def choice(self) -> torch.Generator:
-        """For random choices, on the CPU."""
+        """Generator of random choices, on the CPU."""
         ...
 
     @property
@@ -102,7 +102,7 @@ class Step(Protocol):
         ...
 
     def reference(self, measure: Callable[[Step], Tensor]) -> Tensor:
-        """``measure`` of a step whose images are Gaussian noise, taken once a run, detached."""
+        """``measure`` of a step with Gaussian noise as images, computed once in a run, detached."""
         ...
 
 
@@ -110,12 +110,12 @@ class Term(ABC):
     """A loss: a frozen dataclass of the paper's numbers, called on a step.
 
     Attributes:
-        formula: as the method's page prints it.
-        teacher_taps: what it reads inside the teacher; the output needs no tap.
-        student_taps: what it reads of the student, ``(Output(),)`` for its output alone; empty
-            for a term that never asks the student.
-        any_output: whether it can do with outputs and images of any task: it takes no output for
-            logits of classes, and asks nothing of an image's target.
+        formula: shown on the method's page.
+        teacher_taps: taps that it reads inside the teacher; the output needs no tap.
+        student_taps: taps that it reads of the student, ``(Output(),)`` for its output alone; empty
+            for a term that does not read the student.
+        any_output: whether it can be used for outputs and images of any task: it does not need
+            logits of classes, and does not read targets.
     """
 
     formula: ClassVar[str] = ""
@@ -153,7 +153,7 @@ Terms = Sequence[Term | Weighted]
 
 
 def weighted(terms: Terms) -> tuple[Weighted, ...]:
-    """Every term with its weight, 1 where none is given."""
+    """Every term with its weight; the weight is 1 where none is given."""
     return tuple(term if isinstance(term, Weighted) else Weighted(1.0, term) for term in terms)
 
 
@@ -163,22 +163,22 @@ def of_classes(terms: Terms) -> tuple[str, ...]:
 
 
 class Minimizer:
-    """A part of a method that minimises terms, and so reads what they read.
+    """A part of a method that minimises terms, and therefore has their taps.
 
     Attributes:
-        terms: that are minimised.
+        terms: the losses that are minimised.
     """
 
     terms: Terms
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """What the terms read inside the teacher, each tap once, in the order of the terms."""
+        """Taps that the terms read inside the teacher, each once, in the order of the terms."""
         terms = weighted(self.terms)
         return tuple(dict.fromkeys(tap for each in terms for tap in each.term.teacher_taps))
 
     @property
     def student_taps(self) -> tuple[Tap[Any], ...]:
-        """Likewise of the student; empty where no term asks it."""
+        """Taps that the terms read of the student; empty where no term reads it."""
         terms = weighted(self.terms)
         return tuple(dict.fromkeys(tap for each in terms for tap in each.term.student_taps))

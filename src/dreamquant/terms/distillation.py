@@ -1,4 +1,4 @@
-"""What the student learns from the teacher: its logits on the synthetic images."""
+"""Losses of the student: it learns the teacher's outputs on the synthetic images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class StudentCrossEntropy(Term):
 class KnowledgeDistillation(Term):
     """``T² KL(softmax(z_p/T) || softmax(z_q/T))``, mean over the batch and over classes.
 
-    The mean over classes too (dividing by B·C) is the GDFQ lineage's; others divide by B alone,
-    which weighs the term C times more.
+    The GDFQ family takes the mean over classes too, which divides by B·C. Others divide by B only,
+    which gives the term C times the weight.
     """
 
     temperature: float
@@ -46,16 +46,17 @@ class KnowledgeDistillation(Term):
         t = self.temperature
         log_p = F.log_softmax(step.teacher.output / t, dim=1)
         log_q = F.log_softmax(step.student.output / t, dim=1)
-        # Not kl_div's own "mean": PyTorch warns that it will come to divide by B alone.
+        # Not kl_div's own "mean": PyTorch warns that a later version will divide by B only.
         return t**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).mean()
 
 
 @dataclass(frozen=True)
 class DifferenceEntropy(Term):
-    """``-T² E[H(softmax((z_p - z_q)/T))]``: logits matched up to a shift. AdaDFQ's student loss.
+    """``-T² E[H(softmax((z_p - z_q)/T))]``: logits are equal up to a shift. AdaDFQ's student loss.
 
-    Least, at ``-T² log C``, where the difference is the same for all classes. For small
-    differences it is that constant plus half their variance over classes, whatever T is.
+    The minimum is ``-T² log C``, where the difference is the same for all classes. For small
+    differences the loss is this constant plus half the variance of the difference over classes, for
+    every T.
     """
 
     temperature: float

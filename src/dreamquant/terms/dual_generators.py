@@ -1,8 +1,8 @@
-"""Two generators that differ, and what the student makes of masked sound: DQDG (SPL 2024).
+"""Two different generators, and the student's outputs for masked sound: DQDG (SPL 2024).
 
-Confirmed, from the abstract: two generators under a constraint on the distance of centres, for
-heterogeneity within classes; a selector that keeps samples of high quality for fine-tuning; the
-student infers from masked samples what the teacher makes of whole ones. The formulas are ours.
+Confirmed, from the abstract: two generators with a constraint on the distance of their centres, for
+variety within classes; a selector that keeps samples of high quality for fine-tuning; the student
+learns from masked samples what the teacher computes from whole ones. The formulas are ours.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dreamquant.terms.contract import Step, Term
 class CentreDistance(Term):
     """``E_c[max(m - d_c, 0)]``, d_c the distance between the generators' centres of class c.
 
-    A centre is the mean of the teacher's logits over the images of a class that one generator
-    made, without the part that all classes share; the distance is one minus their cosine
-    similarity. Rows of even number are the first generator's.
+    A centre is the mean of the teacher's logits over the images of a class that one generator made,
+    minus the part that is the same for all classes. The distance is one minus the cosine similarity
+    of two centres. Rows with an even number are the first generator's.
 
     Attributes:
-        margin: m, from which on centres are far enough apart.
+        margin: m, the distance that is large enough.
     """
 
     margin: float = 0.3
@@ -51,15 +51,15 @@ def _centres(logits: Tensor, hot: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TimeMaskedDistillation(Term):
-    """``T² E_s[KL(softmax(z_p(x)/T) || softmax(z_q(m(x))/T))]``: a stretch of time is masked.
+    """``T² E_s[KL(softmax(z_p(x)/T) || softmax(z_q(m(x))/T))]``: an interval of time is masked.
 
-    m sets some consecutive frames, rows of the image, to the image's mean. The mean is over
-    selected images: those whose target the teacher gives at least a certain probability.
+    m sets consecutive frames, which are rows of the image, to the image's mean. The mean E_s is
+    over images whose target has at least a certain probability in the teacher.
 
     Attributes:
         temperature: T.
-        fraction: of the frames, the most that is masked; 0 masks none.
-        least: probability from which on an image is selected.
+        fraction: largest fraction of the frames that is masked; 0 masks none.
+        least: smallest probability at which an image is selected.
     """
 
     temperature: float = 20.0

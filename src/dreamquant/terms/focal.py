@@ -12,7 +12,7 @@ from dreamquant.terms.contract import Step, Term
 
 @dataclass(frozen=True)
 class FocalCrossEntropy(Term):
-    """``E[(1 - p_y)^γ CE(z_p, y)]``: what the teacher is sure of already counts little.
+    """``E[(1 - p_y)^γ CE(z_p, y)]``: images with a confident teacher have little weight.
 
     Gradients go through ``p_y`` too, as in the released code.
 

@@ -1,4 +1,4 @@
-"""Labels for images that the teacher finds easy, and for no others: SynQ (ICLR 2025)."""
+"""Labels only for images that the teacher finds easy: SynQ (ICLR 2025)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamquant.terms.contract import Step, Term
 class GatedCrossEntropy(Term):
     """``E[1(δ <= τ) CE(z_q, y)]`` with the difficulty ``δ = 1 - p_y`` of the teacher.
 
-    Where the teacher itself is unsure of a label, the label may be wrong.
+    Where the teacher gives the label a low probability, the label may be wrong.
 
     Attributes:
         threshold: τ.

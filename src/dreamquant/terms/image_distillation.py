@@ -1,4 +1,4 @@
-"""Distillation whose divergence is a whole image's, not a class's."""
+"""Distillation with the divergence of a whole image, not divided by the number of classes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dreamquant.terms.label_distillation import LabelDistillation
 
 @dataclass(frozen=True)
 class ImageDistillation(Term):
-    """``T² E[KL(softmax(z_p/T) || softmax(z_q/T))]``, mean over the batch alone.
+    """``T² E[KL(softmax(z_p/T) || softmax(z_q/T))]``, mean over the batch only.
 
-    As in IntraQ, HAST and SynQ; the GDFQ lineage divides by the number of classes too.
+    As in IntraQ, HAST and SynQ; the GDFQ family also divides by the number of classes.
     """
 
     temperature: float = 20.0

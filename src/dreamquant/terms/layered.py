@@ -1,4 +1,4 @@
-"""Statistics that deep layers must fit closely and shallow ones roughly: TexQ (NeurIPS 2023)."""
+"""Statistics with a large weight for deep layers and a small one for shallow layers: TexQ."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dreamquant.terms.contract import Step, Term
 
 @dataclass(frozen=True)
 class LayeredStatistics(Term):
-    """``1/L Σ_l w_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]``.
+    """``1/L Σ_l w_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]``. TexQ (NeurIPS 2023).
 
     Attributes:
         shallow: weight of the first half of the layers.
-        deep: of the others.
+        deep: weight of the second half.
     """
 
     shallow: float = 0.2

@@ -1,4 +1,4 @@
-"""The student's logits are the teacher's: KMDFQ (IEEE TCSVT 2023)."""
+"""The student's logits equal the teacher's: KMDFQ (IEEE TCSVT 2023)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images on which attention survives quantization and differs by query: MaskAQ (ICML 2026)."""
+"""Images whose attention survives quantization and differs between queries: MaskAQ (ICML 2026)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dreamquant.terms.contract import Step, Term
 
 @dataclass(frozen=True)
 class MaskedAlignment(Term):
-    """``E_l[Σ_{i ∈ M} |A_p - A_q| / |M|]``, minimised by the images; A is what each patch gets.
+    """``E_l[Σ_{i ∈ M} |A_p - A_q| / |M|]``, minimised by the images; A is each patch's attention.
 
-    M holds the patches that the teacher attends most, some of them dropped at random.
+    M are the patches with the most attention in the teacher, without some random ones.
 
     Attributes:
-        fraction: of the patches that are attended most.
-        dropped: fraction of these that is dropped; one is always kept.
+        fraction: fraction of the patches, those with the most attention.
+        dropped: fraction of these that is dropped at random; at least one is kept.
     """
 
     fraction: float = 0.3
@@ -50,11 +50,11 @@ class MaskedAlignment(Term):
 class AttentionDiversity(Term):
     """``-½ E[log(2π e σ²)]``, σ² the variance of cosine similarities between rows of q·kᵀ.
 
-    The negative entropy of a Gaussian: rows of patches, mean over heads, are to differ from one
-    another in many ways.
+    This is the negative entropy of a Gaussian. Rows are means over heads, one for each patch; their
+    similarities are to vary.
 
     Attributes:
-        patches: drawn from those of an image.
+        patches: number of patches drawn from those of an image.
     """
 
     patches: int = 64

@@ -1,4 +1,4 @@
-"""Patches that attention tells apart: PSAQ-ViT (Li et al., ECCV 2022)."""
+"""Patches that attention distinguishes: PSAQ-ViT (Li et al., ECCV 2022)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _FLOOR = 1e-4  # added to densities, as in the released code
 class PatchSimilarityEntropy(Term):
     """``-Σ_l E[H(Γ_l(x))]``, H the differential entropy of cosine similarities Γ between patches.
 
-    The density of an image's similarities is a sum of Gaussians, read at a few points between the
-    batch's least and largest and integrated by the trapezoidal rule.
+    The density of an image's similarities is a sum of Gaussians. It is evaluated at a few points
+    between the smallest and the largest similarity of the batch, and integrated by the trapezoidal
+    rule.
 
     Attributes:
         bandwidth: deviation of a Gaussian.
-        points: that the integral takes.
+        points: number of points of the integral.
     """
 
     bandwidth: float = 0.01
@@ -43,7 +44,7 @@ class PatchSimilarityEntropy(Term):
         low, high = similarity.detach().aminmax()
         position = torch.linspace(0, 1, self.points, device=tokens.device)
         x = low + (high - low) * position
-        # One point after another: all at once would hold points times as many numbers.
+        # One point after another, because all points at once would need much more memory.
         density = torch.stack([self._density(similarity, point) for point in x], dim=1) + _FLOOR
         return torch.trapezoid(-density * density.log(), x, dim=1).mean()
 

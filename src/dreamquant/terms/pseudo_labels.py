@@ -1,4 +1,4 @@
-"""Labels as far as the teacher is sure of them: PLF (Fan et al., CVPR 2024)."""
+"""Labels from the teacher, where its entropy is low: PLF (Fan et al., CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from dreamquant.terms.contract import Step, Term
 
 @dataclass(frozen=True)
 class PseudoLabels(Term):
-    """``E[CE(z_q, argmax p)]`` where the teacher is sure, and ``β E[CE(z_q, t)]`` elsewhere.
+    """``E[CE(z_q, argmax p)]`` where the teacher is confident, and ``β E[CE(z_q, t)]`` elsewhere.
 
-    Sure is an entropy of at most ``threshold · log C``. There the label is what the teacher sees;
-    elsewhere its two likeliest classes share the target in proportion to their probabilities.
+    The teacher is confident if its entropy is at most ``threshold · log C``. The label is then its
+    class; elsewhere the target is divided between its two most likely classes in proportion to
+    their probabilities.
 
     Attributes:
         threshold: of the entropy, a fraction of log C.

@@ -1,4 +1,4 @@
-"""Images whose statistics inside the teacher are those it was trained on."""
+"""Images whose statistics inside the teacher equal those of its training data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dreamquant.terms.contract import Step, Term
 
 @dataclass(frozen=True)
 class BatchNormStatistics(Term):
-    """Squared gap between batch and stored statistics at every batch norm's input.
+    """Squared difference between batch and stored statistics at every batch norm's input.
 
     ``1/L Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]``: variances, not deviations;
-    mean over channels, then over layers. GDFQ (ECCV 2020), eq. 3, as its code computes it.
+    the mean over channels, then over layers. GDFQ (ECCV 2020), eq. 3, as in its code.
     """
 
     formula = "1/L Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂²_lc - σ²_lc)² ]"
@@ -31,10 +31,9 @@ class BatchNormStatistics(Term):
 
 @dataclass(frozen=True)
 class BatchNormDeviations(Term):
-    """The same gap between deviations in place of variances, summed over layers.
+    """The same difference with deviations in place of variances, summed over layers.
 
-    ``Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂_lc - σ_lc)² ]``. GENIE (CVPR 2023), as its code
-    computes it.
+    ``Σ_l [ mean_c (μ̂_lc - μ_lc)² + mean_c (σ̂_lc - σ_lc)² ]``. GENIE (CVPR 2023), as in its code.
 
     Attributes:
         epsilon: added to variances before the root.

@@ -1,4 +1,4 @@
-"""Structural similarity of vectors (Wang et al., IEEE TIP 2004), one window over all of each."""
+"""Structural similarity of vectors (Wang et al., IEEE TIP 2004), one window over each vector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 class Similarity(NamedTuple):
-    """Between pairs, each (...).
+    """Similarities of pairs, (...).
 
     Attributes:
         whole: luminance, contrast and structure together: SSIM, in [-1, 1].
@@ -22,13 +22,13 @@ class Similarity(NamedTuple):
 
 
 def scaled(x: Tensor) -> Tensor:
-    """``x`` (..., n), each row moved to [0, 1]; a constant row becomes 0."""
+    """``x`` (..., n), each row scaled to [0, 1]; a constant row becomes 0."""
     low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
     return (x - low) / (high - low).clamp(min=1e-6)
 
 
 def similarity(x: Tensor, y: Tensor) -> Similarity:
-    """Of rows of ``x`` and ``y``, both (..., n) of values that lie in about [0, 1]."""
+    """Similarities of the rows of ``x`` and ``y``, both (..., n) with values in about [0, 1]."""
     mean_x, mean_y = x.mean(-1), y.mean(-1)
     from_x, from_y = x - mean_x[..., None], y - mean_y[..., None]
     var_x, var_y = from_x.square().mean(-1), from_y.square().mean(-1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamquant.terms.contract import Step, Term
 
-# Of the batches that published numbers were found on: 32 images of 3 x 224 x 224.
+# Number of values in the batches of the papers: 32 images of 3 x 224 x 224.
 _PUBLISHED = 32 * 3 * 224 * 224
 
 
@@ -45,14 +45,14 @@ class TotalVariation(Term):
 
 @dataclass(frozen=True)
 class TotalVariationTo(Term):
-    """``|TV(x) - u|``: neither noise nor a plain surface (PSAQ-ViT).
+    """``|TV(x) - u|``: images are neither noise nor constant (PSAQ-ViT).
 
-    The norms grow with the root of the number of pixels, so the bounds, which hold for 32 images of
-    224 pixels, are scaled with that root. u lies in their middle.
+    The norms grow with the root of the number of pixels. The bounds, which hold for 32 images of
+    224 pixels, are therefore scaled by this root, and u is the middle of them.
 
     Attributes:
-        lower: of what u is drawn from in the paper.
-        upper: likewise.
+        lower: lower bound of u in the paper, which draws it.
+        upper: upper bound.
     """
 
     lower: float = 2500.0

@@ -1,1 +1,1 @@
-"""How networks are trained: phases, the step and its views; neither methods nor what recovers."""
+"""Training of networks: phases, the step and its views; independent of methods and recovery."""

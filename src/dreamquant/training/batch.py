@@ -1,4 +1,4 @@
-"""What a batch of images is to be, and the batch."""
+"""A batch of images, and the request for one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Request:
-    """What a batch of images is to be.
+    """The targets, latents and conditions that images are made from.
 
     Attributes:
         targets: labels (B,), int64, or soft ones (B, classes).
-        latent: what a generator makes the images from, (B, latent); of a pool the rows (B,).
-        conditions: what else is asked of each image, (B, ...), by name.
+        latent: input of a generator, (B, latent); for a pool the rows (B,).
+        conditions: further conditions of each image, (B, ...), by name.
     """
 
     targets: Tensor
@@ -35,13 +35,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and what was asked of them.
+    """Images and the request that they were made from.
 
     Attributes:
         images: (B, C, H, W), normalised; from a generator that learns, with a graph to it.
         targets: labels (B,), int64, or soft ones (B, classes).
         latent: what the images were made from, (B, ...).
-        conditions: what else was asked of each image, (B, ...), by name.
+        conditions: further conditions of each image, (B, ...), by name.
     """
 
     images: Tensor

@@ -1,4 +1,4 @@
-"""The bench: all that a part of a method may touch."""
+"""The bench: everything that a part of a method may use."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from dreamquant.training.step import Players
 
 
 class Stateful(Protocol):
-    """Something that a checkpoint holds."""
+    """An object whose state is stored in checkpoints."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
+        """What a later process needs to continue."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over such a state."""
+        """Take over a state from :meth:`state_dict`."""
         ...
 
 
 @dataclass
 class Bench:
-    """What a run works on.
+    """The networks, images and settings of a run.
 
     Attributes:
-        prepared: P in float, its modules named as the student's.
-        student: Q, its quantizers in place.
+        prepared: P in float; its modules have the names of the student's.
+        student: Q, with its quantizers.
         players: P and Q with the taps that the method's terms declare.
-        input: what both expect.
-        rng: of the run.
-        seed: of the run, for whatever starts from random numbers of its own.
+        input: the input of both networks.
+        rng: random generators of the run.
+        seed: seed of the run, for parts that have random generators of their own.
         accelerator: device, precision and processes.
-        accumulate: micro-batches that each process takes its part of a batch in. What is computed
-            over a batch is then computed over a part of it.
+        accumulate: number of micro-batches into which each process divides its part of a batch.
+            Statistics of a batch are then computed over a micro-batch.
         compiled: whether the networks run as compiled graphs.
-        images: where the method's images come from; set once they are opened.
-        kept: what else parts keep from phase to phase, by name, see :meth:`keep`.
-        deadline: of the run's phases; ``None`` where they may take as long as they take.
-        fall_back: gives the student the best state so far, where there is one: the run may then
-            end at any time.
+        images: the method's images; set once they are opened.
+        kept: other state that parts keep between phases, by name, see :meth:`keep`.
+        deadline: deadline of the run's phases; ``None`` for no limit.
+        fall_back: gives the student its best state so far, where the method keeps one; such a run
+            can end at any time.
     """
 
     prepared: nn.Module
@@ -68,7 +68,7 @@ class Bench:
     _resumed: dict[str, Any] = field(default_factory=dict)
 
     def keep(self, name: str, what: Stateful) -> None:
-        """Let checkpoints hold ``what``; of a run that is resumed, it takes over its state now."""
+        """Store the state of ``what`` in checkpoints; in a resumed run, load it now."""
         self.kept[name] = what
         if name in self._resumed:
             what.load_state_dict(self._resumed.pop(name))
@@ -80,17 +80,17 @@ class Bench:
 
     @property
     def device(self) -> torch.device:
-        """Of both networks."""
+        """The device of both networks."""
         device: torch.device = self.accelerator.device
         return device
 
     def example(self) -> Tensor:
-        """Two blank images, for a forward pass that finds out what runs."""
+        """Two blank images, for forward passes that only observe the network."""
         return torch.zeros(2, *self.input.shape, device=self.device)
 
     @property
     def parts(self) -> int:
-        """Micro-batches of a batch, over all processes."""
+        """Number of micro-batches of a batch, over all processes."""
         return self.accumulate * int(self.accelerator.num_processes)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -112,5 +112,5 @@ class Bench:
         self.rng.load_state_dict(state["rng"])
         if self.images is not None:
             self.images.load_state_dict(state["images"])
-        # Who keeps something is not there yet: phases are made one by one.
+        # The owners of kept state do not exist yet, because phases are made one by one.
         self._resumed = dict(state["kept"])

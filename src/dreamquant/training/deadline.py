@@ -1,4 +1,4 @@
-"""When a run has to be over, and how long a phase may take until then."""
+"""A run's deadline, and the number of steps that a phase can take before it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """Counts down the seconds that phases may take; lengths of phases are fitted to what is left.
+    """Counts down the seconds of all phases, and fits the lengths of phases to the remaining time.
 
     Args:
-        seconds: from now, for all phases; what comes after them is not part of it.
+        seconds: from now, for all phases; steps after the phases do not count.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -22,18 +22,19 @@ class Deadline:
         self._most, self._begun, self._until, self._before = 0, 0.0, 0.0, 0
 
     def left(self) -> float:
-        """Seconds until it; negative afterwards."""
+        """Seconds until the deadline; negative after it."""
         return self._end - time.monotonic()
 
     @property
     def passed(self) -> bool:
-        """Whether phases are out of time."""
+        """Whether the time for phases is over."""
         return self.left() <= 0
 
     def fit(self, phase: Phase) -> None:
-        """Set a phase's steps anew, by how long the ones so far took; called before each step.
+        """Set the number of a phase's steps by the duration of its steps so far; called before each
+        step.
 
-        A phase that was resumed counts from where it is. One step is always done.
+        A resumed phase counts from its present step. At least one step is always done.
 
         Args:
             phase: the present one.
@@ -49,5 +50,5 @@ class Deadline:
         steps = phase.done - self._before
         pace = (now - self._begun) / steps
         more = int(max(self._until - now, 0) / pace)
-        # The coming step may be the last one, in which a phase concludes: it has to know.
+        # A phase concludes in its last step, so it must know whether the next step is the last.
         phase.total = max(min(phase.done + more, self._most), phase.done + 1)

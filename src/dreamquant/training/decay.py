@@ -1,4 +1,4 @@
-"""How a learning rate falls over an optimizer's steps."""
+"""Decay of a learning rate over the steps of an optimizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Decay(ABC):
 
     @abstractmethod
     def factor(self, step: int, total: int) -> float:
-        """In (0, 1], for a step counted from 0 of ``total``."""
+        """In (0, 1], for step ``step`` of ``total``, counted from 0."""
 
     @abstractmethod
     def stretched(self, ratio: float) -> Decay:
@@ -21,60 +21,60 @@ class Decay(ABC):
 
 @dataclass(frozen=True)
 class Steps(Decay):
-    """Times 0.1 at each milestone.
+    """Multiplies the rate by 0.1 at each milestone.
 
     Attributes:
-        at: steps, counted from 0.
+        at: milestones: steps, counted from 0.
     """
 
     at: tuple[int, ...]
 
     def factor(self, step: int, total: int) -> float:
-        """0.1 to the number of milestones reached."""
+        """0.1 to the power of the number of milestones reached."""
         return 0.1 ** sum(step >= milestone for milestone in self.at)
 
     def stretched(self, ratio: float) -> Steps:
-        """Milestones at the same fractions."""
+        """Milestones at the same fractions of the length."""
         return Steps(tuple(stretch(milestone, ratio) for milestone in self.at))
 
 
 @dataclass(frozen=True)
 class Cosine(Decay):
-    """A cosine from 1 to 0, after a linear rise.
+    """A cosine from 1 to 0, multiplied by a linear rise at the start.
 
     Attributes:
-        rise: steps in which the rate rises; the cosine falls meanwhile.
+        rise: number of steps of the rise; the cosine falls during these steps too.
     """
 
     rise: int = 0
 
     def factor(self, step: int, total: int) -> float:
-        """The rise times the cosine."""
+        """The product of the rise and the cosine."""
         return min(1.0, (step + 1) / (self.rise + 1)) * _cosine(step, total)
 
     def stretched(self, ratio: float) -> Cosine:
-        """The same fraction of the steps to rise in."""
+        """The same fraction of the steps for the rise."""
         return Cosine(stretch(self.rise, ratio))
 
 
 @dataclass(frozen=True)
 class Exponential(Decay):
-    """Times a base every so many steps.
+    """Multiplies the rate by a base at regular intervals.
 
     Attributes:
         base: in (0, 1).
-        every: steps between two falls, at least 1.
+        every: steps of an interval, at least 1.
     """
 
     base: float
     every: int
 
     def factor(self, step: int, total: int) -> float:
-        """The base to the number of falls."""
+        """The base to the power of the number of intervals that are over."""
         return float(self.base ** (step // self.every))
 
     def stretched(self, ratio: float) -> Exponential:
-        """As many falls, further apart or closer."""
+        """The same number of intervals, longer or shorter."""
         return Exponential(self.base, max(stretch(self.every, ratio), 1))
 
 

@@ -26,10 +26,10 @@ def total(terms: Sequence[Weighted], step: Step, losses: Losses, player: str, pa
 
     Args:
         terms: with their weights.
-        step: that they are called on.
-        losses: takes each unweighted value, detached, under ``player/Term``.
-        player: who minimises them.
-        parts: micro-batches that a batch is taken in; each counts for so much of the mean.
+        step: the step on which they are called.
+        losses: receives each unweighted value, detached, under ``player/Term``.
+        player: name of the player that minimises them.
+        parts: number of micro-batches of a batch; each counts for this part of the mean.
     """
     values = [weighted.term(step.seen_by(weighted.term)) / parts for weighted in terms]
     for name, value in zip(_names(terms, player), values, strict=True):
@@ -40,14 +40,14 @@ def total(terms: Sequence[Weighted], step: Step, losses: Losses, player: str, pa
 
 
 def _names(terms: Sequence[Weighted], player: str) -> list[str]:
-    """``player/Term`` of each; a term may come twice, with other numbers."""
+    """``player/Term`` of each term; a second term of the same kind gets a number."""
     names = [weighted.name for weighted in terms]
     before = [names[:i].count(name) for i, name in enumerate(names)]
     return [f"{player}/{name}{n + 1 if n else ''}" for name, n in zip(names, before, strict=True)]
 
 
 class Unread:
-    """Losses that wait on the device: fetching them after every step would stall it."""
+    """Losses that stay on the device: reading them after every step would stall it."""
 
     def __init__(self) -> None:
         self._names: list[list[str]] = []
@@ -60,16 +60,16 @@ class Unread:
             self._values.append(torch.stack(list(losses.values())))
 
     def read(self, step: int) -> dict[str, float]:
-        """Fetch all that wait in one transfer.
+        """Read all losses in one transfer.
 
         Args:
-            step: number of the last one kept.
+            step: number of the last step that was added.
 
         Returns:
-            Its losses.
+            The losses of this step.
 
         Raises:
-            TrainingError: a loss is not finite; it names the first such step and its terms.
+            TrainingError: a loss is not finite; the error names the first such step and its terms.
         """
         fetched: list[float] = []
         if self._values:

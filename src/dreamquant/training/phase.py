@@ -1,4 +1,4 @@
-"""Phases: a run is a list of them, each made from what the ones before it became."""
+"""Phases: a run is a list of them, and each is made from the state that earlier ones left."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ LOG_EVERY = 10
 
 
 class Phase(ABC):
-    """A stretch of a run in which every step is of one kind.
+    """A part of a run in which all steps are of one kind.
 
-    Its constructor is cheap and changes nothing; work begins with the first step. A phase that was
-    half done goes on from the student's own state and :meth:`state_dict`.
+    Its constructor is cheap and changes nothing; work begins with the first step. An interrupted
+    phase continues from the student's own state and :meth:`state_dict`.
 
     Attributes:
         name: shown to the user.
-        kind: what the phase is one of, where a run has several; they are told as one.
-        total: steps.
-        done: steps so far.
-        images: that a step takes; 0 where it takes none.
+        kind: what the phase is one of, if a run has several such phases; they are shown as one.
+        total: number of steps.
+        done: number of steps so far.
+        images: number of images that a step uses; 0 for none.
         learns: whether the student is trained.
-        in_training_precision: whether its steps run in the precision that was asked for; others run
-            in float32.
-        stretches: whether its steps grow with the run's; otherwise the network gives their number.
-        finding: what it found out, for the manifest; ``None`` where that is not what it is for.
-        longest: steps that a deadline may stretch it to; ``None`` for those it has.
-        share: fraction of the time left, when it begins, that its steps are fitted to where the
-            run has a deadline.
+        in_training_precision: whether its steps run in the precision of training; others run in
+            float32.
+        stretches: whether its number of steps grows with the length of the run; otherwise the
+            network determines it.
+        finding: a result of the phase for the manifest; ``None`` if it has none.
+        longest: number of steps to which a deadline may stretch it; ``None`` for ``total``.
+        share: fraction of the time left at its start, to which its steps are fitted if the run has
+            a deadline.
     """
 
     name: str
@@ -66,17 +67,17 @@ class Phase(ABC):
         """
 
     def leave(self) -> None:
-        """Leave what later phases read as it is now: the run is timed, and not done."""
+        """Write the present state to where later phases read it; used to time a run."""
 
     def abandon(self) -> None:
-        """Let go of both networks: no further step will come."""
+        """Release both networks: no further step will follow."""
 
     def trained(self) -> Mapping[str, nn.Module]:
-        """Networks that the step changes, beside the student: all must stay finite."""
+        """Networks that the step changes, beside the student; all must stay finite."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on, beside the student; tensors and plain values."""
+        """What a later process needs to continue, beside the student; tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -84,18 +85,18 @@ class Phase(ABC):
 
 
 class Run:
-    """The phases of a run, one after another, and where it stands.
+    """The phases of a run, one after another, and its present position.
 
     Args:
-        bench: what the phases work on.
-        phases: made one by one: a later one sees what the earlier ones became.
-        plan: seconds of each phase, where they are to share a deadline in these proportions.
+        bench: networks, random generators and device of the run.
+        phases: made one by one: a later one sees the results of earlier ones.
+        plan: seconds of each phase, if a deadline is divided among them in these proportions.
 
     Attributes:
-        phase: the present one; of a run that is over, the last.
+        phase: the present phase; after the run, the last one.
         index: its number.
-        ended: name and steps of each phase that is over.
-        cut: whether it ends before its phases do, with the result that the bench falls back on.
+        ended: name and steps of each phase that has ended.
+        cut: whether the run ends before its phases do, with the bench's best student.
     """
 
     def __init__(self, bench: Bench, phases: Iterator[Phase], plan: Sequence[float] = ()) -> None:
@@ -107,22 +108,22 @@ class Run:
 
     @property
     def done(self) -> int:
-        """Steps so far, over all phases."""
+        """Number of steps so far, over all phases."""
         now = 0 if self.phase is None or self.over_at_end else self.phase.done
         return sum(steps for _, steps in self.ended) + now
 
     @property
     def over_at_end(self) -> bool:
-        """Whether the present phase is on record among those that ended."""
+        """Whether the present phase is recorded among those that have ended."""
         return len(self.ended) > self.index >= 0
 
     @property
     def deadline(self) -> Deadline | None:
-        """Of all phases together."""
+        """The deadline of all phases together."""
         return self.bench.deadline
 
     def steps(self) -> Iterator[Losses]:
-        """Do all that is left, step by step."""
+        """Do all remaining steps, one by one."""
         while self.phase is not None or self._next():
             assert self.phase is not None
             while not self.phase.over:
@@ -138,7 +139,7 @@ class Run:
                 return
 
     def _falls_back(self) -> bool:
-        """Whether the run is out of time, or cut, and there is a result to end with."""
+        """Whether the run is out of time or cut, and there is a student to end with."""
         late = self.deadline is not None and self.deadline.passed
         if self.bench.fall_back is None or not (self.cut or late):
             return False
@@ -149,12 +150,12 @@ class Run:
         return True
 
     def _end(self) -> None:
-        # A run that is over may be asked for its steps again, and has none left.
+        # A run that has ended may be iterated again, and has no steps then.
         if self.phase is not None and not self.over_at_end:
             self.ended.append((self.phase.name, self.phase.total))
 
     def _next(self) -> bool:
-        """Make the next phase that has steps; whether there is one."""
+        """Make the next phase that has steps; returns whether there is one."""
         phase = next((phase for phase in self._phases if phase.total), None)
         if phase is None:
             return False
@@ -164,12 +165,16 @@ class Run:
         return True
 
     def skip_to_end_of_phase(self) -> bool:
-        """Leave the present phase as it is and make the next; whether there is one."""
+        """Leave the present phase in its state and make the next one.
+
+        Returns:
+            Whether there is a next one.
+        """
         self._end()
         return self._next()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later process needs to go on bit for bit; tensors and plain values."""
+        """What a later process needs to continue bit for bit; tensors and plain values."""
         phase = self.phase
         return {
             "bench": self.bench.state_dict(),
@@ -180,7 +185,7 @@ class Run:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state from :meth:`state_dict`; phases that ended are made and not run."""
+        """Take over a state from :meth:`state_dict`; phases that have ended are not run again."""
         self.bench.load_state_dict(state["bench"])
         for _ in range(state["index"] + 1):
             if not self.skip_to_end_of_phase():
@@ -197,18 +202,18 @@ def run_to_the_end(run: Run, watchers: Sequence[Watcher]) -> None:
     """Do all phases.
 
     Args:
-        run: fresh or resumed.
-        watchers: each called after every step with the run and, every ``LOG_EVERY`` steps of a
-            phase and at its end, the losses (otherwise ``None``: reading them would stall the
-            device).
+        run: new or resumed.
+        watchers: each is called after every step with the run and the losses. Losses are passed
+            every ``LOG_EVERY`` steps of a phase and at its end, otherwise ``None``, because reading
+            them would stall the device.
 
     Raises:
-        TrainingError: a loss is not finite, or in the end a network.
+        TrainingError: a loss, or in the end a network, is not finite.
     """
     try:
         _run_phases(run, watchers)
     except BaseException:
-        # Both networks are the caller's again: nothing of the phase may hang on to them.
+        # The networks are returned to the caller, so the phase must not keep hooks on them.
         if run.phase is not None:
             run.phase.abandon()
         raise
@@ -228,7 +233,7 @@ def _run_phases(run: Run, watchers: Sequence[Watcher]) -> None:
 
 
 def require_finite(run: Run) -> None:
-    """Refuse a run whose networks hold what is not a number.
+    """Refuse a run whose networks hold values that are not finite.
 
     Raises:
         TrainingError: it names the network and the first tensors.

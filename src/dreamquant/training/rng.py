@@ -14,13 +14,13 @@ _SEEDS, _APART = 2**32, 0x9E3779B9
 
 @dataclass(frozen=True)
 class Rng:
-    """Where a run's random numbers come from.
+    """The random generators of a run.
 
     Attributes:
-        asked: what images are to be, on the device. Apart from what terms draw, since that depends
-            on how many images a process makes at once.
-        random: other tensors, on the device.
-        choice: choices, on the CPU, so that they do not wait for the device.
+        asked: draws targets and noise of images, on the device. It is separate from the others,
+            because terms draw as often as there are micro-batches.
+        random: draws other tensors, on the device.
+        choice: draws choices, on the CPU, so that they do not wait for the device.
     """
 
     asked: torch.Generator
@@ -29,7 +29,7 @@ class Rng:
 
     @classmethod
     def seeded(cls, seed: int, device: torch.device) -> Rng:
-        """All three from one seed."""
+        """All three generators from one seed."""
         return cls(
             torch.Generator(device).manual_seed(seed),
             torch.Generator(device).manual_seed((seed + _APART) % _SEEDS),

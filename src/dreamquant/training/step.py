@@ -14,18 +14,18 @@ from dreamquant.training.batch import Batch
 from dreamquant.training.rng import Rng
 from dreamquant.training.watched import TeacherView, View, Watched
 
-_NOISE_SEED = 0  # of the noise images that thresholds refer to: the same in every run
+_NOISE_SEED = 0  # seed of the noise images that thresholds refer to, the same in every run
 
 
 class Players:
-    """The two networks of a run, as terms ask them.
+    """The two networks of a run, in the form that terms read.
 
     Args:
         teacher: P with its taps.
         student: Q with its taps.
 
     Attributes:
-        references: what was measured on noise images, see :meth:`Step.reference`.
+        references: values measured on noise images, see :meth:`Step.reference`.
     """
 
     def __init__(self, teacher: Watched, student: Watched) -> None:
@@ -37,11 +37,11 @@ class Step:
     """What terms see of an iteration.
 
     Args:
-        batch: images and what was asked of them.
+        batch: images and their targets, latents and conditions.
         players: P and Q.
-        rng: of terms that draw.
+        rng: random generators for terms.
         student_learns: whether the student is trained in this step.
-        compiled: whether the student's compiled graphs serve, where there are any.
+        compiled: whether the student's compiled graphs are used, where there are any.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Step:
         compiled: bool = True,
     ) -> None:
         self.batch, self._players = batch, players
-        self._reader: Term | None = None  # any may read everything
+        self._reader: Term | None = None  # without a reader, everything may be read
         self.images, self.targets, self.latent = batch.images, batch.targets, batch.latent
         self.random, self.choice = rng.random, rng.choice
         self.student_learns = student_learns
@@ -66,10 +66,10 @@ class Step:
         )
 
     def condition(self, name: str) -> Tensor:
-        """What else was asked of each image, (B, ...), by name.
+        """A condition that each image was to meet, (B, ...), or one for all images, (1, ...).
 
         Raises:
-            MethodError: the method asks for no such thing.
+            MethodError: the images have no condition of this name.
         """
         if name not in self.batch.conditions:
             raise MethodError(
@@ -79,7 +79,7 @@ class Step:
         return self.batch.conditions[name]
 
     def seen_by(self, term: Term) -> Step:
-        """The same step, whose views give a term what it declares and refuse all else by name."""
+        """The same step with views that give a term only what it declares."""
         seen = copy.copy(self)
         seen._reader = term
         reader = type(term).__name__

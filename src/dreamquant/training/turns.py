@@ -1,4 +1,4 @@
-"""One iteration of training: both networks answer the same images before either learns."""
+"""One iteration of training: both networks run on the same images before either learns."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dreamquant.training.step import Step
 
 
 class Learner(Protocol):
-    """Who takes a turn: it adds gradients on each micro-batch, then updates once."""
+    """A player of a turn: it adds gradients on each micro-batch, then updates once."""
 
     @property
     def parameters(self) -> Sequence[Tensor]:
-        """What it trains."""
+        """The parameters that it trains."""
         ...
 
     def learn(self, step: Step, losses: Losses) -> None:
-        """Add this micro-batch's gradients, and its losses to those of others."""
+        """Add the gradients and losses of this micro-batch."""
         ...
 
     def update(self) -> None:
@@ -44,11 +44,11 @@ def turn(
     """Let learners learn from one batch.
 
     Args:
-        bench: what the run works on.
+        bench: networks, random generators and device of the run.
         parts: this process's micro-batches, made one by one.
-        learners: in the order of their turns. The student comes before the generator, whose loss
-            goes back through the same forward pass.
-        observe: whether the student's activation ranges follow the images.
+        learners: in the order of their turns. The student comes before the generator, whose loss is
+            differentiated through the same forward pass.
+        observe: whether the student's activation ranges are observed on the images.
         student_learns: whether the student is among the learners.
 
     Returns:
@@ -56,7 +56,7 @@ def turn(
     """
     _forget_gradients(learners)
     if bench.compiled and bench.device.type == "cuda":
-        # What recorded graphs returned before is read no more.
+        # Tensors that recorded graphs returned before are not needed any more.
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     losses: Losses = {}
     with distributed.together():
@@ -98,20 +98,20 @@ def add_gradients(parameters: Sequence[Tensor], gradients: Sequence[Tensor | Non
 
 
 def require_equal_parts(batch: int, parts: int, group: int) -> None:
-    """Refuse a batch that cannot be taken in so many micro-batches.
+    """Refuse a batch that cannot be divided into so many micro-batches.
 
     Args:
-        batch: images.
-        parts: micro-batches over all processes.
-        group: images that must stay together.
+        batch: number of images.
+        parts: number of micro-batches over all processes.
+        group: number of images that must stay together.
 
     Raises:
-        TrainingError: they would not be equal, or part a group.
+        TrainingError: the parts would not be equal, or would divide a group.
     """
     if parts < 1 or batch % (parts * group):
         raise TrainingError(
             f"a batch of {batch} images cannot be divided into {parts} equal parts"
             + (f" of whole groups of {group}" if group > 1 else ""),
-            where="--accumulate times the number of processes",
+            where="--micro-batches times the number of processes",
             remedy="choose numbers whose product divides the batch",
         )

@@ -1,4 +1,4 @@
-"""A network with the taps that a run reads, and its view of a batch."""
+"""A network with the taps of a run, and its view of a batch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Read = tuple[Tensor, dict[Tap[Any], Any]]
 
 
 class Watched:
-    """A network, and what terms read inside it.
+    """A network with the taps that terms read inside it.
 
     Args:
         network: in eval mode.
-        example: normalised images, to find out whether the network has what the taps read.
-        taps: what terms declare.
+        example: normalised images, used to check that the network has what the taps read.
+        taps: the taps that terms declare.
 
     Raises:
         NetworkError: the network lacks what a tap reads.
@@ -40,7 +40,7 @@ class Watched:
         self._call: Callable[[Tensor], Sequence[Tensor]] = self._tapped
 
     def compile(self) -> None:
-        """Let images go through compiled graphs from now on."""
+        """Use compiled graphs from now on."""
         from dreamquant.training.compiled import Compiled
 
         compiled = Compiled(self._tapped)
@@ -49,12 +49,12 @@ class Watched:
     def read(self, images: Tensor, *, compiled: bool = True) -> Read:
         """The output (B, classes), float32, and the value of each tap.
 
-        Several outputs are one row of values per image, see
+        Several outputs become one row of values for each image, see
         :func:`dreamquant.networks.outputs.as_one`.
 
         Args:
             images: (B, C, H, W), normalised.
-            compiled: whether compiled graphs serve, where there are any.
+            compiled: whether to use compiled graphs, where there are any.
         """
         tensors = self._call(images) if compiled else self._tapped(images)
         return self._tapped.values(tensors)
@@ -62,7 +62,7 @@ class Watched:
     def read_with(
         self, images: Tensor, state: Mapping[str, Tensor], taps: Sequence[Tap[Any]] | None = None
     ) -> Read:
-        """Likewise with tensors in place of the network's own, which stay untouched."""
+        """The same with other tensors in place of the network's own, which are not changed."""
         tapped = _Tapped(self.network, self.taps if taps is None else tuple(taps))
         return tapped.values(tapped.run(images, state))
 
@@ -72,7 +72,7 @@ def _several(result: Any) -> Sequence[Tensor]:
 
 
 class _Tapped(nn.Module):
-    """All that is read of a network, as one function of images that returns tensors alone."""
+    """The network and its taps as one function of images, which returns only tensors."""
 
     def __init__(self, network: nn.Module, taps: tuple[Tap[Any], ...]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _Tapped(nn.Module):
             collecting = [stack.enter_context(tap.watch(self.network)) for tap in self.taps]
             output = functional_call(self.network, dict(state), (images,))
         collected = [collect() for collect in collecting]
-        # A compiled graph never comes here again: it returns as many tensors as when it was traced.
+        # A compiled graph does not run this line: it returns as many tensors as when it was traced.
         self._counts = [len(tensors) for tensors in collected]
         rest = (tensor for tensors in collected for tensor in tensors)
         return (full_precision(as_one(output)), *rest)
@@ -103,13 +103,13 @@ class _Tapped(nn.Module):
 
 
 class View:
-    """A network on a batch of images: one forward pass, run when it is first read.
+    """A network on a batch of images: one forward pass, which runs when it is first read.
 
     Args:
         run: the forward pass.
         allowed: taps that may be read; ``None`` allows all.
-        reader: who reads, for the error.
-        owner: whose view it is, for the error: ``teacher`` or ``student``.
+        reader: name of the reader, for the error.
+        owner: ``teacher`` or ``student``, for the error.
         elsewhere: a forward pass on other images, see :meth:`on`.
     """
 
@@ -140,10 +140,10 @@ class View:
         return self._read[0]
 
     def __getitem__(self, tap: Tap[Value]) -> Value:
-        """What the tap read in the same forward pass.
+        """The value of a tap in the same forward pass.
 
         Raises:
-            MethodError: a term reads it without declaring it, or nothing was there to read.
+            MethodError: a term reads it without declaring it, or the tap collected nothing.
         """
         self._require(tap)
         values = {**self._read[1], Output(): self._read[0]}
@@ -152,7 +152,7 @@ class View:
         return cast(Value, values[tap])
 
     def limited_to(self, allowed: Sequence[Tap[Any]], reader: str) -> View:
-        """The same view for a reader that declares what it reads; the forward pass is shared."""
+        """The same view for a reader that declares its taps; both share the forward pass."""
         return View(
             lambda: self._read,
             owner=self._owner,
@@ -164,7 +164,7 @@ class View:
     def on(self, images: Tensor) -> View:
         """The network on other images."""
         run = self._elsewhere
-        assert run is not None  # a view of other images leads no further
+        assert run is not None  # a view of other images has no further ones
         return View(
             lambda: run(images), owner=self._owner, allowed=self._allowed, reader=self._reader
         )
@@ -179,15 +179,15 @@ class View:
 
 
 class TeacherView(View):
-    """The teacher on a step's images, and what else it can be asked.
+    """The teacher on a step's images, and variants of this forward pass.
 
     Args:
         teacher: P.
         images: (B, C, H, W), normalised.
-        random: of weight noise.
-        run: the forward pass; ``None`` takes that of the teacher on the images.
+        random: generator of weight noise.
+        run: the forward pass; ``None`` runs the teacher on the images.
         allowed: see :class:`View`.
-        reader: likewise.
+        reader: see :class:`View`.
     """
 
     def __init__(
@@ -206,13 +206,13 @@ class TeacherView(View):
         self._teacher, self._images, self._random = teacher, images, random
 
     def limited_to(self, allowed: Sequence[Tap[Any]], reader: str) -> TeacherView:
-        """The same view for a reader that declares what it reads; the forward pass is shared."""
+        """The same view for a reader that declares its taps; both share the forward pass."""
         return TeacherView(
             self._teacher,
             self._images,
             self._random,
             run=lambda: self._read,
-            # The teacher's output is what every method starts from.
+            # Every method reads the teacher's output, so it needs no declaration.
             allowed=(Output(), *allowed),
             reader=reader,
         )
@@ -247,7 +247,7 @@ class TeacherView(View):
         return View(run, owner="teacher", allowed=self._allowed, reader=self._reader)
 
     def _taps(self) -> tuple[Tap[Any], ...]:
-        """What a forward pass of its own has to collect: what the reader declares."""
+        """The taps that a further forward pass has to collect: those that the reader declares."""
         if self._allowed is None:
             return self._teacher.taps
         return tuple(tap for tap in self._allowed if not isinstance(tap, Output))
