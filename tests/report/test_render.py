@@ -158,7 +158,7 @@ def test_a_network_of_a_thousand_layers_stays_below_the_limit(copied):
     html = render(read_record(copied))
     assert len(analysis["sites"]) == 1000
     assert len(html.encode()) < 5_000_000
-    assert "Those of the 450 least sensitive places are left out." in Page(html).text
+    assert "The 450 least sensitive places are left out." in Page(html).text
 
 
 def test_damaged_diagnostics_are_named(copied):
