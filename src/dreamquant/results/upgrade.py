@@ -48,10 +48,11 @@ def _completed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest of the present schema, with the fields that its first versions lacked."""
     phases = [_phase(each, manifest) for each in manifest["phases"]]
     found = {**manifest, "prepared": manifest.get("prepared", []), "phases": phases}
-    if "multiplications" in (manifest.get("coverage") or {}):
-        # Calls of softmax and of norms were not looked for at first, and all ranges were static.
+    coverage = manifest.get("coverage")
+    if isinstance(coverage, Mapping) and "multiplications" in coverage:
+        # The first versions did not look for calls of softmax and norms; their ranges are static.
         lacking = {"float_functions": [], "dynamic_scales": 0, "dynamic_values": 0}
-        found["coverage"] = {**lacking, **manifest["coverage"]}
+        found["coverage"] = {**lacking, **coverage}
     if "command" not in manifest.get("request", {}):
         scheme, norms = _scheme(manifest["scheme"])
         found["scheme"] = scheme
