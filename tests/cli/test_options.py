@@ -39,6 +39,7 @@ OTHER = {
     "batch_norm": "re-estimated",
     "preset": "paper",
     "images": "some where/pool",
+    "select": 0.5,
     "count": 40,
     "diagnostics": True,
     "iterations": 4,

@@ -6,12 +6,15 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from dreamquant.errors import DataError, MethodError
 from dreamquant.evaluation.pictures import open_pictures
 from dreamquant.methods.method import Method
 from dreamquant.networks.load import Network
 from dreamquant.results.pool import POOL, open_pool
 from dreamquant.synthesis.drawn import Procedural
+from dreamquant.synthesis.filters import filtered
 from dreamquant.synthesis.given import Given
 from dreamquant.synthesis.kinds import KINDS
 from dreamquant.synthesis.source import Source
@@ -75,6 +78,41 @@ def with_images(method: Method, asked: str, teacher: Network) -> Method:
     return replace(method, images=given)
 
 
+def selected(method: Method, fraction: float, teacher: Network) -> Method:
+    """The method with those of given pictures that pass GenQ's filters.
+
+    Args:
+        method: whose images may be given.
+        fraction: of the pictures, at most.
+        teacher: that is to see them.
+
+    Raises:
+        MethodError: no pictures are given, the network is no classifier, or there is no such
+            fraction.
+        DataError: no picture passes.
+    """
+    where, given = f"--select {fraction}", method.images
+    if not 0 < fraction <= 1:
+        raise MethodError("a fraction is more than 0 and at most 1", where=where, remedy="give 0.5")
+    if not isinstance(given, Given):
+        raise MethodError(
+            "pictures that are given are selected from, and there are none",
+            where=where,
+            remedy="add --images FOLDER",
+        )
+    if teacher.input.task != "classification":
+        raise MethodError(
+            f"pictures are selected by logits of classes, and this network's task is "
+            f"{teacher.input.task}",
+            where=where,
+            remedy="leave it out",
+        )
+    example = torch.zeros(2, *teacher.input.shape)
+    images = filtered(given, teacher.module, example, fraction)
+    name = f"{len(images.rows)} of {given.size} files that pass the filters at {fraction}"
+    return replace(method, images=replace(images, by=name))
+
+
 def _pool(path: Path, asked: str, teacher: Network) -> Given:
     pool = open_pool(path, teacher.input)
     made_for = str(pool.manifest["network"]["weights_sha256"])
@@ -104,6 +142,6 @@ def told(images: Source | None, teacher: Network) -> str:
         return f"procedural ({type(images.kind).__name__}), {images.size} images"
     assert isinstance(images, Given)
     if images.kind == "pictures":
-        return f"given, {images.size} files"
+        return f"given, {images.by or f'{images.size} files'}"
     other = "" if images.teacher_sha256 == teacher.weights_sha256 else " for another network"
     return f"kept pool by {images.by}{other}, {images.size} images"

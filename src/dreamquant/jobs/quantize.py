@@ -16,7 +16,7 @@ from dreamquant.errors import MethodError, NetworkError
 from dreamquant.export import job as export
 from dreamquant.jobs.bits import Chosen, choose_bits
 from dreamquant.jobs.checkpoint import STATE
-from dreamquant.jobs.images import identity, told, with_images
+from dreamquant.jobs.images import identity, selected, told, with_images
 from dreamquant.jobs.job import Job
 from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.request import AUTO, QuantizeRequest, asked
@@ -172,6 +172,8 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> tup
     resolved = method.resolved(request.preset, teacher.input.shape)
     if request.images is not None:
         resolved = with_images(resolved, request.images, teacher)
+    if request.select is not None:
+        resolved = selected(resolved, request.select, teacher)
     scheme = _scheme(resolved, request)
     example = torch.zeros(2, *teacher.input.shape)
     resolved = resolved.suited(teacher.module, example, scheme).lasting(request.iterations)

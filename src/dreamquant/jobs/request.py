@@ -147,6 +147,13 @@ class QuantizeRequest(RunRequest):
         "folder from `dreamquant dream`; procedural, dead-leaves, fractals, pink-noise or "
         "noise; or a folder, .tar or .npz of unlabelled pictures.",
     )
+    select: float | None = option(
+        None,
+        "Training",
+        "FRACTION",
+        "Of the pictures of --images, keep at most this fraction: those that the network is "
+        "surest of, without those that take batch-norm statistics away from the stored ones.",
+    )
     diagnostics: bool = option(
         False,
         "Result",

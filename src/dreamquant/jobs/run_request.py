@@ -190,7 +190,9 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return list(value)
-    return value if value is None or isinstance(value, (str, int)) else _name_to_ask_for(value)
+    return (
+        value if value is None or isinstance(value, (str, int, float)) else _name_to_ask_for(value)
+    )
 
 
 def _name_to_ask_for(method: Method) -> str | None:
