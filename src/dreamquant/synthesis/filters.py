@@ -1,8 +1,8 @@
 """Which of given pictures to keep: those that look to the teacher like what it was trained on.
 
 GenQ (Li et al., ECCV 2024) filters what a text-to-image network drew; its filters serve any
-pictures. Known from summaries of the paper: pictures of low energy are kept, and those are dropped whose
-presence in a batch raises the distance of its statistics to those of the batch norms.
+pictures. Known from summaries of the paper: pictures of low energy are kept, and those are dropped
+whose presence in a batch raises the distance of its statistics to those of the batch norms.
 """
 
 from __future__ import annotations
