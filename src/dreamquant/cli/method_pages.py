@@ -124,7 +124,7 @@ def call(part: Any) -> str:
     if isinstance(part, Weighted):
         return f"{part.weight:g} × {call(part.term)}"
     if isinstance(part, (list, tuple)):
-        return ", ".join(call(each) for each in part) or "never"
+        return ", ".join(call(each) for each in part) or "none"
     if not is_dataclass(part):
         return str(part)
     values = {field.name: getattr(part, field.name) for field in fields(part)}
