@@ -51,7 +51,12 @@ ROUNDED = Method(
     images=Procedural(size=64),
     recovery=(Calibrate(count=64, batch=32),),
     scheme=SCHEMES["integer"],
-    presets={"quick": Preset(), "quick-imagenet": Preset()},
+    presets={
+        "quick": Preset(),
+        "quick-imagenet": Preset(
+            images={"size": 16}, recovery={"Calibrate": {"count": 16, "batch": 8}}
+        ),
+    },
 )
 
 

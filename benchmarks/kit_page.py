@@ -25,7 +25,8 @@ def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from map(_row, runs)
     yield ""
     yield (
-        "All in percent. Rounded: weights to the nearest code, ranges on 64 procedural images. "
+        "All in percent. Rounded: weights to the nearest code, ranges on 64 procedural "
+        "images, 16 of 224 pixels and more. "
         "Recovered: SQuant at W8A8, at W4A8 the default method `auto` within the budget on record. "
         "Scheme integer everywhere. In the file: what the int8box file scores in ONNX Runtime. "
         "Float products: multiplications of convolutions, linear layers and matrix products with "
