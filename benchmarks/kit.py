@@ -195,8 +195,10 @@ def score(found: Evaluation) -> dict[str, Any] | None:
 
 
 def runs() -> list[dict[str, Any]]:
-    """All on record."""
-    return read_json(PATH)["runs"] if PATH.exists() else []
+    """All on record, network by network."""
+    known: list[dict[str, Any]] = read_json(PATH)["runs"] if PATH.exists() else []
+    order = list(CASES)
+    return sorted(known, key=lambda run: (order.index(run["network"]), BITS.index(run["bits"])))
 
 
 def missing() -> Iterator[tuple[str, str]]:
@@ -216,8 +218,8 @@ def main() -> None:
             break
         print(*cell, flush=True)
         write_json(PATH, {"title": "Networks", "runs": [*runs(), measure(*cell)]})
-        write_page(PATH, page(runs()))
-    write_page(PATH, page(runs()))
+        write_page(PATH, page(runs(), list(missing())))
+    write_page(PATH, page(runs(), list(missing())))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from pages import listed
 _SCORES = {"classification": "top-1", "segmentation": "mIoU", "tensors": "mAP50"}
 
 
-def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+def page(runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str]]) -> Iterator[str]:
     """The page's lines.
 
     Args:
         runs: as on record, in the order they were run.
+        missing: networks and bits that were not run yet.
     """
     yield from ("# Networks: the whole kit, quantized, recovered, exported", "")
     yield (
@@ -33,6 +34,9 @@ def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
         "an operand in float. Files: the runtimes that computed what the student does (ort, ov: "
         "ONNX Runtime, OpenVINO). Seconds: from the first line to the recovered, measured result."
     )
+    if missing:
+        yield ""
+        yield f"Not run yet: {', '.join(f'{name} {bits.upper()}' for name, bits in missing)}."
     yield from _remarks(runs)
     if runs:
         hardware = runs[-1]["hardware"]
