@@ -23,10 +23,10 @@ def of_python():
 
 @pytest.mark.parametrize("run_out", [of_main_memory, of_a_gpu, of_python])
 def test_out_of_memory_says_what_helps(run_out):
-    with pytest.raises(TrainingError, match="memory does not suffice") as e, sparing_memory(CPU):
+    with pytest.raises(TrainingError, match="not enough memory") as e, sparing_memory(CPU):
         run_out()
     assert e.value.where == "cpu, main memory"
-    for option in ("--accumulate", "--precision bf16", "--resume"):
+    for option in ("--micro-batches", "--precision bf16", "--resume"):
         assert option in e.value.remedy
 
 

@@ -1,1 +1,1 @@
-"""What a user asks for: quantize, distill, report on it; how a run is begun, watched, saved."""
+"""Jobs of a user: quantize, distill, dream, sweep; how a run is started, observed and saved."""

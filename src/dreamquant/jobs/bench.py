@@ -1,4 +1,4 @@
-"""The bench of a job, and the run of its method on it."""
+"""The bench of a job, and the run of its method."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def set_up(
     request: JobRequest,
     accelerator: Accelerator,
 ) -> Bench:
-    """Both networks on the device, with the taps that the method declares.
+    """Put both networks on the device, with the taps that the method declares.
 
-    The caller's own network stays where it is: another device gets a copy.
+    The caller's network is not moved: another device gets a copy.
 
     Args:
         network: the teacher.
-        floating: the float network that the student was made of.
-        student: as it starts.
+        floating: the float network that the student was made from.
+        student: the student at the start.
         method: resolved.
-        request: how the run is to go.
+        request: length, device and precision of the run.
         accelerator: device, precision and processes.
 
     Raises:
@@ -58,7 +58,7 @@ def set_up(
         student=student,
         players=Players(watched, asked),
         input=network.input,
-        # Processes draw the same for all of them, and each makes images for its own part of it.
+        # All processes draw the same request, and each makes images for its own part.
         rng=Rng.seeded(request.seed + 1, device),
         seed=request.seed,
         accelerator=accelerator,
@@ -87,7 +87,7 @@ def _watched(
 
 
 def throwaway(bench: Bench) -> Bench:
-    """A bench like this one with a student of its own, for a probe that leaves no trace."""
+    """A bench with a copy of the student, for a probe that must not change the student."""
     student, taps = copy.deepcopy(bench.student), bench.players.student.taps
     asked = _watched(student, bench.input, taps, bench.compiled, bench.device)
     players = Players(bench.players.teacher, asked)
@@ -97,12 +97,12 @@ def throwaway(bench: Bench) -> Bench:
 
 
 def begin(bench: Bench, method: Method, plan: Sequence[float] = ()) -> tuple[Run, Images | None]:
-    """The run of a method: its images are opened, and no phase is done yet.
+    """The run of a method: its images are opened, and no phase has begun.
 
     Args:
-        bench: what it works on.
+        bench: networks, random generators and device of the run.
         method: resolved.
-        plan: seconds of each phase, where there is a budget.
+        plan: seconds of each phase, if there is a budget.
     """
     images = None
     if method.images is not None:

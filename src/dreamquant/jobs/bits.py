@@ -22,9 +22,9 @@ from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.procedural import drawn_inputs
 
 CHOICES = tuple(range(2, 9))
-_POINTS = 12  # of the curve
-_IMAGES = 64  # to measure sensitivity on, and as many others to measure agreement on
-_SEED = 30_000_001  # neither of the probe set nor of any method's images
+_POINTS = 12  # number of points of the curve
+_IMAGES = 64  # number of images for sensitivity, and of other images for agreement
+_SEED = 30_000_001  # seed of images that are neither probe images nor a method's
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Point:
 
     Attributes:
         bytes: of the whole network: codes, scales, zero-points and what stays in float.
-        agreement: with the teacher in percent, weights rounded and nothing recovered.
+        agreement: with the teacher in percent, for rounded weights before recovery.
         bits: of each layer's weights.
     """
 
@@ -44,12 +44,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The bits that were chosen.
+    """The chosen bits.
 
     Attributes:
-        point: taken.
-        mean: bits of a weight.
-        curve: all points that were looked at, the smallest first.
+        point: the chosen point.
+        mean: mean bits of a weight.
+        curve: all points that were measured, the smallest first.
     """
 
     point: Point
@@ -58,7 +58,7 @@ class Chosen:
 
     @property
     def overrides(self) -> tuple[tuple[str, Bits], ...]:
-        """As a scheme takes them."""
+        """The bits in the form of a scheme's overrides."""
         return tuple((_literal(name), Bits(bits, 8)) for name, bits in self.point.bits.items())
 
     def record(self) -> dict[str, Any]:
@@ -75,18 +75,19 @@ def choose_bits(
     size: int | None,
     max_drop: float | None,
 ) -> Chosen:
-    """Bits of each layer's weights: the least damage within a size, or the smallest size.
+    """Bits of each layer's weights: the least error within a size, or the smallest size.
 
-    Each layer's damage is measured by itself and taken to add up; the choice is exact under that
-    assumption. The curve's agreement is then measured with all layers rounded together, on images
-    that the damage was not measured on.
+    The error of each layer is measured by itself, and errors are assumed to add up; with this
+    assumption the choice is exact. The curve's agreement is then measured with all layers rounded
+    together, on other images.
 
     Args:
-        network: prepared, in eval mode; left as it is.
+        network: prepared, in eval mode; it is not changed.
         spec: its input.
-        scheme: the rest of it; its overrides are kept.
-        size: bytes that the network may take, or ``None``.
-        max_drop: points of agreement that rounding may cost, or ``None``; one of both is given.
+        scheme: the rest of the scheme; its overrides are kept.
+        size: largest size of the network in bytes, or ``None``.
+        max_drop: largest loss of agreement by rounding in percentage points, or ``None``; one of
+            both is given.
 
     Raises:
         SchemeError: no choice is as small, or loses as little.
@@ -118,7 +119,7 @@ def _images(spec: InputSpec, device: torch.device) -> Tensor:
 
 
 def _keep(measured: Sensitivity, scheme: Scheme) -> None:
-    """Let no other bits than the user's be chosen for the layers that they name."""
+    """Keep the user's bits for the layers that they name."""
     for row, name in enumerate(measured.layers):
         asked = scheme.bits_of(name, first=row == 0, last=row == len(measured.layers) - 1)
         if asked.weight != scheme.bits.weight:
@@ -162,8 +163,8 @@ def _chosen(
 
 
 def _mean(point: Point, measured: Sensitivity) -> float:
-    """Bits of a weight, over all weights."""
-    counts = measured.sizes[:, -1] - measured.sizes[:, 0]  # in proportion to the weights
+    """Mean bits of a weight, over all weights."""
+    counts = measured.sizes[:, -1] - measured.sizes[:, 0]  # in proportion to the numbers of weights
     bits = np.array([point.bits[name] for name in measured.layers])
     return float((bits * counts).sum() / counts.sum())
 

@@ -1,4 +1,4 @@
-"""Budgets: a method cut or stretched to the time a user has."""
+"""Budgets: a method is shortened or stretched to the user's time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST = 2  # iterations
 
 
 class Fitted(NamedTuple):
-    """A method that takes the time there is.
+    """A method with the length that fits the time.
 
     Attributes:
         method: scaled.
@@ -35,16 +35,16 @@ class Fitted(NamedTuple):
 
 
 def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Fitted:
-    """Scale a method to the speed measured on this machine.
+    """Scale a method by the speed measured on this machine.
 
     Args:
-        method: as the preset has it.
-        seconds: to spend.
+        method: with the preset's numbers.
+        seconds: time to use.
         build: makes a run of a method on a copy of the student; a few steps of each phase are
-            timed, and it is thrown away.
+            timed, and the run is dropped.
 
     Raises:
-        TrainingError: not even the shortest run fits.
+        TrainingError: even the shortest run does not fit.
     """
     if not method.iterations or any(part.paces_itself for part in method.recovery):
         return Fitted(method, [])
@@ -53,7 +53,7 @@ def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Fitte
     needed = sum(each.seconds for each in phases if each.stretches)
     overhead = sum(each.once + (0 if each.stretches else each.seconds) for each in phases)
     slowest = max((each.step for each in phases if each.stretches), default=0.0)
-    # The run itself will begin as slowly as the probe did, compiling above all.
+    # The run itself starts as slowly as the probe did, mainly because of compilation.
     left = seconds - (time.perf_counter() - start) - overhead
     iterations = int(method.iterations * left / needed) if needed else 0
     if method.iterations and iterations < _LEAST:
@@ -70,7 +70,7 @@ def fit(method: Method, seconds: float, build: Callable[[Method], Run]) -> Fitte
 
 
 class _Timed(NamedTuple):
-    """A phase that was tried: seconds of a step, of all steps, and of the first beyond that."""
+    """A timed phase: seconds of a step, of all steps, and the extra seconds of the first step."""
 
     stretches: bool
     step: float
@@ -91,7 +91,7 @@ def _measured(run: Run) -> list[_Timed]:
 
 
 def _seconds_per_step(phase: Phase) -> tuple[float, float]:
-    """What a step takes, and what the first takes beyond that."""
+    """Seconds of a step, and the extra seconds of the first one."""
     times = []
     for _ in range(min(1 + _PROBES, phase.total)):
         start = time.perf_counter()
@@ -105,18 +105,18 @@ def _seconds_per_step(phase: Phase) -> tuple[float, float]:
 
 
 _AT_ONCE = 16
-_SAVING = 3.0  # seconds that files and the report take
+_SAVING = 3.0  # seconds for files and the report
 
 
 def deadline_for(bench: Bench, seconds: float, images: int, say: Callable[[str], None]) -> Deadline:
-    """When phases must be over, such that measuring and saving end within a budget.
+    """The time at which phases must end, so that measuring and saving end within a budget.
 
-    Where measuring takes most of the budget, phases have half of it, and the user is told.
+    If measuring takes most of the budget, phases get half of it, and the user is told.
 
     Args:
         bench: with both networks.
-        seconds: that are left of the budget.
-        images: of the user's to measure on.
+        seconds: the rest of the budget.
+        images: the user's images to measure on.
         say: tells the user.
     """
     until = Deadline(seconds)
@@ -140,10 +140,10 @@ def _seconds_to_measure(bench: Bench, images: int) -> float:
 
 
 def _seconds(network: nn.Module, x: Tensor) -> float:
-    network(x[:1])  # the first call sets up what later ones reuse
+    network(x[:1])  # the first call prepares what later calls reuse
     times = []
     for _ in range(2):
         start = time.perf_counter()
         network(x)
         times.append(time.perf_counter() - start)
-    return max(times)  # a machine that others use too will be as slow again
+    return max(times)  # reserve for a machine that others use too

@@ -1,4 +1,4 @@
-"""One cell of a sweep in a process of its own: what kills it kills nothing else."""
+"""One cell of a sweep in a process of its own, so that its failure does not affect others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dreamquant.jobs.grid import Cell
 from dreamquant.results.files import make_folder, write_json
 from dreamquant.results.manifest import MANIFEST
 
-# Not in the result's folder, which must hold a finished run or one that can be resumed.
+# Not in the result's folder, which may hold only a finished run or one that can be resumed.
 _FAILURES = "failures"
 _REFUSED, _STOPPED = 2, 130
 _LAST_LINES = 12
@@ -28,13 +28,13 @@ Status = Literal["finished", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended.
+    """The end of a cell.
 
     Attributes:
         cell: its name.
         status: ``finished`` or ``failed``.
-        seconds: that it took now; 0 where it was finished before.
-        error: of a failed one.
+        seconds: time that it took now; 0 if it was finished before.
+        error: of a failed cell.
     """
 
     cell: str
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def known(out: Path, cell: Cell) -> Outcome | None:
-    """How a cell ended in an earlier run of the sweep, or ``None``."""
+    """The end of a cell in an earlier run of the sweep, or ``None``."""
     if (out / cell.name / MANIFEST).is_file():
         return Outcome(cell.name, "finished", 0.0)
     failure = _failure(out, cell)
@@ -54,18 +54,18 @@ def known(out: Path, cell: Cell) -> Outcome | None:
 
 
 def run_cell(cell: Cell, out: Path, folder: Path) -> Outcome:
-    """Run a cell to its end in another process, from where an earlier one stopped.
+    """Run a cell in another process, and continue an earlier run of it.
 
     Args:
-        cell: to run.
+        cell: the cell to run.
         out: folder of the sweep.
-        folder: that the cell's paths are relative to.
+        folder: the cell's paths are relative to it.
 
     Returns:
-        How it ended; a failure is on record in ``out`` too.
+        Its end; a failure is recorded in ``out`` too.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the cell has saved where it was.
+        KeyboardInterrupt: Ctrl-C; the cell has saved its state.
     """
     started = time.monotonic()
     order = {"opened": cell.opened, "options": cell.options, "out": str(out / cell.name)}
@@ -137,7 +137,7 @@ def _numbers(text: str | None, between: str, kind: type) -> tuple[Any, ...] | No
 
 
 def _stop_with_the_sweep() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing ever comes: it returns when the pipe is closed
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever sent: it returns when the pipe is closed
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a killed run goes on from the last one, bit for bit."""
+"""Checkpoints: a killed run continues from the last one, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dreamquant.networks.archives import require_no_bomb
 
 STATE = "state.pt"
 _PARTS = {"configuration", "record", "run"}
-# The state of a random generator fits no other kind of device.
-_REMEDIES = {"device": "go on where such a device is, or start again with another --out"}
+# The state of a random generator fits only its own kind of device.
+_REMEDIES = {"device": "resume on a machine with this device, or start again with another --out"}
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
@@ -40,8 +40,8 @@ def read(folder: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _unusable(f"the checkpoint cannot be read: {error.strerror}", path) from error
-    # A damaged file makes torch.load raise nearly anything; what it says of one with code in it
-    # advises to run that code.
+    # For a damaged file torch.load may raise almost any exception; for a file with code its message
+    # advises to run the code.
     except Exception as error:
         raise _unusable(
             "the checkpoint cannot be read: it is damaged, or holds more than plain data", path
@@ -53,7 +53,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def fitting(folder: Path) -> Iterator[None]:
-    """Whatever a checkpoint of other parts ends in, inside, becomes an error that names it.
+    """Turn the failure of a checkpoint that does not fit into an error that names it.
 
     Raises:
         TrainingError: the checkpoint in ``folder`` does not fit the run.
@@ -76,7 +76,7 @@ def _unusable(what: str, path: Path) -> TrainingError:
 def require_same_run(
     saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path, section: str = ""
 ) -> None:
-    """Refuse to resume a run under another configuration.
+    """Refuse to resume a run with other settings.
 
     Raises:
         TrainingError: it names the first setting that differs.

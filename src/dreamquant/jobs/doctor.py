@@ -1,4 +1,4 @@
-"""What this machine has: versions, devices, optional parts."""
+"""Versions, devices and optional packages of this machine."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _EXTRAS = {
 
 
 def examine() -> dict[str, Any]:
-    """What is there, as plain JSON values.
+    """The findings, as plain JSON values.
 
     Returns:
         ``core``: versions by name. ``devices``: ``cpu``, and ``cuda`` as a list. ``processor``: its
-        instruction sets, and what follows for training, files and speed. ``optional``: for every
-        extra its parts, each with its version or the reason why it cannot be used.
-        ``remedies``: for every extra that lacks something, how to get it.
+            instruction sets, and the consequences for training, files and speed. ``optional``: for
+            every extra its packages, each with its version or the reason why it cannot be used.
+            ``remedies``: for every incomplete extra, how to install it.
     """
     optional = {
         "zoo": zoo_versions(),
@@ -60,7 +60,7 @@ def _cpu() -> str:
 
 
 def _processor() -> dict[str, str]:
-    """The processor's instruction sets, and what follows from them, in words."""
+    """The processor's instruction sets and their consequences, in words."""
     sets = machine.instruction_sets()
     return {
         "name": machine.processor(),
@@ -98,8 +98,8 @@ def _gpus() -> list[str]:
 
 
 def _version(part: str) -> str:
-    # Really imported: a package may be installed and yet not load beside this PyTorch.
+    # It is imported, because an installed package may fail to load together with this PyTorch.
     try:
         return str(importlib.import_module(part).__version__)
-    except Exception as error:  # another project's code may raise anything
+    except Exception as error:  # other projects' code may raise any exception
         return f"{part} cannot be used: {one_line(error)}"

@@ -1,4 +1,4 @@
-"""Images alone: a method's pool is made, shard by shard, and kept for later runs."""
+"""Generation of images: a method's pool is made, shard by shard, and stored for later runs."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ from dreamquant.synthesis.pool import Pool
 from dreamquant.training.bench import Bench
 from dreamquant.training.phase import Run, run_to_the_end
 
-_SHOWN = 40  # images on the contact sheet
-_DRAWN = 256  # procedural images, where no count is given
+_SHOWN = 40  # number of images on the contact sheet
+_DRAWN = 256  # number of procedural images, if no count is given
 
 
 def dream(
     network: str | Network, method: str | Method = "hast", *, out: str | Path, **options: Any
 ) -> KeptPool:
-    """Make the images of a method and keep them in a folder, for any number of later runs.
+    """Make the images of a method and store them in a folder, for any number of later runs.
 
-    Each batch is a shard of its own, written when it is done: memory does not grow with the count,
-    and a run that was stopped goes on in the middle to the same pool.
+    Each batch is a shard of its own, which is written when it is done. So memory does not grow with
+    the count, and a resumed run makes the same pool.
 
     Args:
-        network: the teacher, as :func:`dreamquant.quantize` takes it by name or loaded.
-        method: one that keeps its images, or a procedural kind such as ``dead-leaves``.
+        network: the teacher, by name or loaded, as for :func:`dreamquant.quantize`.
+        method: a method that stores its images, or a procedural kind such as ``dead-leaves``.
         out: folder of the pool.
         options: those of :class:`dreamquant.jobs.request.DreamRequest`, by name; the command line
-            has the same.
+            has the same options.
 
     Returns:
         The pool, opened.
 
     Raises:
-        DreamQuantError: what was given cannot be used; its subclasses say which part.
-        KeyboardInterrupt: the run was stopped, and saved first.
+        DreamQuantError: an argument cannot be used; the subclass says which part.
+        KeyboardInterrupt: the run was stopped; its state has been saved.
     """
     started = time.monotonic()
     folder = Path(out)
@@ -125,7 +125,7 @@ def _make(folder: Path, request: DreamRequest, teacher: Network, started: float)
 
 
 def _bench(request: DreamRequest, teacher: Network, method: Method) -> Bench:
-    nobody = Student(nn.Identity())  # images that are kept look at the teacher alone
+    nobody = Student(nn.Identity())  # losses of pools read only the teacher
     return set_up(teacher, teacher.module, nobody, method, request, request.accelerator())
 
 
@@ -137,7 +137,7 @@ def _within_budget(method: Method, bench: Bench, request: DreamRequest, started:
 
 
 def _show(folder: Path, shard: str, teacher: Network) -> None:
-    """The contact sheet: the first images."""
+    """Write the contact sheet of the first images."""
     held = read_tensors(folder / shard)[0]
     images, classes, confidence = (
         held[name][:_SHOWN] for name in ("images", "classes", "confidence")
@@ -159,16 +159,16 @@ def _run(
     signals = HeldSignals(display.say, saving.save)
     make_folder(folder / CHECKPOINT)
     with display, signals:
-        # Shards before checkpoints: what a checkpoint counts is on disk.
+        # Shards are written before checkpoints, so that every shard in a checkpoint is on disk.
         run_to_the_end(run, [History(record), write, display, saving, signals])
 
 
 @dataclass
 class Shards(Record):
-    """What a run has done so far, and its shards.
+    """The shards that a run has written so far.
 
     Attributes:
-        shards: as :func:`dreamquant.results.pool.write_shard` describes each.
+        shards: as :func:`dreamquant.results.pool.write_shard` describes each of them.
     """
 
     shards: list[dict[str, Any]] = field(default_factory=list)

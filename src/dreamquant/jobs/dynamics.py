@@ -24,11 +24,11 @@ _SEED = 0
 
 
 class Dynamics:
-    """Watches a run: the generator's gradient, and how alike its batches are from time to time.
+    """Watches a run: the generator's gradient, and the similarity of its batches over time.
 
     Args:
-        record: takes the figures; part of the checkpoint.
-        teacher: P, tapping its last feature map.
+        record: receives the figures; part of the checkpoint.
+        teacher: P with a tap on its last feature map.
         images: of the method.
     """
 
@@ -37,7 +37,7 @@ class Dynamics:
 
     @torch.no_grad()
     def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
-        """Write down, whenever the losses were read."""
+        """Record both measures whenever the losses are read."""
         if not losses or not self.images.parameters:
             return
         features = self._features(run)
@@ -63,19 +63,19 @@ class Dynamics:
 
 
 def over_time(record: Record) -> dict[str, Any]:
-    """Every series as a list, and the iteration from which the student learned."""
+    """Every series as a list, and the iteration at which the student's training began."""
     names = ("iteration", "gradient_norm", "batch_similarity")
     series = {name: [reading[name] for reading in record.dynamics] for name in names}
     return {**series, "student_learns_from": record.ranges_set_at}
 
 
 def gradient_norm(images: Images) -> float:
-    """Euclidean norm of the gradient that the generator's last update followed."""
+    """Euclidean norm of the gradient of the generator's last update."""
     gradients = [p.grad for p in images.parameters if p.grad is not None]
     return nn.utils.get_total_norm(gradients).item()
 
 
 def batch_similarity(before: Tensor, now: Tensor) -> float:
-    """Mean cosine of two batches' features (B, F), image by image asked for alike; in [-1, 1]."""
+    """Mean cosine of features (B, F) of images with equal targets in two batches; in [-1, 1]."""
     alike: Tensor = F.cosine_similarity(before, now, dim=1).mean()
     return alike.item()

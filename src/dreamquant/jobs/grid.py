@@ -1,4 +1,4 @@
-"""What a sweep runs: a file of networks and options, and the cells that it spans."""
+"""The grid of a sweep: a file of networks and options, and its cells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dreamquant.results.files import sha256_file
 _SECTIONS = ("network", "grid", "except")
 _OF_A_NETWORK = ("network", "weights", "input", "mean", "std", "classes", "data")
 _NAMED = ("bits", "method", "seed")
-# Every run of a sweep resumes and is silent; how many threads it has is the machine's affair.
+# Every run of a sweep resumes and prints nothing; the machine decides its number of threads.
 _OF_THE_SWEEP = ("resume", "quiet", "verbose", "threads")
 _DIGITS = 8
 
@@ -33,10 +33,11 @@ class Cell:
 
     Attributes:
         network: its name in the grid file.
-        opened: how it is opened: ``network``, and where given ``weights``, ``input``, ``mean``,
-            ``std``, ``classes``.
+        opened: how to open it: ``network``, and if given ``weights``, ``input``, ``mean``, ``std``,
+            ``classes``.
         options: of :class:`~dreamquant.jobs.request.QuantizeRequest`, by name.
-        key: SHA-256 of all of it, the network's weights included. Two equal keys, one result.
+        key: SHA-256 of all of these and of the network's weights; cells with equal keys have equal
+            results.
     """
 
     network: str
@@ -46,7 +47,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Folder of its result: readable, and different for every other cell."""
+        """Folder of its result: readable, and different for every cell."""
         named = [
             self.network,
             *(str(self.options[name]) for name in _NAMED if name in self.options),
@@ -54,18 +55,18 @@ class Cell:
         return re.sub(r"[^\w.+-]+", "_", "-".join(named)) + f"-{self.key[:_DIGITS]}"
 
     def describe(self) -> str:
-        """The cell in a line."""
+        """A description of the cell in one line."""
         options = ", ".join(f"{name} {value}" for name, value in self.options.items())
         return f"{self.network}: {options}"
 
 
 def read_grid(path: Path) -> list[Cell]:
-    """The cells of a grid file, in order, each checked as far as it can be before it runs.
+    """The cells of a grid file, in order; each is checked before any of them runs.
 
     Args:
-        path: a TOML file. ``[network.NAME]`` says how to open a network and which ``data`` to
-            measure it on; ``[grid]`` gives each option of ``dreamquant quantize`` one value or a
-            list; ``[[except]]`` leaves out the cells that match all that it names. Paths are
+        path: a TOML file. ``[network.NAME]`` states how to open a network, and the ``data`` to
+            measure it on. ``[grid]`` gives each option of ``dreamquant quantize`` one value or a
+            list. ``[[except]]`` removes the cells that match everything it names. Paths are
             relative to the file's folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Other images in place of a method's own: a kept pool, procedural ones, or the user's pictures."""
+"""Images that replace a method's own: a stored pool, procedural images, or the user's pictures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dreamquant.synthesis.source import Source
 
 
 def kept_images(method: Method, where: str) -> Source:
-    """Where a method's images come from, which are made before they are used, and kept.
+    """The image source of a method that stores its images.
 
     Args:
-        method: any.
+        method: any method.
         where: option that asks for them, for the error.
 
     Raises:
-        MethodError: it has none, or makes them in turns with the student.
+        MethodError: the method has no images, or trains a generator in turns with the student.
     """
     remedy = "choose a method that keeps its images, such as minutes, hast or genie"
     if method.images is None:
@@ -44,16 +44,16 @@ def kept_images(method: Method, where: str) -> Source:
 
 
 def with_images(method: Method, asked: str, teacher: Network) -> Method:
-    """The method with other images in place of its own, as many where they are drawn.
+    """The method with other images in place of its own; procedural ones have the same number.
 
     Args:
         method: resolved.
         asked: a kind of procedural images, or the path of a pool or of pictures.
-        teacher: that is to see them.
+        teacher: the network that will see them.
 
     Raises:
-        MethodError: the method reads no images, or makes them in turns with the student.
-        DataError: there are none, or they do not fit the network.
+        MethodError: the method uses no images, or trains a generator in turns with the student.
+        DataError: there are no images, or they do not fit the network.
 
     Warns:
         UserWarning: a pool was made for another teacher.
@@ -132,12 +132,12 @@ def _own(path: Path, asked: str, teacher: Network) -> Given:
 
 
 def identity(images: Source | None) -> dict[str, str]:
-    """What a resumed run has to share: the very images that it was given, if any."""
+    """The identity of given images, which must be the same in a resumed run."""
     return {"images_sha256": images.sha256} if isinstance(images, Given) else {}
 
 
 def told(images: Source | None, teacher: Network) -> str:
-    """What the protocol says of images that replaced a method's own."""
+    """The protocol's description of images that replace a method's own."""
     if isinstance(images, Procedural):
         return f"procedural ({type(images.kind).__name__}), {images.size} images"
     assert isinstance(images, Given)

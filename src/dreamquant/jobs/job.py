@@ -44,16 +44,16 @@ from dreamquant.training.phase import Run, Watcher, run_to_the_end
 
 
 class Job:
-    """One run: a teacher, its student, and a method to recover its accuracy by.
+    """One run: a teacher, its student, and the method that recovers its accuracy.
 
     Args:
         network: the teacher.
-        student: as it starts.
-        method: resolved: without presets and add-ons that have not joined.
-        request: how it is run.
-        prepared: the float network that the student was made of, where that is not the teacher.
-        started: by the monotonic clock, when the user asked for it.
-        diagnostics: whether to record what the papers diagnose.
+        student: the student at the start.
+        method: resolved, so that it has no presets and its add-ons have been joined.
+        request: length, device and precision of the run.
+        prepared: the float network that the student was made from, if it is not the teacher.
+        started: time of the user's command, by the monotonic clock.
+        diagnostics: whether to record the problems that papers describe.
 
     Raises:
         DataError: the images cannot be read.
@@ -83,11 +83,11 @@ class Job:
         self.observed = observed(self.bench.teacher, self.bench.example()) if diagnostics else None
 
     def configuration(self) -> dict[str, Any]:
-        """What a run that goes on has to share with the one that was stopped."""
+        """Settings that a resumed run must have in common with the stopped one."""
         return self.request.configuration(self.accelerator.device.type)
 
     def protocol(self) -> dict[str, Any]:
-        """What of the request belongs to the protocol."""
+        """The settings of the request that belong to the protocol."""
         asked = self.request
         return {
             "seed": asked.seed,
@@ -184,7 +184,7 @@ class Job:
     def _finished(
         self, folder: Path | None, configuration: Mapping[str, Any], architecture: nn.Module
     ) -> Result | None:
-        """The result in the folder, where the run that is to go on was over already."""
+        """The result in the folder, if the run had already ended."""
         if not self.request.resume or folder is None or not (folder / MANIFEST).exists():
             return None
         manifest = read_manifest(folder)
@@ -262,7 +262,7 @@ class Job:
         logged = self._log_in(folder / LOG, run.done, images)
         with logged as log, signals:
             run_to_the_end(run, [*watchers, *log, saving, signals])
-        if not run.cut:  # else saved before it fell back; measuring may be stopped or fail too
+        if not run.cut:  # otherwise it was saved before; measuring may be stopped or fail too
             saving.save(run)
 
     def _log_in(

@@ -1,4 +1,4 @@
-"""Out of memory becomes an error that names what helps."""
+"""Out of memory becomes an error that names options that need less."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 
 from dreamquant.errors import TrainingError
 
-# PyTorch has a type for a full GPU, but only words for full main memory.
+# PyTorch has an exception type for a full GPU, but only a message for full main memory.
 _FULL = "can't allocate memory"
 
 
 @contextmanager
 def sparing_memory(device: torch.device) -> Iterator[None]:
-    """Whatever runs out of memory inside says what takes less of it.
+    """Turn running out of memory into an error that names options that need less.
 
     Args:
-        device: that is trained on.
+        device: the device of training.
 
     Raises:
-        TrainingError: memory did not suffice.
+        TrainingError: there was not enough memory.
     """
     try:
         yield
@@ -30,10 +30,10 @@ def sparing_memory(device: torch.device) -> Iterator[None]:
         if not known and _FULL not in str(error):
             raise
         raise TrainingError(
-            "the memory does not suffice",
+            "there is not enough memory",
             where=_name(device),
-            remedy="--accumulate 2 takes half a batch at a time, --precision bf16 half the bytes; "
-            "what was saved before is kept for --resume",
+            remedy="--micro-batches 2 processes half a batch at a time, --precision bf16 needs "
+            "half the bytes; the last checkpoint is kept for --resume",
         ) from error
 
 

@@ -1,11 +1,11 @@
-"""One option of a request: a field, and how it is shown."""
+"""One option of a request: a field, and the way it is shown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-# This module serves `dreamquant --help` too, which must not wait for torch.
+# `dreamquant --help` imports this module, and must not wait for torch.
 if TYPE_CHECKING:
     pass
 
@@ -14,13 +14,13 @@ Group = Literal["Quantization", "Training", "Result"]
 
 @dataclass(frozen=True)
 class Option:
-    """How an option is shown.
+    """The way that an option is shown.
 
     Attributes:
-        meaning: a sentence or two.
-        group: heading that it stands under.
-        metavar: of its value; empty for a switch.
-        old: its name in earlier versions, still taken.
+        meaning: one or two sentences.
+        group: heading of its group.
+        metavar: name of its value; empty for a switch.
+        old: its name in earlier versions, which is still accepted.
         short: its short form on the command line.
     """
 

@@ -1,4 +1,4 @@
-"""A run that is over, before it is described and saved."""
+"""A run that has ended, before it is described and saved."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dreamquant.results.result import Samples
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping as JSON would give it back: lists for tuples, names for keys."""
+    """The mapping after a round trip through JSON: lists for tuples, text for keys."""
     result: dict[str, Any] = json.loads(json.dumps(value))
     return result
 
 
 class Outcome(NamedTuple):
-    """A run that is over.
+    """A run that has ended.
 
     Attributes:
-        student: as it ended.
+        student: at the end.
         measured: for the manifest.
-        samples: synthetic images; ``None`` of a method without.
-        analysis: where accuracy went: each quantizer, and the answers that changed.
-        diagnostics: what the papers diagnose; ``None`` where it was not asked for.
+        samples: synthetic images; ``None`` for a method without.
+        analysis: each quantizer, and the answers that changed.
+        diagnostics: problems that papers describe; ``None`` if they were not asked for.
     """
 
     student: Student

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, one quiet line per phase elsewhere."""
+"""Display of a run: a live bar on a terminal, and one line for each phase elsewhere."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ProgressDisplay:
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            # Takes what the others leave, so that a narrow terminal cuts losses and nothing else.
+            # This column takes the remaining width, so that a narrow terminal cuts only the losses.
             TextColumn(
                 "{task.fields[detail]}",
                 table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
@@ -89,7 +89,7 @@ class ProgressDisplay:
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Show that the run waits for a measurement."""
-        # As wide as the phase, so that the bar stays where it is.
+        # As wide as the name of the phase, so that the bar does not move.
         self.bar.update(self.task, description="measuring".ljust(len(self.phase)))
         yield
         self.bar.update(self.task, description=self.phase)
@@ -102,7 +102,7 @@ class ProgressDisplay:
 
     def _enter_phase(self, phase: Phase) -> None:
         self.phase = phase.name
-        # Images of the step that is just over took their time before.
+        # The images of the last step were made before this time.
         self.images, self.started = 0, time.monotonic()
         self.bar.reset(self.task, total=phase.total, description=phase.name)
         if not self.console.is_terminal:
@@ -121,7 +121,7 @@ def _found(finding: Mapping[str, Any]) -> str:
 
 
 def announce(phase: str, *, quiet: bool = False) -> None:
-    """One line for a phase that follows training, where no bar shows it."""
+    """Print one line for a phase after training, if no bar shows it."""
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal:
         console.print(phase, highlight=False, soft_wrap=True)
@@ -129,15 +129,15 @@ def announce(phase: str, *, quiet: bool = False) -> None:
 
 @contextmanager
 def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar that vanishes when it is full, on a terminal's standard error.
+    """A bar on a terminal's standard error, which disappears when it is full.
 
     Args:
-        what: is being done.
-        total: how many there are to do.
+        what: name of the work.
+        total: number of items.
         quiet: show nothing.
 
     Yields:
-        A function to call with how many more are done.
+        A function to call with the number of items that were done.
     """
     console = Console(stderr=True, quiet=quiet)
     bar = Progress(
@@ -155,5 +155,5 @@ def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
 
 
 def tell(line: str, *, quiet: bool = False) -> None:
-    """One line that matters wherever it is read."""
+    """Print one line that is important in every mode."""
     Console(stderr=True, quiet=quiet).print(line, highlight=False, soft_wrap=True)

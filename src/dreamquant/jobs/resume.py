@@ -1,4 +1,4 @@
-"""What a killed run left behind in its folder."""
+"""The files that a stopped run left in its folder."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Asked = TypeVar("Asked", bound=JobRequest)
 
 
 def with_settled_precision(request: Asked, folder: Path | None) -> Asked:
-    """The request with ``auto`` replaced by the precision that the run has.
+    """The request with ``auto`` replaced by the precision of the run.
 
-    A run that goes on keeps the precision that it began with, also on another machine: half of it
-    in another precision would be a result that neither machine could repeat. The manifest has the
-    precision that was taken, so that the run can be repeated anywhere.
+    A resumed run keeps its first precision, also on another machine: with two precisions, neither
+    machine could repeat the result. The manifest records the precision, so that the run can be
+    repeated anywhere.
 
     Args:
         request: of the user.
-        folder: of the result, where there is one.
+        folder: of the result, if there is one.
 
     Warns:
-        UserWarning: bfloat16 was asked for, and this hardware only imitates it.
+        UserWarning: bfloat16 was asked for, and this hardware has no instructions for it.
     """
     if request.precision == AUTO:
         begun = _precision_of(folder) if request.resume and folder is not None else None
@@ -52,7 +52,7 @@ def with_settled_precision(request: Asked, folder: Path | None) -> Asked:
 
 
 def _precision_of(folder: Path) -> Precision | None:
-    """That of the finished or stopped run in a folder; ``None`` where there is none."""
+    """The precision of the finished or stopped run in a folder; ``None`` if there is none."""
     if (folder / MANIFEST).exists():
         return _on_record(read_manifest(folder).get("configuration", {}))
     if (folder / CHECKPOINT / checkpoint.STATE).exists():
@@ -67,15 +67,15 @@ def _on_record(configuration: Mapping[str, Any]) -> Precision | None:
 def open_folder(
     folder: Path | None, configuration: Mapping[str, Any], *, resume: bool
 ) -> dict[str, Any] | None:
-    """Read the checkpoint in the result folder where the run is to go on; nothing is written yet.
+    """Read the checkpoint in the result folder if the run is to continue; nothing is written yet.
 
     Returns:
-        The checkpoint; ``None`` where the run starts, be it because an earlier one was killed
-        before it had saved anything.
+        The checkpoint; ``None`` if the run starts, also if an earlier one was killed before it had
+            saved anything.
 
     Raises:
         ResultError: the folder holds a result, or an unfinished run that was not to be resumed.
-        TrainingError: the checkpoint is damaged, or of another run.
+        TrainingError: the checkpoint is damaged, or belongs to another run.
     """
     if folder is None:
         if resume:

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination, held back until an iteration is over, so that what is saved is whole."""
+"""Ctrl-C and termination: they wait until an iteration is over, so that its state can be saved."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class HeldSignals:
         if run.bench.fall_back is not None:
             run.cut = True
             return
-        # Who ends first may take the others along.
+        # The process that ends first may end the others.
         run.bench.accelerator.wait_for_everyone()
         if self.waiting:
             self._handlers[self._held](self._held, None)
@@ -85,7 +85,7 @@ class HeldSignals:
             self._handlers[number](number, frame)
             return
         self._held, self.waiting = number, True
-        # The signal may have come while this thread prints, which cannot be done twice at a time.
+        # The signal may arrive while this thread prints, and printing is not reentrant.
         words = "stopping after this iteration; once more stops at once, without saving"
         self._saying = threading.Thread(target=self._say, args=(words,))
         self._saying.start()

@@ -1,4 +1,4 @@
-"""Sweeps: every cell of a grid, one after another here or side by side on a Ray cluster."""
+"""Sweeps: all cells of a grid, one after another here or in parallel on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dreamquant.jobs.grid import Cell, read_grid
 from dreamquant.results.files import make_folder, write_json
 
 SWEEP = "sweep.json"
-_RETRIES = 3  # of a cell whose worker was lost
+_RETRIES = 3  # number of tries of a cell whose worker was lost
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where and how cells run side by side.
+    """A Ray cluster, and the resources of a cell.
 
     Attributes:
         address: of a Ray cluster, or ``local`` for one on this machine. Its workers must see the
             grid's folder and the sweep's under the same paths.
-        cpus: of each cell; a fraction lets several share one.
-        gpus: of each cell, likewise.
+        cpus: CPUs of each cell; with a fraction, several cells use one.
+        gpus: GPUs of each cell; with a fraction, several cells use one.
     """
 
     address: str

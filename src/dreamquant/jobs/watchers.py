@@ -1,6 +1,6 @@
-"""What happens beside the loop: history, accuracy on the way, TensorBoard, checkpoints.
+"""Watchers of a run: history, intermediate accuracies, TensorBoard, checkpoints.
 
-Each watcher is called after every iteration with the run and, now and then, its losses.
+Each watcher is called after every iteration with the run and, at intervals, its losses.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from dreamquant.training.phase import Run, require_finite
 
 @dataclass
 class Record:
-    """What a run has measured so far; part of the checkpoint and of the manifest.
+    """The measurements of a run so far; part of the checkpoint and of the manifest.
 
     Attributes:
-        losses: one entry per reading: the iteration and every term's value.
-        accuracy: one entry per measurement on the way: the iteration, top-1 in percent, images.
-        ranges_only: evaluation of the student with ranges set and nothing learned.
-        ranges_set_at: steps after which that was.
-        seconds: spent on training, measuring on the way left out, over all processes that took
-            part in turn.
-        cpu_seconds: the same as the processors count it, over all threads: what other work on the
-            machine does not lengthen.
-        iterations: that the method was stretched to, as resolved.
-        plan: seconds of each phase as a budget has them; empty without one.
-        images: that all steps took.
+        losses: one entry for each reading: the iteration and every term's value.
+        accuracy: one entry for each intermediate measurement: the iteration, top-1 in percent,
+            number of images.
+        ranges_only: evaluation of the student with ranges and before training.
+        ranges_set_at: number of steps before this evaluation.
+        seconds: time of training, without measurements, over all processes that continued each
+            other.
+        cpu_seconds: the same in processor time over all threads, which other work on the machine
+            does not lengthen.
+        iterations: length of the method, as resolved.
+        plan: seconds of each phase according to the budget; empty without one.
+        images: number of images that all steps used.
         phases: name, kind, precision, steps and seconds of each phase so far.
-        dynamics: with ``--diagnostics``, one entry per reading, see
+        dynamics: with ``--diagnostics``, one entry for each reading, see
             :class:`dreamquant.jobs.dynamics.Dynamics`.
-        features: of the batch that the next reading is compared with, (B, F), on the CPU.
+        features: features of the batch that the next reading is compared with, (B, F), on the CPU.
     """
 
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -58,7 +59,7 @@ class Record:
 
 
 class History:
-    """Writes losses and time into the record.
+    """Writes losses and times into the record.
 
     Args:
         record: of the run.
@@ -70,11 +71,11 @@ class History:
         self.restart()
 
     def restart(self) -> None:
-        """Count from now; what passed since the latest iteration is left out."""
+        """Restart the clock: time since the latest iteration does not count."""
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
     def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
-        """Write down a step."""
+        """Record a step."""
         wall, cpu = time.monotonic(), time.process_time()
         self._count(run, wall - self._wall)
         self.record.seconds += wall - self._wall
@@ -104,17 +105,17 @@ class History:
 
 
 class Evaluations:
-    """Measures the student once its ranges are set, and a few times while it learns.
+    """Measures the student once its ranges are set, and a few times during training.
 
-    The figures on the way are for watching: nothing is selected by them.
+    Intermediate accuracies are only shown: nothing is selected by them.
 
     Args:
-        history: whose record takes the figures.
+        history: its record receives the figures.
         display: shows them.
-        whole: evaluates the student on all images, for ranges-only.
-        glance: evaluates it on few; top-1 in percent and their number, or ``None`` where there
-            are no labels.
-        looks: how many glances a run takes.
+        whole: evaluates the student on all images, before training.
+        glance: evaluates it on few images; returns top-1 in percent and their number, or ``None``
+            if there are no labels.
+        looks: number of intermediate evaluations in a run.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Evaluations:
         self.whole, self.glance, self.looks = whole, glance, looks
 
     def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
-        """Measure, if it is time to."""
+        """Measure, if a measurement is due."""
         phase, student = run.phase, run.bench.student
         assert phase is not None
         if phase.over and self.record.ranges_set_at is None and student.ranges_set():
@@ -155,20 +156,20 @@ class Evaluations:
         self.history.restart()
 
 
-_FRACTION = 0.01  # of the time that checkpoints may take
-_SHORTEST, _LONGEST = 1.0, 60.0  # seconds between two
+_FRACTION = 0.01  # largest fraction of the time for checkpoints
+_SHORTEST, _LONGEST = 1.0, 60.0  # largest number of seconds between two checkpoints
 
 
 class Checkpoints:
-    """Saves the run every now and then; the only process to write is the first.
+    """Saves the run at intervals; only the first process writes.
 
-    Often where that is cheap, and at least once a minute.
+    Checkpoints are frequent if they are cheap, and at least one a minute is written.
 
     Args:
         folder: of the checkpoint.
-        write: puts bytes into a file atomically.
-        configuration: what a later process must ask for to resume.
-        record: saved along.
+        write: writes bytes to a file atomically.
+        configuration: settings that a later process must have to resume.
+        record: saved with the run.
     """
 
     def __init__(
@@ -183,7 +184,7 @@ class Checkpoints:
         self._due = time.monotonic() + _SHORTEST
 
     def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
-        """Save, if it is time to and the losses were just found finite."""
+        """Save, if a checkpoint is due and the losses have just been found finite."""
         if losses is not None and time.monotonic() >= self._due:
             self.save(run)
 

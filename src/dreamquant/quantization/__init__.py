@@ -1,1 +1,1 @@
-"""What comes out: integer grids, their ranges, and networks whose layers live on them."""
+"""Quantization: integer grids, their ranges, and networks whose layers are on these grids."""

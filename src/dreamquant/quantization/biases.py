@@ -1,4 +1,4 @@
-"""Biases as integer kernels hold them: whole multiples of input scale times weight scale."""
+"""Biases in the form of integer kernels: multiples of input scale times weight scale."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def round_biases(network: nn.Module, units: Mapping[str, Tensor], norms: Mapping[str, str]) -> None:
-    """Move the bias of each layer by at most half a unit, to a whole multiple of it.
+    """Change the bias of each layer by at most half a unit, to a multiple of the unit.
 
-    Where a batch norm follows the layer, its shift moves such that the bias of both together,
-    once folded, is whole.
+    If a batch norm follows the layer, its shift is changed so that the bias of both together is a
+    multiple of the unit once the batch norm is folded.
 
     Args:
-        network: whose biases and batch norms are changed.
-        units: by name of the layer, float64, one per output channel: what a product of one code
-            of its input and one of its weight is worth.
+        network: its biases and batch norms are changed.
+        units: by name of the layer, float64, one value for each output channel: the product of its
+            input scale and its weight scale.
         norms: names of batch norms, each with the layer before it.
     """
     for name, unit in units.items():
@@ -41,7 +41,7 @@ def _round_shift(norm: nn.BatchNorm2d, bias: Tensor | None, unit: Tensor) -> Non
     if bias is not None:
         before += bias.double()
     moved = (_whole(before, unit) - before) * factor
-    # A factor of zero leaves nothing of the layer to be whole with.
+    # With a factor of zero, the output does not depend on the layer.
     norm.bias.add_(torch.where(factor == 0, 0, moved).to(norm.bias.dtype))
 
 

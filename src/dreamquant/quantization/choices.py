@@ -1,4 +1,4 @@
-"""Choices of a scheme, as names; apart from it so that the command line need not load torch."""
+"""Names of a scheme's choices, apart from it so that the command line need not load torch."""
 
 from __future__ import annotations
 

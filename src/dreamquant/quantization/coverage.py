@@ -1,4 +1,4 @@
-"""What a student computes and stores on integers, and what it does not: seen while it runs."""
+"""Coverage: what a student computes and stores as integers, and what in float, by observation."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _NOISE_SEED = 0
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """One layer of the student on record.
+    """The record of one layer of the student.
 
     Attributes:
         name: within the user's module.
         kind: class of the layer, such as ``Conv2d``.
-        weight_bits: of its weight.
-        input_bits: of its input; ``None`` where the placement leaves the input alone.
-        weights: how many; 0 where they are counted with the layer whose weight this one shares.
-        channels: how many weight scales it stores; likewise.
-        shares: the layer whose weight this one shares; ``None`` where it has its own.
-        multiplications: per image.
-        input_on_grid: whether all that it reads is quantized.
-        weight_on_grid: whether it multiplies by the quantized weight itself, and not by something
+        weight_bits: bits of its weight.
+        input_bits: bits of its input; ``None`` if the placement does not quantize the input.
+        weights: number of weights; 0 if they are counted with another layer that has the same
+            weight.
+        channels: number of weight scales that it stores; 0 likewise.
+        shares: the other layer that has the same weight; ``None`` if the layer has its own.
+        multiplications: number for each image.
+        input_on_grid: whether all its inputs are quantized.
+        weight_on_grid: whether it multiplies by the quantized weight itself, and not by a value
             computed from it.
     """
 
@@ -50,11 +51,11 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class FloatWeight:
-    """A parameter of two or more dimensions that no quantizer owns.
+    """A parameter of two or more dimensions without a quantizer.
 
     Attributes:
         name: within the user's module.
-        count: how many numbers it has.
+        count: number of values.
     """
 
     name: str
@@ -101,11 +102,11 @@ class Coverage:
 
 
 def observe_coverage(student: Student, example: Tensor) -> Coverage:
-    """Run a copy of a student on noise, and see which products meet quantized tensors.
+    """Run a copy of a student on noise, and observe which products read quantized tensors.
 
     Args:
-        student: freshly converted; left as it is.
-        example: normalised images (B, C, H, W), whose shape, type and device the noise gets.
+        student: newly converted; it is not changed.
+        example: normalised images (B, C, H, W); the noise has their shape, type and device.
 
     Raises:
         SchemeError: rounding activations changes nothing that the network computes.
@@ -127,7 +128,7 @@ def observe_coverage(student: Student, example: Tensor) -> Coverage:
 
 
 def _require_rounding(network: Student, noise: Tensor, answer: Any) -> None:
-    """Make sure that activations are rounded somewhere where it matters."""
+    """Make sure that rounding activations changes the output."""
     for quantizer in network.activation_quantizers().values():
         quantizer.register_forward_hook(lambda _, inputs, __: inputs[0])
     unrounded = network(noise)

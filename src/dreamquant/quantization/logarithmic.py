@@ -1,4 +1,4 @@
-"""Powers of two for what softmax gives: most of it is small, and all of it lies in [0, 1]."""
+"""Powers of two for outputs of softmax: most of them are small, and all lie in [0, 1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multiplications of a forward pass, counted where they are computed, whoever asks for them."""
+"""Counts the multiplications of a forward pass where they are computed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _trilinear(first: Shape, weight: Shape, *_: Any, **__: Any) -> int:
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """PyTorch's formulas, which count additions too, and those of operations that it lacks."""
+    """PyTorch's formulas, which count additions too, and formulas of operations that it lacks."""
     known: dict[Any, Callable[..., int]] = {
         torch.ops.aten.mkldnn_rnn_layer: _recurrent,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -46,14 +46,14 @@ def _formulas() -> dict[Any, Callable[..., int]]:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    # Not PyTorch's own mode: that imports its compiler to take operations apart, for seconds.
+    # Not PyTorch's own mode, because that imports its compiler, which takes seconds.
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.formulas, self.count = _formulas(), 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else the compiler is imported to be told to leave this alone
+        return False  # otherwise the compiler would be imported
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -65,10 +65,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def counting_multiplications() -> Iterator[Callable[[], int]]:
-    """Count multiplications of convolutions and matrix products; gives how many so far.
+    """Count multiplications of convolutions and matrix products; yields a function for the number.
 
-    Within scripted modules, recurrent layers and attention they count too. Element-wise products
-    do not, nor do operations of extensions that PyTorch knows nothing of.
+    Multiplications inside scripted modules, recurrent layers and attention are counted too.
+    Element-wise products are not, nor are operations of extensions that PyTorch does not know.
     """
     with _Counter() as counter:
         yield lambda: counter.count

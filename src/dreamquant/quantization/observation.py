@@ -1,4 +1,4 @@
-"""Which products of a forward pass meet quantized tensors: seen while it runs."""
+"""Observes which products of a forward pass read quantized tensors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from dreamquant.quantization.multiplications import counting_multiplications
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
 
-# Beside products, these are what an integer processor computes in float. Batch norms are folded.
+# Besides products, an integer processor computes these in float. Batch norms are folded.
 _FLOAT_FUNCTIONS = frozenset({"group_norm", "instance_norm", "layer_norm", "rms_norm", "softmax"})
-_SAMPLED = 256  # values that tell whether a tensor lies on a grid
+_SAMPLED = 256  # number of values that are tested to find out whether a tensor lies on a grid
 
 
 @dataclass
 class Product:
-    """What a layer's products were seen to read, over all of its calls.
+    """The observed inputs of a layer's products, over all of its calls.
 
     Attributes:
-        multiplications: of all images.
-        input_on_grid: whether all that was read is quantized.
+        multiplications: number for all images.
+        input_on_grid: whether all inputs are quantized.
         weight_on_grid: whether the other factor is the quantized weight itself.
     """
 
@@ -40,14 +40,14 @@ class Product:
 
 @dataclass
 class Seen:
-    """What was seen of a forward pass.
+    """The observations of a forward pass.
 
     Attributes:
-        layers: of quantized layers by name, in the order first run.
-        others: names of products that are no layer's, and have an operand that is on no grid.
-        other_multiplications: theirs.
-        functions: names of normalisations and the like that were called.
-        arguments: identities of all that any call read.
+        layers: products of quantized layers by name, in the order first run.
+        others: names of products outside layers that have an operand on no grid.
+        other_multiplications: number of multiplications of these products.
+        functions: names of calls of normalisations and similar functions.
+        arguments: identities of all tensors that any call reads.
     """
 
     layers: dict[str, Product] = field(default_factory=dict)
@@ -85,11 +85,11 @@ class Products(TorchFunctionMode):
 
     @contextmanager
     def watching(self) -> Iterator[Any]:
-        """Follow which module runs and which quantizers have; gives the count so far."""
+        """Observe which modules and quantizers run; yields the count so far."""
         handles = []
         for name, module in self.student.network.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
-                continue  # takes no hooks; what it computes is seen all the same
+                continue  # accepts no hooks; its products are observed nevertheless
             at = name, module
             handles.append(module.register_forward_pre_hook(lambda *_, at=at: self._enter(at)))
             handles.append(module.register_forward_hook(lambda *_: self._leave()))
@@ -116,7 +116,7 @@ class Products(TorchFunctionMode):
 
     def _ran(self, quantizer: ActivationQuantizer, given: Tensor) -> None:
         self.quantizers.pop(quantizer, None)
-        self.quantizers[quantizer] = given  # the latest is the likeliest
+        self.quantizers[quantizer] = given  # the latest quantizer is the most likely one
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``; if it multiplies, note what."""
@@ -148,7 +148,7 @@ class Products(TorchFunctionMode):
             self.seen.other_multiplications += multiplications
 
     def _note_unseen(self, multiplications: int) -> None:
-        """What no call in Python computed: TorchScript did."""
+        """Record products that no Python call computed: TorchScript computed them."""
         if multiplications:
             modules = self.student.network.named_modules()
             scripted = [name for name, m in modules if isinstance(m, torch.jit.ScriptModule)]
@@ -166,6 +166,6 @@ class Products(TorchFunctionMode):
 
 
 def kind_of(module: nn.Module) -> str:
-    """The class of a module, without the one that parametrization puts in its place."""
+    """The class of a module, without the class that parametrization puts in its place."""
     own = type(module)
     return own.__bases__[0].__name__ if is_parametrized(module) else own.__name__

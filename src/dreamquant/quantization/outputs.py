@@ -1,4 +1,4 @@
-"""What leaves activation functions, quantized: the placement that the GDFQ family measures."""
+"""Quantized outputs of activation functions: the placement of the GDFQ family of papers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dreamquant.networks.relu_maps import is_relu
 
 Recognise = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], bool]
 
-# By name, since PyTorch passes the same operation to modes as several functions. Sigmoid and tanh
-# are not among them: in convolutional networks they mostly make the factors of gates.
+# By name, because PyTorch has several functions for the same operation. Sigmoid and tanh are not
+# included: in convolutional networks they mostly compute the factors of gates.
 _SMOOTH_OR_LEAKY = frozenset(
     {
         "celu",
@@ -37,9 +37,9 @@ _SMOOTH_OR_LEAKY = frozenset(
 def is_activation(
     function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
 ) -> bool:
-    """Whether a torch call is an activation function: a ReLU of any spelling, or a later one.
+    """Whether a torch call is an activation function: a ReLU of any form, or a newer function.
 
-    A clamp of features from below at zero is a ReLU, with or without an upper end.
+    A clamp of features from below at zero is a ReLU, with or without an upper limit.
     """
     name = getattr(function, "__name__", "").rstrip("_")
     if name in ("clamp", "clip", "clamp_min"):
@@ -50,16 +50,16 @@ def is_activation(
 
 
 def _argument(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Tensor:
-    """What an activation is a function of."""
+    """The input of an activation function."""
     x: Tensor = arguments[0] if arguments else keywords["input"]
     return x
 
 
 class InPlaceReads(TorchFunctionMode):
-    """Finds out which activations in place are statements: whose argument is read afterwards.
+    """Finds the in-place activations whose argument is read afterwards.
 
-    ``x = relu_(x)`` and ``relu_(x)`` are the same call. What an activation in place returns is
-    replaced by a copy here, so that a later read of the argument itself shows which was written.
+    ``x = relu_(x)`` and ``relu_(x)`` are the same call. Here the result of an in-place activation
+    is replaced by a copy, so that a later read of the argument itself shows which form was written.
 
     Args:
         recognise: which calls are activations.
@@ -73,7 +73,7 @@ class InPlaceReads(TorchFunctionMode):
         super().__init__()
         self.recognise = recognise
         self.written: list[bool] = []
-        self._arguments: dict[int, tuple[Tensor, int]] = {}  # tensors kept, so that ids stay theirs
+        self._arguments: dict[int, tuple[Tensor, int]] = {}  # keeps ids unique
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``; note what it reads."""
@@ -103,7 +103,7 @@ class InPlaceReads(TorchFunctionMode):
 
 @torch.no_grad()
 def in_place_reads(network: nn.Module, example: Tensor, recognise: Recognise) -> tuple[bool, ...]:
-    """See :attr:`InPlaceReads.written`; as many entries as a forward pass runs activations.
+    """See :attr:`InPlaceReads.written`; one entry for each activation of a forward pass.
 
     Args:
         network: in eval mode.
@@ -121,15 +121,15 @@ def applied(
     kwargs: Mapping[str, Any],
     change: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Run an activation in place as a statement: its changed result is written to its argument.
+    """Run an in-place activation and write its changed result to its argument.
 
-    The activation runs on a copy, since it may need its result for the gradient.
+    The activation runs on a copy, because its gradient may need its result.
 
     Args:
         function: the activation.
         args: its arguments.
         kwargs: its keywords.
-        change: what its result becomes.
+        change: maps its result to the changed one.
     """
     x = _argument(args, kwargs)
     others = {name: value for name, value in kwargs.items() if name != "input"}
@@ -137,19 +137,18 @@ def applied(
 
 
 class ActivationOutputs(TorchFunctionMode):
-    """Quantizes what leaves the i-th activation of a forward pass with the i-th quantizer.
+    """Quantizes the output of the i-th activation of a forward pass with the i-th quantizer.
 
-    Calls are counted rather than modules, because networks reuse one ReLU module in several
-    places, or call the function without any module at all.
+    Calls are counted instead of modules, because networks use one ReLU module in several places, or
+    call the function without a module.
 
     Args:
-        quantizers: one per activation in the order executed.
+        quantizers: one for each activation in the order executed.
         written: for each, whether its result is needed in its argument.
         recognise: which calls are activations.
 
     Raises:
-        NetworkError: the forward pass runs another number of activations than the quantizers were
-            made for.
+        NetworkError: the forward pass runs another number of activations than there are quantizers.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Preparations: what is done to the float copy of a network before quantizers go in."""
+"""Preparations: changes to the float copy of a network before quantizers are inserted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TOLERANCE = 1e-5  # of the largest output: what float32 may differ by
 
 
 class Preparation(ABC):
-    """A frozen dataclass of numbers that changes a float network and keeps what it computes.
+    """A frozen dataclass of numbers that changes a float network.
 
     Attributes:
-        structural: whether it changes which modules there are. Such a preparation is on record and
-            done again when a result is opened; one that changes values alone is in the tensors.
-        exact: whether the network computes the same afterwards, which is then checked.
+        structural: whether it changes which modules exist. Such a preparation is recorded, and
+            repeated when a result is opened; changes of values are stored in the tensors.
+        exact: whether the network computes the same function afterwards, which is then checked.
     """
 
     structural: ClassVar[bool] = False
@@ -37,16 +37,16 @@ class Preparation(ABC):
 
         Args:
             network: a copy, in eval mode.
-            example: normalised images (B, C, H, W), to find out what runs after what.
+            example: normalised images (B, C, H, W), for forward passes that observe the network.
         """
 
 
 class FoldedNorm(nn.Identity):
-    """Where a batch norm was; it hands on what the batch norm knew of its output.
+    """Replaces a folded batch norm, and keeps its knowledge of the output.
 
     Attributes:
-        mean: (F,) of each channel that leaves it: the batch norm's shift.
-        deviation: (F,) likewise: the batch norm's scale, positive.
+        mean: (F,), mean of each output channel: the batch norm's shift.
+        deviation: (F,), deviation of each output channel: the batch norm's scale, positive.
     """
 
     mean: Tensor
@@ -54,19 +54,19 @@ class FoldedNorm(nn.Identity):
 
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
-        # Not persistent: a student's file holds what it computes with, and nothing else.
+        # Not persistent: a student's file holds only tensors that it computes with.
         self.register_buffer("mean", mean.detach().clone(), persistent=False)
         self.register_buffer("deviation", deviation.detach().clone(), persistent=False)
 
 
 @dataclass(frozen=True)
 class FoldBatchNorms(Preparation):
-    """Batch norms that follow one layer alone become part of its weight and bias."""
+    """Folds batch norms into the layer before them, where they are its only reader."""
 
     structural: ClassVar[bool] = True
 
     def apply(self, network: nn.Module, example: Tensor) -> None:
-        """Fold each of them; others stay, and coverage names them as float."""
+        """Fold each of them; others stay, and coverage lists them as float."""
         for norm_name, layer_name in foldable(network, example).items():
             norm = cast(_BatchNorm, network.get_submodule(norm_name))
             _fold(network.get_submodule(layer_name), norm)
@@ -74,11 +74,7 @@ class FoldBatchNorms(Preparation):
 
 
 def foldable(network: nn.Module, example: Tensor) -> dict[str, str]:
-    """Names of batch norms that read one layer's output, each with that layer.
-
-    The layer runs once, nothing else is known to read its output, and its channels are the batch
-    norm's.
-    """
+    """Names of batch norms that are the only reader of one layer's output, each with the layer."""
     from dreamquant.quantization.stored import survey
 
     layers = [

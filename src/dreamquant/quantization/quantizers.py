@@ -1,4 +1,4 @@
-"""Quantizers as modules: they hold state, the maths is in ``affine``."""
+"""Quantizers as modules: they hold the state, and ``affine`` has the arithmetic."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dreamquant.quantization.ranges import MovingRange, least_squares, per_chann
 
 
 class Quantizer(Added):
-    """A grid with the scale and the zero-point in force.
+    """A grid with its present scale and zero-point.
 
-    A scale that is learned is trained by its logarithm: it stays positive, and steps of an
-    optimizer stretch it by so much, however large it is (Jain et al., MLSys 2020, appendix B).
+    A learned scale is trained by its logarithm: it stays positive, and the steps of an optimizer
+    are relative to its size (Jain et al., MLSys 2020, appendix B).
 
     Args:
         bits: 2 to 8.
@@ -31,12 +31,13 @@ class Quantizer(Added):
         learned: whether the scale takes a gradient.
 
     Attributes:
-        growth: logarithm of how far training has stretched the scale; ``None`` if it does not.
+        growth: logarithm of the factor that training has applied to the scale; ``None`` if it does
+            not learn.
     """
 
     start: Tensor
     zero_point: Tensor
-    placed: Tensor  # whether a range is in force
+    placed: Tensor  # whether a range has been set
 
     def __init__(self, bits: int, grid: Grid, shape: tuple[int, ...], *, learned: bool) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class Quantizer(Added):
 
     @torch.no_grad()
     def place(self, scale: Tensor, zero_point: Tensor) -> None:
-        """Put a scale and a zero-point in force; one that is learned starts from there."""
+        """Set the scale and the zero-point; a learned scale starts from this value."""
         self.start.copy_(scale.view_as(self.start))
         self.zero_point.copy_(zero_point.view_as(self.zero_point))
         self.placed.fill_(True)
@@ -64,19 +65,20 @@ class Quantizer(Added):
 class WeightQuantizer(Quantizer):
     """Per-channel weights on signed codes; a parametrization of a layer's ``weight``.
 
-    While the student trains the ranges follow the latent weight (min-max per channel), or are
-    trained themselves where ``learned``. Once fixed, the stored scale and zero-point hold, and
-    weights that lie on the grid stay there bit for bit.
+    During training the ranges are those of the latent weight (min-max per channel), or they are
+    trained if ``learned``. After :meth:`fix` the stored scale and zero-point are used, and weights
+    that lie on the grid keep their bits.
 
     Args:
         bits: 2 to 8.
         channels: output channels of the layer.
-        axis: of the weight along which they lie (1 for transposed convolutions).
-        groups: of a transposed convolution. Its weight (inputs, outputs / groups, ...) holds the
-            output channels of all groups along two axes: rows of inputs belong to their group.
-        learned: whether scales, at first those of the least squared error, take a gradient.
-        reach: how far codes may lie from their zero-point, see ``weight_grid``; those of 8 bits
-            are always symmetric about zero.
+        axis: axis of the weight for output channels (1 for transposed convolutions).
+        groups: of a transposed convolution. Its weight (inputs, outputs / groups, ...) has the
+            output channels of all groups along two axes, and each row of inputs belongs to one
+            group.
+        learned: whether scales take a gradient; they start from those of the least squared error.
+        reach: largest distance of a code from the zero-point, see ``weight_grid``; 8-bit codes are
+            always symmetric about zero.
 
     Attributes:
         follows: whether ranges are those of the latent weight.
@@ -122,7 +124,7 @@ class WeightQuantizer(Quantizer):
             scale, zero_point = affine_parameters(low, high, self.grid)
         else:
             scale, zero_point = least_squares(by_channel, low, high, self.grid)
-        # A channel of zeros alone has no range, and affine_parameters would start it at its end.
+        # affine_parameters gives a channel of zeros a zero-point at the grid's end; here it is 0.
         return scale, torch.zeros_like(zero_point) if self.symmetric else zero_point
 
     def by_channel(self, weight: Tensor) -> Tensor:
@@ -139,12 +141,12 @@ class WeightQuantizer(Quantizer):
         )
 
     def rounded(self, weight: Tensor) -> Tensor:
-        """``weight`` on the grid that it would have before anything is learned."""
+        """``weight`` on the grid that it has before training."""
         scale, zero_point = (self._wide(each, weight) for each in self._unlearned(weight))
         return fake_quantize(weight, scale, zero_point, self.grid, clipped_gradient=False)
 
     def fit(self, weight: Tensor) -> None:
-        """Put the ranges in force that ``weight`` has before anything is learned."""
+        """Set the ranges that ``weight`` has before training."""
         self.place(*self._unlearned(weight))
 
     @torch.no_grad()
@@ -154,12 +156,12 @@ class WeightQuantizer(Quantizer):
         self.follows = False
 
     def hold(self, scale: Tensor, zero_point: Tensor) -> None:
-        """Put given ranges in force, and keep them whatever becomes of the latent weight."""
+        """Set given ranges, and keep them when the latent weight changes."""
         self.place(scale, zero_point)
         self.follows = False
 
     def get_extra_state(self) -> Tensor:
-        """Whether ranges follow the weight: a later process must know."""
+        """Whether ranges are those of the latent weight, for a later process."""
         return torch.tensor(self.follows)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -198,7 +200,7 @@ class ActivationQuantizer(Quantizer):
         self.observing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` on the grid, same shape."""
+        """``x`` on the grid, of the same shape."""
         if self.observing:
             self.observe(x)
         return fake_quantize(

@@ -1,4 +1,4 @@
-"""The scheme: how many bits, where the quantizers sit, how their ranges are found."""
+"""The scheme: number of bits, places of quantizers, and the way that ranges are set."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Scheme:
         _require_bits(self.joins, "--elementwise")
         if self.softmax == "log2" and self.placement != "operands":
             raise SchemeError(
-                "what softmax gives is rounded by placement operands alone",
+                "only placement operands quantizes the output of softmax",
                 where="--softmax",
                 remedy="use --placement operands",
             )
@@ -164,7 +164,7 @@ class Scheme:
         if (first or last) and self.first_last_bits is not None:
             return Bits(self.first_last_bits, self.first_last_bits)
         if first and self.joins is not None:
-            # Pixels on few levels cost more than all other activations, and save nothing.
+            # Few bits for the image cost more accuracy than for all other activations.
             return replace(self.bits, activation=max(self.bits.activation, self.joins))
         return self.bits
 
