@@ -7,11 +7,13 @@ import torch
 
 from dreamquant.methods.auto import SMALL
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.recovery.anytime import Anytime, Stage
+from dreamquant.recovery.anytime import Anytime, Course, Stage, _Judging
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.closed_form import RoundByLeastSquares
 from dreamquant.recovery.part import Recovery
 from dreamquant.synthesis.drawn import Procedural
+from dreamquant.synthesis.pixels import Pixels
+from dreamquant.synthesis.probe import JUDGED
 from dreamquant.training.deadline import Deadline
 from dreamquant.training.phase import Phase, Run
 
@@ -119,16 +121,34 @@ def test_a_run_cut_within_a_layer_leaves_both_networks_as_they_were(make_network
     assert not any("forward" in vars(module) for module in modules)
 
 
-def test_stages_that_the_network_gives_no_means_for_are_left_out_by_name(make_network):
+def test_stages_that_the_network_does_not_support_are_left_out_by_name(make_network):
     example = torch.zeros(2, 3, 8, 8)
     scheme = Scheme(Bits(4, 4), placement="layer-input")
-    with_norms = Anytime(SMALL).suited(make_network(), example, scheme)
+    assert Anytime(SMALL).suited(make_network(), example, scheme) == Anytime(SMALL)
     without = Anytime(SMALL).suited(make_network(norms=False), example, scheme)
-    assert with_norms == Anytime(SMALL)
-    (left_out,) = without.left_out
-    assert left_out[0] == "least squares on dreamed images"
-    assert "batch-norm" in left_out[1]
-    assert replace(without, left_out=()).stages == (*SMALL[:2], SMALL[3])
-    stored = Anytime(SMALL).suited(make_network(), example, replace(scheme, joins=8))
-    assert stored.stages == SMALL[:3]
-    assert stored.left_out[0][0] == "block reconstruction"
+    assert without.stages == SMALL[:2]
+    dreamed, trained = without.left_out
+    assert dreamed[0] == "least squares on dreamed images"
+    assert "batch-norm" in dreamed[1]
+    assert trained == (
+        "training on the same images",
+        "it uses the images of 'least squares on dreamed images'",
+    )
+
+
+def test_stages_are_not_ranked_on_a_kind_of_images_that_one_of_them_uses():
+    used = {stage.images.kind for stage in SMALL if isinstance(stage.images, Procedural)}
+    used |= {stage.images.start for stage in SMALL if isinstance(stage.images, Pixels)}
+    assert not used & set(JUDGED)
+
+
+@torch.no_grad()
+def test_agreement_is_of_outputs_and_full_where_they_are_equal(make_network, make_bench):
+    bench = make_bench(make_network(), placement="layer-input")
+    judging = _Judging(Anytime(judged_on=64), Course(bench), FIRST)
+    images = judging.probes.rows(torch.arange(8))
+    wanted = bench.teacher(images)
+    missed = (bench.student(images) - wanted).square().sum(1) / wanted.square().sum(1)
+    assert judging._agreement(images) == pytest.approx(float((1 - missed).clamp(min=0).sum()))
+    bench.student.forward = bench.teacher.forward
+    assert judging._agreement(images) == 8

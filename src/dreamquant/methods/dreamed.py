@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.pixels import Pixels
 from dreamquant.terms.classes import TeacherCrossEntropy
+from dreamquant.terms.relative_statistics import RelativeStatistics
 from dreamquant.terms.statistics import BatchNormStatistics
 
 # Of 32 pixels: 256 at once, a hundred steps.
@@ -19,5 +23,14 @@ DREAMED = Pixels(
     flip=True,
     clamp=True,
 )
-# Of 224 pixels an image costs fifty times as much.
-FEW = {"size": 64, "batch": 32, "steps": 30, "shift": 8}
+# Of 224 pixels an image costs fifty times as much, and the gap of a network's statistics is made up
+# by few channels where it is not relative. Of MobileNetV1, 24 steps close three quarters of the
+# relative gap at this rate (0.32 to 0.08), and fewer at 0.05 (0.12).
+FEW: Mapping[str, Any] = {
+    "terms": [RelativeStatistics(), 0.001 * TeacherCrossEntropy()],
+    "size": 64,
+    "batch": 32,
+    "steps": 24,
+    "lr": 0.02,
+    "shift": 8,
+}

@@ -14,16 +14,13 @@ from dreamquant.networks.outputs import as_one
 from dreamquant.networks.taps import Tap
 from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.part import Recovery
-from dreamquant.synthesis.probe import COUNT, ProbeImages
+from dreamquant.synthesis.probe import JUDGED, ProbeImages
 from dreamquant.synthesis.source import Images, Source
-from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
 _MOST = 8  # a stage takes at most so many times its steps: more do not improve the student
-# Students are ranked on probe images that no result is measured on.
-_HELD_OUT = COUNT
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Anytime(Recovery):
     stages: tuple[Stage, ...] = ()
     judged_on: int = 256
     batch: int = 32
-    enough: float = 99.5
+    enough: float = 99.0
     left_out: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -110,12 +107,17 @@ class Anytime(Recovery):
 
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Anytime:
         """The same without stages that the network or the scheme does not support."""
-        lacking = [(stage, _lack(stage, network, example, scheme)) for stage in self.stages]
-        return replace(
-            self,
-            stages=tuple(stage for stage, lack in lacking if lack is None),
-            left_out=tuple((stage.name, lack) for stage, lack in lacking if lack is not None),
-        )
+        kept: list[Stage] = []
+        left_out: list[tuple[str, str]] = []
+        for before, stage in zip((None, *self.stages), self.stages, strict=False):
+            lack = _lack(stage, network, example, scheme)
+            if stage.images is None and before is not None and before not in kept:
+                lack = f"it uses the images of {before.name!r}"
+            if lack is None:
+                kept.append(stage)
+            else:
+                left_out.append((stage.name, lack))
+        return replace(self, stages=tuple(kept), left_out=tuple(left_out))
 
     def for_any_output(self) -> Anytime:
         """The same for networks that are not classifiers."""
@@ -243,7 +245,7 @@ class _Judging(Phase):
         self.recovery, self.course, self.stage = recovery, course, stage
         self.total = -(-recovery.judged_on // recovery.batch)
         self.agreed = 0.0
-        self.probes = ProbeImages(course.bench)
+        self.probes = ProbeImages(course.bench, JUDGED)
 
     @torch.no_grad()
     def step(self) -> Losses:
@@ -251,11 +253,10 @@ class _Judging(Phase):
         bench, recovery = self.course.bench, self.recovery
         begun = self.done * recovery.batch
         count = min(recovery.batch, recovery.judged_on - begun)
-        rows = _HELD_OUT + torch.arange(begun, begun + count)
-        batch = self.probes.make(Request(rows, rows))
+        rows = torch.arange(begun, begun + count)
         student = bench.student.eval()
         student.observe(False)
-        self.agreed += self._agreement(student(batch.images), batch)
+        self.agreed += self._agreement(self.probes.rows(rows))
         if self.done + 1 == self.total:
             self._conclude()
         return {}
@@ -269,17 +270,19 @@ class _Judging(Phase):
             "kept": self.course.end(percent),
         }
 
-    def _agreement(self, output: object, batch: Batch) -> float:
-        """Number of images that agree: by class, or for any other task by the task's measure."""
-        bench = self.course.bench
-        if bench.input.task == "classification":
-            return int(as_one(output).argmax(1).eq(batch.targets).sum())
-        wanted = as_one(bench.teacher(batch.images))
-        missed = (as_one(output) - wanted).square().sum() / wanted.square().sum().clamp(min=1e-12)
-        return len(batch.images) * max(1 - float(missed), 0.0)
+    def _agreement(self, images: Tensor) -> float:
+        """Of each image ``1 - |z_q - z_p|² / |z_p|²`` of the outputs, at least 0; their sum.
+
+        Classes that agree are a coarser measure: of ResNet-20 at W3A3, students of 86.5 and 84.7 %
+        on photographs agree in 88 and 90 % of these images, and by outputs in 87 and 81 %.
+        """
+        wanted = as_one(self.course.bench.teacher(images)).flatten(1)
+        missed = (as_one(self.course.bench.student(images)).flatten(1) - wanted).square().sum(1)
+        relative = missed / wanted.square().sum(1).clamp(min=1e-12)
+        return float((1 - relative).clamp(min=0).sum())
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of images that agree so far."""
+        """The sum of agreements so far."""
         return {"agreed": self.agreed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

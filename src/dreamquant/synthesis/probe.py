@@ -1,15 +1,16 @@
-"""Probe images: one fixed, named set that no method uses and no student learns from."""
+"""Probe images: fixed, named sets that no method uses and no student learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from dreamquant.networks.spec import InputSpec
 from dreamquant.synthesis.dead_leaves import DeadLeaves
-from dreamquant.synthesis.procedural import CHUNK, drawn_inputs
+from dreamquant.synthesis.pink_noise import PinkNoise
+from dreamquant.synthesis.procedural import CHUNK, Kind, drawn_inputs
 from dreamquant.synthesis.source import Images, seen_classes
 from dreamquant.training.batch import Batch, Request
 from dreamquant.training.bench import Bench
@@ -18,22 +19,37 @@ COUNT = 512
 NAME = f"{COUNT} probe images (dead leaves)"
 _SEED = 20_000_003  # seed of the whole set, the same for every run and method
 
+MEASURED: tuple[Kind, ...] = (DeadLeaves(),)
+# Stages are judged on a kind of images that none of them learns from.
+JUDGED: tuple[Kind, ...] = (PinkNoise(),)
 
-def drawn(spec: InputSpec, block: int) -> Tensor:
-    """``CHUNK`` images (B, C, H, W) of the set, on the CPU, because a GPU would draw other ones."""
+
+def drawn(spec: InputSpec, block: int, kinds: Sequence[Kind] = MEASURED) -> Tensor:
+    """``CHUNK`` images (B, C, H, W) of the set, on the CPU, because a GPU would draw other ones.
+
+    Args:
+        spec: the network's input.
+        block: number of the chunk.
+        kinds: kinds of images, which take turns.
+    """
     random = torch.Generator().manual_seed(_SEED + block)
-    return drawn_inputs(DeadLeaves(), CHUNK, spec, random)
+    return drawn_inputs(kinds[block % len(kinds)], CHUNK, spec, random)
 
 
 class ProbeImages(Images):
-    """Dead leaves with the mean and deviation of the network's input, drawn when they are needed.
+    """Images with the mean and deviation of the network's input, drawn when they are needed.
 
-    Agreement is measured on them where the user gives no images, and students are ranked on them. A
-    method's own images are never used for that: they could favour its own student.
+    Agreement is measured on dead leaves where the user gives no images. Students are ranked on
+    other kinds. A method's own images are never used for that: they could favour its own student.
+
+    Args:
+        bench: what the run works on.
+        kinds: kinds of images, which take turns.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, kinds: tuple[Kind, ...] = MEASURED) -> None:
         super().__init__(bench)
+        self._kinds = kinds
         self._next = 0
         self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -56,12 +72,16 @@ class ProbeImages(Images):
 
     def make(self, request: Request) -> Batch:
         """The images of these rows."""
-        images = torch.stack([self._image(row) for row in request.latent.tolist()])
+        images = self.rows(request.latent)
         return Batch(images, seen_classes(self.bench, images), request.latent)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Images (B, C, H, W) of rows (B,) of the set."""
+        return torch.stack([self._image(row) for row in rows.tolist()])
 
     def _image(self, row: int) -> Tensor:
         block = row // CHUNK
         if block != self._drawn[0]:
             # Images are drawn in fixed chunks, and rows are taken in order.
-            self._drawn = block, drawn(self.bench.input, block).to(self.bench.device)
+            self._drawn = block, drawn(self.bench.input, block, self._kinds).to(self.bench.device)
         return self._drawn[1][row % CHUNK]
