@@ -35,7 +35,7 @@ def holder(tmp_path):
 
 def test_a_folder_takes_one_run_at_a_time_and_outlives_its_kill(holder, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(ResultError, match="another run is at work") as e, alone_in(out):
+    with pytest.raises(ResultError, match="another run is using") as e, alone_in(out):
         pytest.fail("two at once")
     assert e.value.where == "--out"
     assert "another folder" in e.value.remedy

@@ -1,1 +1,1 @@
-"""What a run leaves behind: one folder with its manifest, packed integers and samples."""
+"""Results of a run: one folder with its manifest, packed integers and samples."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and errors that say what to do."""
+"""Files that are written completely or not at all, and errors with a remedy."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _WRITE_REMEDIES = {
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path``: a reader finds either what was there before, or all of it.
+    """Write ``data`` to ``path``: a reader finds either the earlier content or all of the new one.
 
     Raises:
-        ResultError: it cannot be written; what was at ``path`` is untouched.
+        ResultError: it cannot be written; the earlier content is untouched.
     """
     # Beside the target, since only a rename within one file system is atomic.
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -44,7 +44,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder and those in it.
+    """Remove files that killed processes left half-written in a folder and its subfolders.
 
     Raises:
         ResultError: they cannot be removed.
@@ -56,7 +56,7 @@ def remove_temporaries(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Whatever the operating system refuses inside becomes an error that says what to do.
+    """Turn errors of the operating system into errors with a remedy.
 
     Raises:
         ResultError: ``path`` cannot be written.
@@ -72,12 +72,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, obj: Mapping[str, Any]) -> None:
-    """Put ``obj`` at ``path`` as indented UTF-8 JSON, its keys in the order they were inserted.
+    """Write ``obj`` to ``path`` as indented UTF-8 JSON, with keys in the order of insertion.
 
     Raises:
-        ResultError: it cannot be written; what was at ``path`` is untouched.
-        ValueError: a number is not finite, which JSON has no word for.
-        TypeError: a value is none of JSON's types.
+        ResultError: it cannot be written; the earlier content is untouched.
+        ValueError: a number is not finite, which JSON cannot represent.
+        TypeError: a value has a type that JSON does not have.
     """
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())

@@ -19,17 +19,17 @@ LOCK = ".lock"
 
 @contextmanager
 def alone_in(folder: Path | None) -> Iterator[None]:
-    """Hold a result folder, and what lies in it, so that no other run writes there.
+    """Lock a result folder, so that no other run writes there.
 
-    The operating system lets go of it when the process ends, however that ends: a killed run leaves
-    no lock behind. Files that it left half-written are removed.
+    The operating system releases the lock when the process ends, even if it is killed. Files that
+    an earlier run left half-written are removed.
 
     Args:
-        folder: made where it is missing, and removed again if nothing was put into it; ``None``
-            holds nothing.
+        folder: created if it is missing, and removed again if it stays empty; ``None`` locks
+            nothing.
 
     Raises:
-        ResultError: another run is at work in the folder, or it cannot be written.
+        ResultError: another run uses the folder, or it cannot be written.
     """
     if folder is None:
         yield
@@ -51,7 +51,7 @@ def alone_in(folder: Path | None) -> Iterator[None]:
 
 
 def _acquired(folder: Path) -> BaseFileLock:
-    # Imported here: a tenth of a second that runs without a folder need not spend.
+    # Imported here: the import takes a tenth of a second, which runs without a folder do not need.
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK)
@@ -60,8 +60,8 @@ def _acquired(folder: Path) -> BaseFileLock:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise ResultError(
-                f"another run is at work in {folder}",
+                f"another run is using {folder}",
                 where="--out",
-                remedy="wait until it is over, stop it, or give another folder",
+                remedy="wait until it ends, stop it, or give another folder",
             ) from error
     return lock

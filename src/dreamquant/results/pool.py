@@ -1,8 +1,8 @@
-"""Pools on disk: synthetic images in shards, with a manifest that says how they came about.
+"""Pools on disk: synthetic images in shards, with a manifest of their origin.
 
-Images are half-precision numbers in the space that the network takes: two bytes a value, twice what
-8-bit pixels need. Optimised images leave the range of pixels and differ by less than one pixel
-level, which eight bits would cut off and round away; half precision keeps three decimal digits.
+Images are half-precision numbers in the units of the network's input: two bytes for a value, twice
+the size of 8-bit pixels. Optimised images exceed the range of pixels and differ by less than one
+pixel level, which eight bits would lose; half precision keeps three decimal digits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dreamquant.results.files import read_json, sha256_file, write_tensors
 
 POOL, SHEET = "pool.json", "images.png"
 SCHEMA = 1
-_AT_ONCE = 32  # images that the teacher looks at, which bounds the memory
+_AT_ONCE = 32  # number of images in a forward pass of the teacher, which limits the memory
 _REMEDY = "make the pool anew with `dreamquant dream`, or restore a copy"
 
 
@@ -39,7 +39,7 @@ def shard_name(index: int) -> str:
 def write_shard(
     folder: Path, index: int, images: Tensor, targets: Tensor, teacher: nn.Module
 ) -> dict[str, Any]:
-    """Put images into a shard, with what the teacher sees in them as they are kept.
+    """Write images into a shard, with the teacher's classes of the images as stored.
 
     Args:
         folder: of the pool.
@@ -50,16 +50,16 @@ def write_shard(
 
     Returns:
         For the manifest: file, images, bytes and checksum; class and confidence of each image,
-        the teacher's probability of that class.
+            which is the teacher's probability of the class.
 
     Raises:
-        ResultError: it cannot be written.
+        ResultError: the shard cannot be written.
         TrainingError: an image is not finite.
     """
     kept = images.to(torch.float16)
     if not kept.isfinite().all():
         raise TrainingError(
-            "images are no finite numbers",
+            "some images have values that are not finite",
             where=f"shard {index}",
             remedy="try another --seed, or a method whose images are clamped, such as minutes",
         )
@@ -83,13 +83,13 @@ class KeptPool:
     """A pool on disk, read row by row through memory maps.
 
     Attributes:
-        manifest: what it says of itself.
-        sha256: of the manifest, which has the checksums of all shards.
+        manifest: of the pool.
+        sha256: of the manifest, which holds the checksums of all shards.
         files: one open file for each shard.
         ends: number of images up to the end of each shard.
         targets: (N,) labels or (N, classes) soft ones, of all images.
         own: input of the network that it was made for.
-        spec: input of the network that is to see it.
+        spec: input of the network that will use it.
     """
 
     manifest: Mapping[str, Any]
@@ -105,7 +105,7 @@ class KeptPool:
         return self.ends[-1]
 
     def summary(self) -> dict[str, Any]:
-        """The figures that it is known by."""
+        """The main figures of the pool."""
         manifest, seen = self.manifest, self.manifest["confidence"]
         return {
             "method": manifest["method"]["name"],
@@ -115,7 +115,7 @@ class KeptPool:
         }
 
     def read(self, rows: Sequence[int]) -> Tensor:
-        """Images (B, C, H, W) of these rows, float32, as the network takes them."""
+        """Images (B, C, H, W) of these rows, float32, in the units of the network's input."""
         images = torch.cat([self._row(row) for row in rows]).float()
         if _pixels_of(self.own) == _pixels_of(self.spec):
             return images
@@ -137,11 +137,11 @@ def open_pool(folder: Path, spec: InputSpec) -> KeptPool:
 
     Args:
         folder: with a manifest.
-        spec: what the network expects.
+        spec: input of the network.
 
     Raises:
-        DataError: the pool is damaged, of a later version, or of another size than the network's
-            input.
+        DataError: the pool is damaged, of a later version, or its images have another size than the
+            network's input.
     """
     manifest = _manifest(folder)
     try:

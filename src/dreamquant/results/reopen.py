@@ -1,4 +1,4 @@
-"""A result read back from its folder, and the teacher that it came from."""
+"""Opens a result from its folder, and the teacher that it was made from."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
 
     Args:
         folder: the ``out`` of a run.
-        network: the float architecture, for results of a module given in memory; its weights do
-            not matter, and it stays as it is. Other results rebuild it from the name on record; a
-            network from a file only if the file is, byte for byte, the one of that time.
+        network: the float architecture, for results of a module given in memory. Its weights do not
+            matter, and it is not changed. Other results build it again from the recorded name; a
+            network from a file only if the file is equal, byte for byte, to the one of that time.
 
     Raises:
         ResultError: the folder holds no result, or a damaged one.
-        NetworkError: the architecture cannot be built, or is another.
+        NetworkError: the architecture cannot be built, or differs.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -57,7 +57,7 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
     if network is None:
         network = _rebuild(read_origin(manifest, folder), spec, folder)
     names = manifest["prepared"]
-    # Surveys follow versions of tensors, which those of inference mode do not have.
+    # Surveys use versions of tensors, which tensors of inference mode do not have.
     with torch.inference_mode(False):
         student = _converted(network, scheme, spec, folder, names).requires_grad_(False)
         decode(student, tensors, str(folder / STUDENT))
@@ -65,21 +65,21 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
 
 
 def load(folder: str | Path, *, network: nn.Module | None = None) -> Student:
-    """The quantized module in a result folder, with the outputs it had when it was saved.
+    """The quantized module in a result folder, with the same outputs as when it was saved.
 
-    It ends as the network did, be it in a softmax or a sigmoid. Args and errors as
-    :func:`open_result`.
+    Its last operation is that of the given network, also a softmax or a sigmoid. Args and errors as
+    for :func:`open_result`.
     """
     return as_given(open_result(folder, network=network).model)
 
 
 def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module | None:
-    """The teacher that a result came from, or ``None`` where its weights are not at hand.
+    """The teacher that a result was made from, or ``None`` if its weights are not available.
 
     Args:
         manifest: of the result.
-        weights: the file, where it is not the one on record. Where there is none on record, the
-            zoo's pretrained weights are fetched again, and a factory gives its own.
+        weights: file of the weights, if it is not the recorded one. Without a recorded file, the
+            zoo's pretrained weights are loaded again, and a factory provides its own.
 
     Raises:
         ResultError: the manifest is damaged.
@@ -101,7 +101,7 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
 
 
 def _with_weights(origin: Origin, spec: InputSpec, weights: Path | None) -> nn.Module | None:
-    """The teacher with ``weights``, or else with those on record if they can be had."""
+    """The teacher with ``weights``, or with the recorded ones if they are available."""
     if not names_network(origin.name):
         return None
     path = weights or (Path(origin.weights) if origin.weights else None)
@@ -113,14 +113,14 @@ def _with_weights(origin: Origin, spec: InputSpec, weights: Path | None) -> nn.M
     except WeightsError:
         if weights is not None:
             raise
-        return None  # the file of that time is gone, or another now
+        return None  # the file has been removed or changed
     return module
 
 
 def _with_own_weights(origin: Origin, spec: InputSpec) -> nn.Module | None:
     try:
         return build_module(origin.name, spec, origin.source_sha256, pretrained=True)
-    except NetworkError:  # the zoo cannot be reached
+    except NetworkError:  # the zoo is not reachable
         return None
 
 
@@ -157,7 +157,7 @@ def _converted(
             return Student(own).eval()
         example = torch.zeros(2, *spec.shape)
         return convert(restructured(own, prepared, example), scheme, example)
-    except Exception as error:  # the network's own code may raise anything
+    except Exception as error:  # the network's own code may raise any exception
         reason = error.what if isinstance(error, DreamQuantError) else one_line(error)
         raise NetworkError(
             f"{type(network).__name__} is not the architecture that was quantized: {reason}",

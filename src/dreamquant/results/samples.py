@@ -1,4 +1,4 @@
-"""A picture of the images a network was quantized on; of features that are no pixels, heat maps."""
+"""A picture of the images that a network was quantized on; features are drawn as heat maps."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def encode_tiles(
 def _asked(
     count: int, targets: Tensor | None, confidence: Tensor | None
 ) -> list[tuple[int | None, float]]:
-    """Target and confidence of each image; ``None`` and 0 where nothing was asked."""
+    """Target and confidence of each image; ``None`` and 0 where there are no targets."""
     if targets is None or confidence is None:
         return [(None, 0.0)] * count
     return list(zip(targets.tolist(), confidence.tolist(), strict=True))
@@ -142,26 +142,26 @@ def _grid(tiles: list[Image.Image], captions: list[tuple[str, str]]) -> Image.Im
     for index, (tile, (name, probability)) in enumerate(zip(tiles, captions, strict=True)):
         left = _MARGIN + index % columns * width
         top = _MARGIN + index // columns * height
-        # A frame, since a white image would end nowhere.
+        # A frame, because a white image would have no visible border.
         draw.rectangle((left - 1, top - 1, left + tile.width, top + tile.height), outline=_FRAME)
         grid.paste(tile, (left, top))
         right, baseline = left + tile.width, top + tile.height + _CAPTION - 4
         room = tile.width - font.getlength(probability) - _GAP
         draw.text((left, baseline), _shortened(name, room, font), _INK, font, anchor="ls")
-        # At the other end and paler: "1 15 %" would be hard to take apart.
+        # At the other end and paler, because "1 15 %" would be hard to read.
         draw.text((right, baseline), probability, _PALE_INK, font, anchor="rs")
     return grid
 
 
 def _columns(count: int) -> int:
-    """Return the number of columns that fills all rows, near a square, where there is one."""
+    """The number of columns that fills all rows and is near a square, if there is one."""
     square = math.ceil(math.sqrt(count))
     candidates = range(square, min(count, _WIDEST_ROW) + 1)
     return next((columns for columns in candidates if count % columns == 0), square)
 
 
 def _shortened(name: str, room: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return ``name``, its end given up for "…" where it is wider than ``room`` pixels."""
+    """``name``, cut and ended by "…" if it is wider than ``room`` pixels."""
     if font.getlength(name) <= room:
         return name
     kept = name

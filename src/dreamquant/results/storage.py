@@ -1,4 +1,4 @@
-"""What a quantized network takes to store."""
+"""Storage of a quantized network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Storage(NamedTuple):
     """Bytes of a quantized network's tensors.
 
     Attributes:
-        full: of the teacher, 4 a number.
-        weights: packed.
-        scales: with the zero-points.
-        left_in_float: all the rest.
+        full: of the teacher, 4 for each number.
+        weights: packed weights.
+        scales: scales and zero-points.
+        left_in_float: all other tensors.
     """
 
     full: int
@@ -23,12 +23,12 @@ class Storage(NamedTuple):
 
     @property
     def small(self) -> int:
-        """Of the student."""
+        """Total of the student."""
         return self.weights + self.scales + self.left_in_float
 
 
 def storage_of(coverage: Mapping[str, Any]) -> Storage:
-    """What the coverage on record takes to store."""
+    """The storage according to a recorded coverage."""
     left = coverage["float_bytes"]
     full = 4 * sum(layer["weights"] for layer in coverage["layers"]) + left
     return Storage(full, coverage["weight_bytes"], coverage["scale_bytes"], left)

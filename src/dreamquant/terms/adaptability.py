@@ -20,17 +20,17 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def normalised_disagreement_entropy(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """H' (B,) of ``softmax(z_p - z_q)``, between the batch's least entropy (0) and log C (1).
+    """H' (B,) of ``softmax(z_p - z_q)``, scaled from the batch's least entropy (0) to log C (1).
 
-    1 where teacher and student agree up to a shift of the logits: nothing left to learn. Towards
-    0 where one class dominates their difference. The batch minimum takes part in the gradient, as
-    in the released code.
+    It is 1 where teacher and student agree up to a shift of the logits, so that nothing is left to
+    learn, and near 0 where one class dominates their difference. The batch minimum takes part in
+    the gradient, as in the released code.
     """
     h = entropy(teacher_logits - student_logits)
     least, most = distributed.least(h.min()), math.log(teacher_logits.shape[1])
-    # All samples in full agreement leave nothing to normalise by; they then sit at 0, as the
-    # sample with the least entropy always does.
-    # Near full agreement float32 rounds h above log C by more than what is left to divide by.
+    # If all samples agree fully, the divisor is zero; all values are then 0, as that of the sample
+    # with the least entropy always is.
+    # Near full agreement, float32 rounds h above log C by more than this divisor.
     return ((h - least) / (most - least).clamp(min=1e-6)).clamp(max=1)
 
 
@@ -56,8 +56,8 @@ class Band(Term):
 class Balance(Term):
     """``α_ds CE(softmax(z_p - z_q), y) + α_as CE(softmax(z_p + z_q), y)``.
 
-    The first favours images that the teacher gets right and the student does not, the second
-    images that both get right.
+    The first term favours images that only the teacher classifies correctly, the second images that
+    both classify correctly.
     """
 
     disagree: float

@@ -1,4 +1,4 @@
-"""Images whose attention lies where it was asked for: ACQ (Li et al., arXiv 2301.07266).
+"""Images whose attention has its centre at a given place: ACQ (Li et al., arXiv 2301.07266).
 
 Confirmed, from two abstracts: synthetic images of a class share nearly one attention map, and that
 map differs between the teacher's evaluation and training modes; remedies are a generator
@@ -43,7 +43,7 @@ def attention_centre(attention: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CentreMatching(Term):
-    """``E ||c(x) - c*||²``: the teacher's attention centre against the one asked for."""
+    """``E ||c(x) - c*||²``: the distance of the teacher's attention centre from the given one."""
 
     formula = "E ||c(x) - c*||²"
     teacher_taps = (LastMap(),)
@@ -58,11 +58,11 @@ class CentreMatching(Term):
 class PairDiversity(Term):
     """``-E[min(||f(x₁) - f(x₂)||₁ / ||z₁ - z₂||₁, cap)]`` over pairs of one label and centre.
 
-    The mode-seeking form (Mao et al., CVPR 2019): equal conditions, different noise, so the
-    generator must let the noise matter. Norms are means over their elements.
+    The mode-seeking form (Mao et al., CVPR 2019): the conditions are equal and the noise differs,
+    so the images must depend on the noise. Norms are means over their elements.
 
     Attributes:
-        cap: beyond which a pair differs enough.
+        cap: a pair with at least this ratio differs enough.
     """
 
     cap: float = 1.0
@@ -79,9 +79,9 @@ class PairDiversity(Term):
 
 @dataclass(frozen=True)
 class ModeConsistency(Term):
-    """``E Σ_uv (M_eval - M_train)² · hw``: one attention whichever statistics are used.
+    """``E Σ_uv (M_eval - M_train)² · hw``: the attention is the same with both kinds of statistics.
 
-    The training-mode pass normalises by the batch and leaves the running statistics alone. The
+    The training-mode pass normalises by the batch and does not change the running statistics. The
     factor hw makes the penalty independent of the map's size.
     """
 

@@ -1,4 +1,4 @@
-"""Views: an image perturbed at random, differentiably, so that gradients reach the original.
+"""Views: differentiable random perturbations of images, so that gradients reach the original.
 
 Images are (B, C, H, W), normalised; one operator is drawn for the whole batch.
 """

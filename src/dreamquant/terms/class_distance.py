@@ -1,4 +1,4 @@
-"""Images of a class neither alike nor far from each other: IntraQ (Zhong et al., CVPR 2022)."""
+"""Images of a class that are neither equal nor far apart: IntraQ (Zhong et al., CVPR 2022)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dreamquant.terms.contract import Step, Term
 class MarginalDistance(Term):
     """``E[max(m_l - d, 0) + max(d - m_u, 0)]`` with ``d = 1 - cos(f(x), c_y)``.
 
-    c_y is the mean of the batch's features of that class and takes no gradient; images that are
-    alone in their class are left out.
+    c_y is the mean of the batch's features of that class and takes no gradient; the only image of a
+    class is left out.
 
     Attributes:
         lower: m_l.

@@ -1,4 +1,4 @@
-"""The student's features attend where the teacher's do: AKT (ACM SAC 2025)."""
+"""The student's attention over features equals the teacher's: AKT (ACM SAC 2025)."""
 
 from __future__ import annotations
 

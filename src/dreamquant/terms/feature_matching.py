@@ -1,4 +1,4 @@
-"""The student's feature maps are the teacher's: PLF (CVPR 2024)."""
+"""The student's feature maps equal the teacher's: PLF (CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dreamquant.terms.contract import Step, Term
 
 @dataclass(frozen=True)
 class FeatureMatching(Term):
-    """``Σ_l mean (f_l(q) - f_l(p))²`` over what leaves each batch norm."""
+    """``Σ_l mean (f_l(q) - f_l(p))²`` over the outputs of all batch norms."""
 
     formula = "Σ_l mean (f_l(q) - f_l(p))²"
     teacher_taps = (NormOutputs(),)

@@ -1,4 +1,4 @@
-"""The student's heads give what the teacher's do: MimiQ (AAAI 2025), MaskAQ (ICML 2026)."""
+"""The student's heads return what the teacher's return: MimiQ (AAAI 2025), MaskAQ (ICML 2026)."""
 
 from __future__ import annotations
 

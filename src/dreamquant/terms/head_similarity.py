@@ -1,4 +1,4 @@
-"""Heads of attention that look at the same things: MimiQ (AAAI 2025)."""
+"""Heads of attention with similar maps: MimiQ (AAAI 2025)."""
 
 from __future__ import annotations
 

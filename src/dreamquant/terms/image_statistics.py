@@ -1,4 +1,4 @@
-"""Statistics of each image apart (ZeroQ, Cai et al., CVPR 2020)."""
+"""Statistics of each image by itself (ZeroQ, Cai et al., CVPR 2020)."""
 
 from __future__ import annotations
 

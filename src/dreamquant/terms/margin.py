@@ -22,18 +22,18 @@ Kind = Literal["kernel", "repulsion", "random-margin"]
 
 @dataclass(frozen=True)
 class GaussianMargin(Term):
-    """Pushes images to where teacher and student differ, once the student learns.
+    """Moves images to where teacher and student differ, once the student learns.
 
-    With ``d = mean_c |z_p - z_q|`` per image:
+    With ``d = mean_c |z_p - z_q|`` for each image:
 
     - ``kernel``: ``E[exp(-d²/2σ²)]``; its gradient vanishes at d = 0 and far beyond σ.
     - ``repulsion``: ``-E[w d]`` with ``w = exp(-d²/2σ²)`` held constant; its gradient is the
       Gaussian itself, largest at d = 0.
-    - ``random-margin``: ``E[max(m - d, 0)]`` with ``m = |N(0, σ²)|`` drawn per image.
+    - ``random-margin``: ``E[max(m - d, 0)]`` with ``m = |N(0, σ²)|`` drawn for each image.
 
     Attributes:
         kind: one of the three.
-        sigma: in units of logits.
+        sigma: σ, in units of logits.
     """
 
     kind: Kind = "random-margin"

@@ -1,4 +1,4 @@
-"""Statistics inside the teacher, compared in units of what it was trained on."""
+"""Statistics inside the teacher, compared in units of the stored deviations."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 from dreamquant.networks.norm_inputs import BatchNormInputs
 from dreamquant.terms.contract import Step, Term
 
-# Of the mean variance of all channels: less is a channel that hardly says anything.
+# Fraction of the mean variance of all channels: a channel with less carries almost no signal.
 _DEAD = 1e-3
-# Of the stored variance, without which the deviation of a constant channel has no gradient.
+# Fraction of the stored variance; without it the deviation of a constant channel has no gradient.
 _LEAST = 1e-3
 
 
 @dataclass(frozen=True)
 class RelativeStatistics(Term):
-    """Gap between batch and stored mean and deviation, in stored deviations.
+    """Differences of batch and stored means and deviations, in units of stored deviations.
 
-    ``1/L Σ_l mean_c [ ((μ̂_lc - μ_lc) / σ_lc)² + (σ̂_lc / σ_lc - 1)² ]``: every channel counts alike.
-    Of MobileNetV1 the absolute gap of variances is a hundred times that of means, and a few
-    channels make nearly all of it. Ours.
+    ``1/L Σ_l mean_c [ ((μ̂_lc - μ_lc) / σ_lc)² + (σ̂_lc / σ_lc - 1)² ]``: every channel has the
+    same weight. In MobileNetV1 the absolute difference of variances is a hundred times that of
+    means, and a few channels cause almost all of it. Ours.
     """
 
     formula = "1/L Σ_l mean_c [ ((μ̂_lc - μ_lc) / σ_lc)² + (σ̂_lc / σ_lc - 1)² ]"

@@ -1,7 +1,8 @@
-"""Images whose answer survives small perturbations: RIS (AAAI 2024).
+"""Images whose answers do not change by small perturbations: RIS (AAAI 2024).
 
-Real images sit in smooth regions of the teacher's loss landscape; well-classified synthetic ones
-may not. How a perturbation changes the teacher's features and predictions tells them apart.
+Real images lie in smooth regions of the teacher's loss landscape; synthetic images may not, even if
+they are classified correctly. The change of the teacher's features and predictions by a
+perturbation distinguishes them.
 
 Confirmed: perturbing inputs by a randomly chosen augmentation and weights by Gaussian noise;
 inconsistencies of features and predictions by cosine distance and L1; a threshold that refers to
@@ -25,7 +26,7 @@ from dreamquant.terms.contract import Step, Term, View
 
 
 def inconsistency(clean: View, perturbed: Sequence[View]) -> Tensor:
-    """How far perturbed answers lie from the clean one, (2, B), averaged over perturbations.
+    """Distance of perturbed answers from the clean one, (2, B), mean over perturbations.
 
     Row 0: ``1 - cos`` of the pooled features, in [0, 2]. Row 1: L1 of the probabilities, in [0, 2].
     """
@@ -41,8 +42,8 @@ class InputRobustness(Term):
     """``Σ_k E[max(D_k(x) - ε_k, 0)]`` over features and predictions, under n random views.
 
     Attributes:
-        views: n, drawn anew each step.
-        threshold: ε as a share of the mean inconsistency of Gaussian-noise images.
+        views: n; the views are drawn in each step.
+        threshold: ε as a fraction of the mean inconsistency of Gaussian-noise images.
     """
 
     views: int = 1

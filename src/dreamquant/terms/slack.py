@@ -1,4 +1,4 @@
-"""Statistics with slack, and for each image a layer to fit best: DSG (Zhang et al., CVPR 2021)."""
+"""Statistics with slack, and one emphasised layer for each image: DSG (Zhang et al., CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dreamquant.terms.contract import Step, Term
 
 @dataclass(frozen=True)
 class SlackStatistics(Term):
-    """Gaps of each image's statistics beyond what the layer is allowed; one layer counts more.
+    """Differences of an image's statistics beyond the slack of a layer; one layer has more weight.
 
-    ``1/B Σ_b Σ_l w_bl mean_c [ max(|m_lc(x_b) - μ_lc| - δ_l, 0)² + ... ]``, likewise of deviations.
-    The slack δ of a layer is a quantile of its gaps on Gaussian noise. Image b counts ``emphasis``
-    times at layer b mod L, so that images differ.
+    ``1/B Σ_b Σ_l w_bl mean_c [ max(|m_lc(x_b) - μ_lc| - δ_l, 0)² + ... ]``, and the same for
+    deviations. The slack δ of a layer is a quantile of its differences on Gaussian noise. Image b
+    has weight ``emphasis`` at layer b mod L, so that images differ.
 
     Attributes:
-        quantile: in [0, 1]; 0 leaves next to no slack.
+        quantile: in [0, 1]; 0 leaves almost no slack.
         emphasis: weight of an image at its own layer.
     """
 

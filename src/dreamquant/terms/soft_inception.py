@@ -1,4 +1,4 @@
-"""Images of which the teacher is as sure as was asked, no surer: IntraQ (CVPR 2022)."""
+"""Images whose confidence in the teacher is that of the target, and no more: IntraQ (CVPR 2022)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamquant.terms.contract import Step, Term
 class SoftInception(Term):
     """``E[(p_y - t_y)²]`` of images with soft targets, ``E[CE(z_p, y)]`` of the others.
 
-    ``t_y`` is the largest part of the target; where that is the whole of it the target is hard.
+    ``t_y`` is the largest value of the target; a target is hard if this value is 1.
     """
 
     formula = "E[(p_y - t_y)² if t_y < 1, else CE(z_p, y)]"

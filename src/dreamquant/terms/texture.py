@@ -1,7 +1,7 @@
-"""Textures of few kinds: Laws' texture energy, as TexQ (Chen et al., NeurIPS 2023) calibrates it.
+"""Few kinds of texture: Laws' texture energy, as in TexQ (Chen et al., NeurIPS 2023).
 
 Confirmed, from summaries and a re-implementation of parts: energies of Laws' 5 x 5 filters, of
-which nine are dominant. How they enter the loss is not public; the formula is ours.
+which nine are dominant. The way they enter the loss is not public; the formula is ours.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def texture_energy(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TextureEnergy(Term):
-    """``E[1 - Σ_{k dominant} e_k]``: an image's energy lies in few kinds of texture.
+    """``E[1 - Σ_{k dominant} e_k]``: the energy of an image lies in few kinds of texture.
 
-    Noise has all of them alike; a photograph has mostly smooth ones and edges.
+    Noise has all kinds equally; a photograph has mostly smooth ones and edges.
 
     Attributes:
-        dominant: kinds of texture of each image that count as its own.
+        dominant: number of an image's kinds of texture that count as dominant.
     """
 
     dominant: int = 9
