@@ -1,4 +1,4 @@
-"""The published methods, one a file; ``METHODS`` is the table that the command line lists."""
+"""The published methods, one in each file; the command line lists the table ``METHODS``."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ METHODS: dict[str, Method] = {
     "maskaq": maskaq,
     "dqdg": dqdg,
     "gapssg": gapssg,
-    # Published as add-ons; on their own they stand on the base that their papers name first.
+    # Published as add-ons; by themselves they use the base method that their papers name first.
     "ris": replace(gdfq + ris, name="ris"),
     "agm": replace(gdfq + agm, name="agm"),
     "synq": replace(hast + synq, name="synq"),
@@ -100,10 +100,11 @@ ADD_ONS: dict[str, AddOn] = {
 def find_method(name: str | Method) -> Method:
     """The method of that name, ``BASE`` or ``BASE+ADDON+…``; BASE may be ``FILE.py:NAME``.
 
-    A method given as an object is the one wanted.
+    A method given as an object is returned unchanged.
 
     Raises:
-        MethodError: there is none, and it names the nearest; or the parts conflict.
+        MethodError: there is no such method, and the error names the nearest one; or the parts
+            conflict.
     """
     if isinstance(name, Method):
         return name

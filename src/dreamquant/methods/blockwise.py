@@ -1,11 +1,11 @@
-"""What methods of block reconstruction share: quick numbers, and the published ones."""
+"""Presets of the methods of block reconstruction: quick numbers, and the published ones."""
 
 from __future__ import annotations
 
 from dreamquant.methods.dreamed import FEW
 from dreamquant.methods.method import Preset
 
-# A twentieth of the published steps and less takes rates ten times theirs.
+# With a twentieth of the published steps or fewer, rates are ten times the published ones.
 _QUICK = {"count": 256, "batch": 32, "steps": 300, "lr_bits": 1e-2}
 _QUICK_IMAGENET = {"count": 64, "batch": 8, "steps": 60, "lr_bits": 2e-2}
 

@@ -1,4 +1,4 @@
-"""How add-ons join the parts of a method."""
+"""Composition of a method's parts with an add-on."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def renumbered(part: Part, numbers: Numbers) -> Part:
 
 
 def join(add_on: AddOn, images: Source | None, recovery: tuple[Recovery, ...], where: str) -> Parts:
-    """A method's parts with what an add-on brings.
+    """A method's parts with those of an add-on.
 
     Args:
-        add_on: that joins.
-        images: of the method.
-        recovery: likewise.
-        where: the method was asked for, for the error.
+        add_on: the add-on.
+        images: the method's image source.
+        recovery: the method's recovery parts.
+        where: name of the method, for the error.
 
     Raises:
-        MethodError: the parts cannot take it, or have it already.
+        MethodError: the parts cannot be combined with the add-on, or already have its terms.
     """
     if add_on.generator_terms or add_on.targets is not None:
         if not isinstance(images, Generator):

@@ -1,4 +1,4 @@
-"""What a method is: where images come from, how accuracy comes back, and a paper's numbers."""
+"""What a method is: where images come from, how accuracy is recovered, and a paper's numbers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from dreamquant.terms.contract import Terms
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method comes from.
+    """The source of a method.
 
     Attributes:
         title: of the publication.
         venue: and year.
         authors: the first one, "et al.".
         confirmed: what was read in the paper or its released code.
-        ours: choices made here because the source leaves them open, or to mend it.
+        ours: choices that were made here, because the source leaves them open or to correct it.
     """
 
     title: str
@@ -45,12 +45,12 @@ class Paper:
 
 @dataclass(frozen=True)
 class Preset:
-    """Numbers of a method's parts in place of their own; it adds no part and takes none away.
+    """Numbers that replace those of a method's parts; it adds and removes no part.
 
     Attributes:
         images: fields of the source.
         recovery: fields of each recovery, by its class name.
-        scheme: of the quantizer, see :class:`dreamquant.quantization.scheme.Scheme`.
+        scheme: fields of the quantizer, see :class:`dreamquant.quantization.scheme.Scheme`.
     """
 
     images: Numbers = field(default_factory=dict)
@@ -60,18 +60,18 @@ class Preset:
 
 @dataclass(frozen=True)
 class AddOn:
-    """What a paper adds to other methods; ``method + add_on`` composes them.
+    """A paper's addition to other methods; ``method + add_on`` composes them.
 
     Attributes:
-        name: as given after a ``+`` to ``--method``.
+        name: the word after ``+`` in ``--method``.
         summary: one line.
-        paper: where it comes from.
-        generator_terms: beside those of the method's images.
-        student_terms: beside those that the student minimises.
-        targets: in place of the method's one-hot labels.
-        views: of the images that the student learns from.
-        through: what images pass before the student sees them.
-        training: numbers of :class:`dreamquant.recovery.train.Train` in place of the method's.
+        paper: its source.
+        generator_terms: added to the losses of the method's images.
+        student_terms: added to the losses of the student.
+        targets: replace the method's one-hot labels.
+        views: further transformations of the student's images.
+        through: further filters of the student's images.
+        training: numbers that replace the method's in :class:`dreamquant.recovery.train.Train`.
     """
 
     name: str
@@ -90,16 +90,16 @@ class Method:
     """A named set of parts, as published.
 
     Attributes:
-        name: as given to ``--method``.
+        name: value of ``--method``.
         summary: one line.
-        paper: where it comes from.
-        images: where they come from; ``None`` where the method needs none.
-        recovery: how accuracy comes back, in this order.
-        prepare: what is done to the float copy before quantizers go in.
+        paper: its source.
+        images: source of images; ``None`` if the method needs none.
+        recovery: recovery parts, in this order.
+        prepare: changes to the float copy before quantizers are inserted.
         scheme: what the paper fixes of the quantizer; options override it.
-        presets: by name. ``paper`` and ``quick`` are for images of up to 64 pixels,
-            ``paper-imagenet`` and ``quick-imagenet`` take their place for larger ones.
-        add_ons: that have joined it.
+        presets: by name. ``paper`` and ``quick`` are for images of up to 64 pixels;
+            ``paper-imagenet`` and ``quick-imagenet`` replace them for larger images.
+        add_ons: add-ons of the method.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Method:
         """The method with an add-on.
 
         Raises:
-            MethodError: both ask the same images for different things, or bring the same term.
+            MethodError: both set different targets for the same images, or have the same term.
         """
         both = replace(self, name=f"{self.name}+{add_on.name}", add_ons=(*self.add_ons, add_on))
         both.joined()
@@ -154,7 +154,7 @@ class Method:
         return replace(self, images=images, recovery=recovery, scheme=scheme, presets={})
 
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Method:
-        """The method without what network or scheme give its parts no means for, see the parts."""
+        """The method without the stages that the network or the scheme does not support."""
         suited = tuple(part.suited(network, example, scheme) for part in self.recovery)
         return replace(self, recovery=suited)
 
@@ -162,7 +162,7 @@ class Method:
         """The method with its add-ons' terms, targets and views among its own.
 
         Raises:
-            MethodError: two add-ons train the student in their own way.
+            MethodError: two add-ons replace numbers of the student's training.
         """
         images, recovery = self.images, self.recovery
         # What replaces numbers comes first: terms that others add then stand beside its own.
@@ -177,12 +177,12 @@ class Method:
 
     @property
     def iterations(self) -> int:
-        """Steps of all parts whose length can be chosen."""
+        """Number of steps of all parts whose length can be chosen."""
         parts = (*self.recovery, *(() if self.images is None else (self.images,)))
         return sum(part.iterations for part in parts)
 
     def lasting(self, iterations: int | None) -> Method:
-        """The method stretched or squeezed to so many iterations; ``None`` leaves it."""
+        """The method stretched or shortened to so many iterations; ``None`` keeps its length."""
         if iterations is None or not self.iterations:
             return self
         method = self._stretched(iterations / self.iterations)
@@ -194,7 +194,9 @@ class Method:
         return replace(self, images=images, recovery=recovery)
 
     def _with_rest(self, rest: int) -> Method:
-        """What rounding each part has lost or gained of the whole goes to the longest training."""
+        """Add the iterations that rounding of the parts' lengths gained or lost to the longest
+        training.
+        """
         trainings = [part for part in self.recovery if isinstance(part, Train)]
         if not trainings:
             return self
@@ -209,17 +211,17 @@ class Method:
 
     @property
     def updates(self) -> int:
-        """How often recovery lets the images learn along."""
+        """How often recovery lets the image source learn."""
         return sum(part.updates for part in self.recovery)
 
     @property
     def teacher_taps(self) -> tuple[Tap[Any], ...]:
-        """Everything that its parts read inside the teacher."""
+        """Taps that its parts read inside the teacher."""
         return tuple(dict.fromkeys(tap for part in self._parts() for tap in part.teacher_taps))
 
     @property
     def student_taps(self) -> tuple[Tap[Any], ...]:
-        """Likewise of the student."""
+        """Taps that its parts read of the student."""
         return tuple(dict.fromkeys(tap for part in self._parts() for tap in part.student_taps))
 
     def _parts(self) -> tuple[Source | Recovery, ...]:

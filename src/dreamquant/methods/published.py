@@ -1,4 +1,4 @@
-"""The schedule that the GDFQ lineage shares: 400 epochs of 200 iterations, and no data set."""
+"""The schedule of the GDFQ family: 400 epochs of 200 iterations, without a data set."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def published(
     """The preset of a released configuration.
 
     Args:
-        lr: the student's.
+        lr: the student's learning rate.
         batch: images of an iteration.
-        warm_up: epochs in which the generator learns alone; in the first four of them ranges
-            follow its images.
-        milestones: epochs at which both rates are multiplied by 0.1.
-        epoch: iterations of one.
-        epochs: in all.
+        warm_up: epochs in which only the generator learns; in the first four of them ranges are
+            observed on its images.
+        milestones: epochs at which both learning rates are multiplied by 0.1.
+        epoch: iterations of an epoch.
+        epochs: number of epochs in all.
         images: other numbers of the generator.
-        student_terms: in place of the method's own.
+        student_terms: replace the method's own.
     """
     terms = {} if student_terms is None else {"terms": student_terms}
     return Preset(

@@ -1,4 +1,4 @@
-"""The quick presets: minutes on two cores; methods share them, or say why they depart."""
+"""The quick presets: minutes on two cores. Methods use them, or state why they differ."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def quick(
     lr: float = 5e-4,
     rise: int = 100,
 ) -> Preset:
-    """The quick preset, with the numbers in which a method departs.
+    """The quick preset, with the numbers in which a method differs.
 
     Args:
         batch: images of an iteration.
-        alone: iterations in which the generator learns alone; ranges follow its images in them.
-        iterations: in which the student learns.
-        lr: the student's.
-        rise: iterations in which its rate rises.
+        alone: iterations in which only the generator learns; ranges are observed on its images.
+        iterations: iterations in which the student learns.
+        lr: the student's learning rate.
+        rise: iterations in which this rate rises.
     """
     return Preset(
         images={"batch": batch, "alone": alone, "observe": alone, "decay": Cosine()},

@@ -1,4 +1,4 @@
-"""Schedules of methods that keep their images: dream first, then learn from the pool."""
+"""Schedules of methods with a pool: images are made first, then the student learns from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from dreamquant.methods.method import Preset
 from dreamquant.training.decay import Cosine, Steps
 
-EPOCH = 200  # iterations
+EPOCH = 200  # iterations of an epoch
 
 QUICK = Preset(
     images={"size": 256, "batch": 64, "steps": 60, "lr": 0.1},
@@ -53,10 +53,10 @@ def published(
     """5120 images of 1000 steps each, then epochs of 200 iterations on them.
 
     Args:
-        lr: the student's.
+        lr: the student's learning rate.
         batch: images of an iteration.
-        epochs: in which the student learns; the four before them set ranges.
-        milestones: epochs of these at which the rate is multiplied by 0.1.
+        epochs: epochs in which the student learns; ranges are set in the four epochs before.
+        milestones: epochs at which the learning rate is multiplied by 0.1.
         images: other numbers of the images.
         train: other numbers of the training.
     """
