@@ -14,12 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dreamquant.cli.main import app, main
-from printed_commands import ROOT, Printed, printed
+from printed_commands import OTHERS, ROOT, Printed, known_options, printed
 
 EVERY = list(printed())
-OTHERS = {  # options of other programs
-    *("--nproc-per-node", "--no-python", "--ntasks", "--gpus-per-task", "--logdir"),
-}
 FACTORY = """
 from torch import nn
 
@@ -31,13 +28,6 @@ def factory():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     )
 """
-
-
-def known_options() -> set[str]:
-    """Of every command, their opposites and short forms with them."""
-    commands = [name for name in app.resolved_commands() if not name.startswith("-")]
-    arguments = [a for name in commands for a in app[name].assemble_argument_collection()]
-    return {name for a in arguments for name in (*a.names, *a.negatives)} | {"--help", "--version"}
 
 
 def test_there_are_command_lines() -> None:

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dreamquant.cli.main import app
+
 ROOT = Path(__file__).resolve().parents[2]
+OTHERS = {  # options of other programs
+    *("--nproc-per-node", "--no-python", "--ntasks", "--gpus-per-task", "--logdir", "--head"),
+}
 # What "…" stands for on a page that has shown it before.
 LEFT_OUT = {
     "quantize": ("file.py:factory", "--weights", "weights.safetensors"),
@@ -59,3 +64,10 @@ def _in_blocks(text: str) -> Iterator[str]:
             inside, shell = not inside, fence[1] in ("", "sh", "bash", "console")
         elif inside and shell:
             yield re.sub(r"\s+", " ", line.strip().removeprefix("$ "))
+
+
+def known_options() -> set[str]:
+    """Of every command, their opposites and short forms with them."""
+    commands = [name for name in app.resolved_commands() if not name.startswith("-")]
+    arguments = [a for name in commands for a in app[name].assemble_argument_collection()]
+    return {name for a in arguments for name in (*a.names, *a.negatives)} | {"--help", "--version"}
