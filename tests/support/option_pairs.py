@@ -72,6 +72,8 @@ TOGETHER: dict[str, tuple[Words, ...]] = {
     ),
     "--elementwise": (),
     "--softmax": (),
+    # It needs pictures and a classifier; its own tests cover it.
+    "--select": (),
 }
 _OTHER_TASKS = ("--task multi-label", "--task tensors")
 _LEARN = ("--method adadfq", "--method adadfq+ris")

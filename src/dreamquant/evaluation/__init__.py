@@ -1,1 +1,1 @@
-"""Images in, labelled or not; accuracy and agreement with their intervals out."""
+"""Evaluation: accuracy and agreement on images, with intervals; sensitivity of each quantizer."""

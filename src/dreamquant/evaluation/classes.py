@@ -1,4 +1,4 @@
-"""Tasks whose outputs decide between classes: of an image, of each label, of each pixel."""
+"""Tasks whose outputs decide between classes, for an image, for each label, or for each pixel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from dreamquant.evaluation.boxes import average_precision
 from dreamquant.evaluation.task import ScoredTask, Task, Truth
 
-IGNORED = 255  # in masks: pixels that count for nothing, as in Pascal VOC
-_RESAMPLED = 500  # sets of images drawn anew for an interval
+IGNORED = 255  # pixels of masks that are ignored, as in Pascal VOC
+_RESAMPLED = 500  # number of resampled sets of images for an interval
 
 
 class Classification(Task):
-    """Logits (B, classes): the largest decides."""
+    """Logits (B, classes): the largest one decides."""
 
     agreeing = "images whose most likely class is the same"
 
@@ -33,20 +33,22 @@ class Classification(Task):
 
 
 class MultiLabel(ScoredTask):
-    """Logits (B, labels), each of which decides by its sign; truth (B, labels) of 0 and 1."""
+    """Logits (B, labels), each of which decides by its sign; labels (B, labels) are 0 or 1."""
 
     agreeing = "decisions, one a label, that are the same"
 
     def agree(self, given: Any, wanted: Any) -> Tensor:
-        """The fraction of labels decided alike."""
+        """The fraction of equal decisions."""
         return ((given > 0) == (wanted > 0)).cpu().float().mean(1, keepdim=True)  # type: ignore[no-any-return]
 
     def score(self, given: Any, truth: Truth) -> Sequence[Any]:
-        """Logits beside the truth."""
+        """Logits beside the labels."""
         return list(zip(given.float().cpu(), truth, strict=True))
 
     def scores(self, images: Sequence[Any]) -> dict[str, float]:
-        """Average precision over images, mean of the labels that occur; and decisions right."""
+        """Average precision over images, mean of the labels that occur; and the fraction of correct
+        decisions.
+        """
         logits, truth = (torch.stack(each) for each in zip(*images, strict=True))
         present = [label for label in range(truth.shape[1]) if truth[:, label].any()]
         precisions = [
@@ -60,10 +62,11 @@ class MultiLabel(ScoredTask):
 
 @dataclass(frozen=True)
 class Segmentation(ScoredTask):
-    """A map of logits (B, classes, h, w); truth are masks (H, W) of classes, 255 for none.
+    """A map of logits (B, classes, h, w); labels are masks (H, W) of classes, with 255 for ignored
+    pixels.
 
     Attributes:
-        classes: how many.
+        classes: number of classes.
     """
 
     agreeing: ClassVar[str] = "pixels whose most likely class is the same"
@@ -71,7 +74,7 @@ class Segmentation(ScoredTask):
     classes: int
 
     def agree(self, given: Any, wanted: Any) -> Tensor:
-        """The fraction of pixels whose largest logit is the same."""
+        """The fraction of pixels with the same largest logit."""
         return given.argmax(1).eq(wanted.argmax(1)).float().mean((1, 2)).cpu()[:, None]  # type: ignore[no-any-return]
 
     def score(self, given: Any, truth: Truth) -> Sequence[Any]:
@@ -90,13 +93,13 @@ class Segmentation(ScoredTask):
         return pairs.bincount(minlength=self.classes**2).view(self.classes, self.classes)
 
     def scores(self, images: Sequence[Any]) -> dict[str, float]:
-        """Intersection over union, mean of the classes that occur; and pixels right."""
+        """Intersection over union, mean of the classes that occur; and correct pixels."""
         confusion = torch.stack(list(images)).sum(0).double()
         right = confusion.diagonal().sum() / confusion.sum().clamp(min=1)
         return {"mIoU": 100 * float(_miou(confusion)), "pixels right": 100 * float(right)}
 
     def interval(self, images: Sequence[Any]) -> tuple[float, float]:
-        """Likewise, of the mean intersection over union."""
+        """The interval of the mean intersection over union, by bootstrap."""
         confusions = torch.stack(list(images)).double().flatten(1)
         random = torch.Generator().manual_seed(0)
         drawn = torch.randint(len(images), (_RESAMPLED, len(images)), generator=random)
@@ -108,7 +111,7 @@ class Segmentation(ScoredTask):
 
 
 def _miou(confusion: Tensor) -> Tensor:
-    """Of matrices (..., classes, classes), truth by found: (...)."""
+    """Mean intersection over union (...) of matrices (..., labels, predictions)."""
     right = confusion.diagonal(dim1=-2, dim2=-1)
     union = confusion.sum(-1) + confusion.sum(-2) - right
     there = union > 0

@@ -1,4 +1,4 @@
-"""Image files decoded to the network's size."""
+"""Decoding of image files to the network's size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dreamquant.errors import DataError
 from dreamquant.evaluation.files import Extent
 from dreamquant.networks.spec import InputSpec
 
-# Named, so that Pillow never hands a disguised PostScript file to Ghostscript.
+# The formats are listed, so that Pillow never passes a disguised PostScript file to Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**27
 Pixels = NDArray[np.uint8]
@@ -33,10 +33,10 @@ def decode_file(file: Extent, spec: InputSpec) -> Pixels:
 
 
 def decode_mask(file: Extent, spec: InputSpec) -> Pixels:
-    """A mask of class numbers as uint8 (H, W), scaled and cropped as its image is.
+    """A mask of class numbers as uint8 (H, W), scaled and cropped like its image.
 
     Raises:
-        DataError: it cannot be read, or holds colours.
+        DataError: it cannot be read, or has colours.
     """
     return _reading(lambda: _opened(file), lambda mask: _cropped_mask(mask, spec), file.place)
 
@@ -49,12 +49,12 @@ def _cropped_mask(mask: Image.Image, spec: InputSpec) -> Pixels:
 
 
 def placed_boxes(boxes: Tensor, file: Extent, spec: InputSpec) -> Tensor:
-    """Boxes of an image in units of what the network sees of it; those outside are left out.
+    """Boxes of an image in units of the network's input; boxes outside of it are left out.
 
     Args:
         boxes: (M, 5): class, centre x and y, width, height, in units of the whole image.
         file: the image.
-        spec: what the network expects.
+        spec: the network's input.
 
     Returns:
         (K, 5): class, x1, y1, x2, y2.
@@ -80,10 +80,10 @@ def _opened(file: Extent) -> Image.Image:
 
 
 def decode(open_image: Callable[[], Image.Image], spec: InputSpec, place: str) -> Pixels:
-    """One image, however it is opened, as uint8 (H, W, C) of the network's size.
+    """One image, opened in any way, as uint8 (H, W, C) of the network's size.
 
     Raises:
-        DataError: it cannot be opened or read; ``place`` is what it is called.
+        DataError: it cannot be opened or read; ``place`` is its name in the error.
     """
     return _reading(open_image, lambda image: _cropped(image, spec), place)
 
@@ -100,7 +100,7 @@ def _reading(
             where=place,
             remedy=f"replace or remove it; known are {', '.join(FORMATS)}",
         ) from error
-    # Damaged files make Pillow's plugins raise nearly anything, SyntaxError included.
+    # For damaged files Pillow's plugins may raise almost any exception, even SyntaxError.
     except Exception as error:
         raise DataError(
             f"the image cannot be read: {error}", where=place, remedy="replace or remove it"

@@ -1,4 +1,4 @@
-"""How varied synthetic images are, measured on the teacher's own features."""
+"""Variety of synthetic images, measured on the teacher's features."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dreamquant.networks.relu_maps import LastMap
 
 @dataclass(frozen=True)
 class Seen:
-    """What the teacher saw in N images.
+    """The teacher's features and probabilities of N images.
 
     Attributes:
-        features: (N, F), its last feature map pooled over space.
+        features: (N, F), its last feature map, pooled over space.
         probabilities: (N, classes).
     """
 
@@ -31,13 +31,13 @@ class Diversity:
     """Figures of N synthetic images.
 
     Attributes:
-        n: images.
+        n: number of images.
         intra_class: mean cosine distance of two images of one class, in [0, 1] for features of a
-            ReLU; classes are those the teacher sees. ``None`` where no class has two images.
+            ReLU; classes are the teacher's. ``None`` if no class has two images.
         inter_class: mean cosine distance of two classes' mean features; ``None`` for one class.
-        label_entropy: of the mean prediction, as a share of log(classes): 1 where all classes come
-            equally often.
-        frechet: distance to real images' features as Gaussians (Heusel et al., NeurIPS 2017, on
+        label_entropy: entropy of the mean prediction, as a fraction of log(classes): 1 if all
+            classes are equally frequent.
+        frechet: distance to real images' features as Gaussians (Heusel et al., NeurIPS 2017, with
             the teacher instead of Inception); ``None`` without real images.
     """
 
@@ -50,7 +50,7 @@ class Diversity:
 
 @torch.no_grad()
 def look_at(teacher: nn.Module, batches: Iterable[Tensor]) -> Seen | None:
-    """What the teacher sees in batches of images; ``None`` if no ReLU of it yields a map."""
+    """The teacher's view of batches of images; ``None`` if none of its ReLUs returns a map."""
     tap, features, probabilities = LastMap(), [], []
     for images in batches:
         with tap.watch(teacher) as collected:
@@ -63,7 +63,7 @@ def look_at(teacher: nn.Module, batches: Iterable[Tensor]) -> Seen | None:
 
 
 def diversity(synthetic: Seen, real: Seen | None) -> Diversity:
-    """The figures of synthetic images, compared with real ones where there are any."""
+    """The figures of synthetic images, compared with real ones if there are any."""
     classes = synthetic.probabilities.argmax(1)
     present = classes.bincount().nonzero().flatten()
     groups = [synthetic.features[classes == label] for label in present]
@@ -83,7 +83,7 @@ def diversity(synthetic: Seen, real: Seen | None) -> Diversity:
 def frechet(first: Tensor, second: Tensor) -> float:
     """``||μ₁ - μ₂||² + tr(Σ₁ + Σ₂ - 2 (Σ₁^½ Σ₂ Σ₁^½)^½)`` of two sets of features (N, F)."""
     a, b = first.double(), second.double()
-    # One feature alone would come as a scalar.
+    # For a single feature, the covariance would be a scalar.
     features = a.shape[1], a.shape[1]
     spread_a, spread_b = a.T.cov().view(features), b.T.cov().view(features)
     root = _square_root(spread_a)
@@ -101,7 +101,7 @@ def _square_root(matrix: Tensor) -> Tensor:
 def _mean_distance(rows: Tensor) -> float:
     """Mean cosine distance over pairs of different rows (N, F), N > 1."""
     unit = F.normalize(rows, dim=1)
-    # The sum over all pairs is the squared length of the sum: linear in N.
+    # The sum over all pairs is the squared length of the sum, so the time is linear in N.
     pairs = len(rows) * (len(rows) - 1)
     alike = (unit.sum(0).square().sum() - unit.square().sum()) / pairs
     return 1 - alike.item()

@@ -1,4 +1,4 @@
-"""What was measured of a network on images."""
+"""The figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, in percent of the images.
+    """The figures of an evaluation, in percent of the images.
 
     Attributes:
         top1: images whose label has the largest logit; ``None`` without labels.
-        top5: images whose label is among the five largest logits, or among all of them where
-            there are fewer; ``None`` without labels.
+        top5: images whose label is among the five largest logits, or among all logits if there are
+            fewer; ``None`` without labels.
         n: number of images.
-        ci95: Wilson 95 % interval of ``top1``, of ``agreement`` where there are no labels, and
-            ``None`` where there is no teacher either.
-        agreement: images on which top-1 equals the teacher's, or as the task has it; ``None``
-            without a teacher.
-        scores: of a network that is no classifier, by name, the most important first; empty
-            without the truth.
-        outputs: agreement of each output by name, where there are several.
-        agreement_ci95: of ``agreement``, of a network that is no classifier.
+        ci95: Wilson 95 % interval of ``top1``, or of ``agreement`` if there are no labels; ``None``
+            if there is no teacher either.
+        agreement: images with the same top-1 as the teacher, or the task's measure of agreement;
+            ``None`` without a teacher.
+        scores: of a network that is not a classifier, by name, the most important first; empty
+            without labels.
+        outputs: agreement of each output by name, if there are several.
+        agreement_ci95: interval of ``agreement``, for a network that is not a classifier.
     """
 
     top1: float | None
@@ -41,7 +41,7 @@ class Evaluation:
         return next(iter(self.scores.items()), None)
 
     def as_json(self) -> dict[str, object]:
-        """The attributes by name; what only other tasks have is left out where it is empty."""
+        """The attributes by name, without empty ones that only other tasks have."""
         values = {name: getattr(self, name) for name in ("top1", "top5", "n", "ci95", "agreement")}
         values["ci95"] = None if self.ci95 is None else list(self.ci95)
         others = {"scores": self.scores, "outputs": self.outputs}

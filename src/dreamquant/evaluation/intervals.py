@@ -1,4 +1,4 @@
-"""Intervals of what was measured on some images."""
+"""Intervals of values measured on some images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     centre = share + Z95**2 / (2 * n)
     half = Z95 * math.sqrt(share * (1 - share) / n + (Z95 / (2 * n)) ** 2)
     scale = 100 / (1 + Z95**2 / n)
-    # Rounding may step over the ends by an ulp.
+    # Rounding may exceed the limits by an ulp.
     return max(0.0, scale * (centre - half)), min(100.0, scale * (centre + half))
 
 

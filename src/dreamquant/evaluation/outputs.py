@@ -1,4 +1,4 @@
-"""Networks that are no classifiers, measured on images: scores by the truth, agreement."""
+"""Evaluation of networks that are not classifiers: scores by labels, agreement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.evaluation import Evaluation
 from dreamquant.evaluation.task import ScoredTask
 
-_BATCH = 8  # maps of detectors and segmenters are large
+_BATCH = 8  # small, because maps of detectors and segmenters are large
 
 
 def evaluate_outputs(
@@ -23,9 +23,9 @@ def evaluate_outputs(
     device: torch.device | str,
     on_batch: Callable[[int], None] | None,
 ) -> tuple[Evaluation, Evaluation]:
-    """What was measured of a network and of its teacher, each image read once.
+    """The figures of a network and of its teacher; each image is read once.
 
-    Both are in eval mode; no gradient is taken. Args and errors as
+    Both are in eval mode; no gradient is computed. Args and errors as for
     :func:`dreamquant.evaluation.metrics.evaluate_both`.
     """
     task, seen = images.task, 0

@@ -1,4 +1,4 @@
-"""Where a student rounds, and its teacher rounding at some of these places only."""
+"""The places where a student rounds, and the teacher with rounding at some of these places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dreamquant.quantization.stored import layer_input
 from dreamquant.quantization.student import Student
 
 Kind = Literal["weight", "input", "relu", "stored", "operand"]
-# What a site of each group of the student's quantizers is called.
+# Kind of a site for each group of the student's quantizers.
 _KINDS: dict[str, Kind] = {"relu_outputs": "relu", "stored": "stored", "operands": "operand"}
 
 
@@ -29,12 +29,12 @@ class Site:
     """One place where a student rounds.
 
     Attributes:
-        kind: a layer's ``weight``, a layer's ``input``, what leaves an activation function
+        kind: a layer's ``weight``, a layer's ``input``, the output of an activation function
             (``relu``), an element-wise or concat input (``stored``), or an ``operand`` of a matrix
             product.
-        layer: its name within the user's module; of the last three kinds, the layer that ran last
-            before it, or empty where there was none.
-        position: of these among their kind in a forward pass; 0 for the other kinds.
+        layer: name of the layer within the user's module; for the last three kinds, the layer that
+            ran last before it, or empty if there was none.
+        position: number among sites of these kinds in a forward pass; 0 for the other kinds.
     """
 
     kind: Kind
@@ -43,7 +43,7 @@ class Site:
 
 
 def twin(teacher: nn.Module, student: Student) -> nn.Module:
-    """The teacher in the parts that the student is made of: itself, or a copy of it."""
+    """The teacher with the modules that the student is made of: itself, or a copy of it."""
     if any(isinstance(module, SplitAttention) for module in student.network.modules()):
         return split_attention(copy.deepcopy(teacher))
     return teacher
@@ -51,12 +51,12 @@ def twin(teacher: nn.Module, student: Student) -> nn.Module:
 
 @torch.no_grad()
 def find_sites(teacher: nn.Module, student: Student, images: Tensor) -> list[Site]:
-    """All sites of a student in the order in which a forward pass comes to them.
+    """All sites of a student in the order of a forward pass.
 
     Args:
         teacher: the :func:`twin` of the network that the student was made from.
-        student: says which layers, inputs and other activations are quantized.
-        images: (B, C, H, W) for that one pass of the teacher.
+        student: determines which layers, inputs and other activations are quantized.
+        images: (B, C, H, W) for one pass of the teacher.
     """
     found: list[Site] = []
     inputs, owners = student.input_quantizers(), student.quantized_layers()
@@ -79,7 +79,7 @@ def find_sites(teacher: nn.Module, student: Student, images: Tensor) -> list[Sit
 
 
 def quantizer_of(student: Student, site: Site) -> ActivationQuantizer:
-    """The activation quantizer at a site that is no weight."""
+    """The activation quantizer at a site that is not a weight."""
     if site.kind == "input":
         return student.input_quantizers()[site.layer]
     group = next(group for group, kind in _KINDS.items() if kind == site.kind)
@@ -87,7 +87,7 @@ def quantizer_of(student: Student, site: Site) -> ActivationQuantizer:
 
 
 def rounded_weight(teacher: nn.Module, student: Student, layer: str) -> Tensor:
-    """The teacher's weight, rounded as the student's was before it learned."""
+    """The teacher's weight, rounded as the student's was before training."""
     weight = cast(Tensor, teacher.get_submodule(layer).weight).detach()
     return student.quantized_weights()[layer].quantizer.rounded(weight)
 
@@ -96,14 +96,14 @@ def rounded_weight(teacher: nn.Module, student: Student, layer: str) -> Tensor:
 def answer_with(
     teacher: nn.Module, student: Student, sites: Collection[Site], batches: Sequence[Tensor]
 ) -> Tensor:
-    """Outputs (N, ...) of the teacher when it rounds at ``sites`` and nowhere else.
+    """Outputs (N, ...) of the teacher when it rounds only at ``sites``.
 
-    Weights are the teacher's own, rounded; activations are rounded as the student does.
+    Weights are the teacher's own, rounded; activations are rounded as in the student.
 
     Args:
-        teacher: left as it is.
+        teacher: it is not changed.
         student: gives bits and activation ranges.
-        sites: of :func:`find_sites`.
+        sites: from :func:`find_sites`.
         batches: images (B, C, H, W) each, N in all.
     """
     weights: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""What a task is: when two outputs agree, and how one scores by the truth."""
+"""What a task is: when two outputs agree, and how an output is scored by labels."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from dreamquant.evaluation.intervals import mean_in_percent
 from dreamquant.networks.outputs import tensors_of
 
-Truth = Sequence[Any] | Tensor  # of each image, as the task has it
-_RESAMPLED = 100  # sets of images
+Truth = Sequence[Any] | Tensor  # values of each image; the task defines them
+_RESAMPLED = 100  # number of resampled sets of images
 
 
 class Agreement(NamedTuple):
-    """How near one network's outputs come to another's.
+    """The agreement of two networks' outputs.
 
     Attributes:
-        percent: 100 where they are equal.
-        ci95: interval of that over images.
-        outputs: likewise of each output by name, where there are several.
+        percent: 100 if they are equal.
+        ci95: its interval over images.
+        outputs: agreement of each output by name, if there are several.
     """
 
     percent: float
@@ -31,35 +31,37 @@ class Agreement(NamedTuple):
 
 
 class Task(ABC):
-    """What a network's outputs are for.
+    """The meaning of a network's outputs.
 
     Attributes:
-        agreeing: what agreement means, in words.
+        agreeing: the meaning of agreement, in words.
     """
 
     agreeing: ClassVar[str]
 
     @abstractmethod
     def agree(self, given: Any, wanted: Any) -> Tensor:
-        """What :meth:`agreement` needs to know of each image, (B, K), on the CPU.
+        """The values that :meth:`agreement` needs of each image, (B, K), on the CPU.
 
         Args:
             given: outputs of a network for B images.
-            wanted: of the network that it should agree with.
+            wanted: outputs of the network that it should agree with.
         """
 
     def agreement(self, rows: Tensor) -> Agreement:
-        """Agreement over all images; by default rows (N, 1) are what of an image agrees.
+        """Agreement over all images; by default rows (N, 1) are the fraction that agrees in each
+        image.
 
         Args:
-            rows: of :meth:`agree`, one below the other.
+            rows: results of :meth:`agree`, concatenated.
         """
         return Agreement(*mean_in_percent(rows[:, 0]), {})
 
     def damage(self, given: Any, wanted: Any) -> Tensor:
-        """How far outputs went from those that are wanted, a scalar that grows with it.
+        """The distance of outputs from the wanted ones, a scalar.
 
-        By default squared errors in units of the outputs' own variance, summed over outputs.
+        By default it is the squared error in units of the outputs' own variance, summed over
+        outputs.
         """
         pairs = zip(tensors_of(given), tensors_of(wanted), strict=True)
         errors = [(ours - aim).square().mean() / aim.var().clamp(min=1e-12) for ours, aim in pairs]
@@ -67,18 +69,18 @@ class Task(ABC):
 
 
 class ScoredTask(Task):
-    """A task whose outputs are scored by a truth, image by image."""
+    """A task whose outputs are scored by labels, image by image."""
 
     @abstractmethod
     def score(self, given: Any, truth: Truth) -> Sequence[Any]:
-        """What :meth:`scores` needs to know of each of B images."""
+        """The values that :meth:`scores` needs of each of B images."""
 
     @abstractmethod
     def scores(self, images: Sequence[Any]) -> dict[str, float]:
-        """Figures in percent by name, the most important first."""
+        """Scores in percent by name, the most important first."""
 
     def interval(self, images: Sequence[Any]) -> tuple[float, float]:
-        """The first figure's 95 % interval: as many images are drawn anew, again and again."""
+        """The 95 % interval of the first score, by bootstrap over images."""
         random, n, found = torch.Generator().manual_seed(0), len(images), []
         for _ in range(_RESAMPLED):
             rows = torch.randint(n, (n,), generator=random).tolist()

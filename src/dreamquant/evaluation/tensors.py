@@ -1,4 +1,4 @@
-"""The task of any other outputs, detectors' among them."""
+"""The task of networks with any other outputs, such as detectors."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from dreamquant.networks.outputs import tensors_of
 
 @dataclass(frozen=True)
 class Tensors(ScoredTask):
-    """Any outputs: their distance relative to how the wanted ones vary.
+    """Any outputs: their distance from the wanted ones, relative to the variation of these.
 
-    Of each output, over all images and places: 1 - root mean square of (given - wanted) /
-    standard deviation of wanted, at least 0; and the mean over outputs.
+    For each output, over all images and places: 1 - root mean square of (given - wanted) / standard
+    deviation of wanted, at least 0; then the mean over outputs.
 
     Attributes:
         names: of the outputs.
-        boxes: makes boxes (B, K, 6) of the outputs: x1, y1, x2, y2 in units of the image, score and
-            class; ``None`` where none are looked for. Truth are tensors (M, 5) of each image:
-            class, x1, y1, x2, y2.
+        boxes: computes boxes (B, K, 6) from the outputs: x1, y1, x2, y2 in units of the image,
+            score and class; ``None`` for networks without boxes. Labels are tensors (M, 5) for each
+            image: class, x1, y1, x2, y2.
     """
 
     agreeing: ClassVar[str] = (
@@ -40,7 +40,7 @@ class Tensors(ScoredTask):
     boxes: Boxes | None = None
 
     def agree(self, given: Any, wanted: Any) -> Tensor:
-        """Of each output four numbers (B, 4 outputs): squared distance, sum, squares, count."""
+        """(B, 4 outputs): of each output squared distance, sum, sum of squares and count."""
         columns = []
         for found, aim in zip(tensors_of(given), tensors_of(wanted), strict=True):
             found, aim = (each.detach().flatten(1).double().cpu() for each in (found, aim))
@@ -49,7 +49,7 @@ class Tensors(ScoredTask):
         return torch.stack(columns, 1)
 
     def agreement(self, rows: Tensor) -> Agreement:
-        """See the class; the interval by the delta method."""
+        """See the class; the interval follows from the delta method."""
         found = [_relative(*columns.unbind(1)) for columns in torch.split(rows, 4, 1)]
         each = {name: 100 * value for name, (value, _) in zip(self.names, found, strict=True)}
         mean = sum(each.values()) / len(each)
@@ -60,7 +60,7 @@ class Tensors(ScoredTask):
         return Agreement(mean, ends, each if len(each) > 1 else {})
 
     def score(self, given: Any, truth: Truth) -> Sequence[Any]:
-        """Boxes matched with those of the truth."""
+        """Boxes matched with those of the labels."""
         assert self.boxes is not None  # else nobody would ask
         found = self.boxes(given).float().cpu()
         return [
@@ -69,14 +69,14 @@ class Tensors(ScoredTask):
         ]
 
     def scores(self, images: Sequence[Any]) -> dict[str, float]:
-        """Average precision at half overlap, mean of the classes that occur."""
+        """Average precision at an overlap of one half, mean over the classes that occur."""
         return {"mAP50": 100 * mean_average_precision(images)}
 
 
 def _relative(
     distance: Tensor, total: Tensor, squares: Tensor, count: Tensor
 ) -> tuple[float, Tensor]:
-    """1 - relative distance of one output, and by how much each image (N,) moves it."""
+    """1 - relative distance of one output, and the influence of each image (N,) on it."""
     mean = total.sum() / count.sum()
     spread = squares - 2 * mean * total + count * mean**2
     if distance.sum() == 0:
