@@ -11,9 +11,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from filelock import FileLock
 
 from dreamquant import Method, Network, load_network, open_result, quantize
+from dreamquant.evaluation.data import open_images
+from dreamquant.networks.pixels import denormalise
 from dreamquant.results.files import read_json, write_json
 from pages import RESULTS, cpu_seconds, listed, write_page
 from presets import length
@@ -132,6 +136,19 @@ def imagenet(data: Path) -> tuple[Network, Path]:
     )
     cropped = replace(network, input=replace(network.input, resize=256))
     return cropped, data / "imagenet" / "samples1000_256.tar"
+
+
+def first(path: Path, count: int, network: Network) -> Path:
+    """The first images of a data set, as a file of their own."""
+    side = network.input.shape[-1]
+    kept = ROOT / "out" / "minutes" / f"{path.stem}-{side}-{count}.npz"
+    if not kept.exists():
+        few = open_images(path, network.input).first(count)
+        pixels = torch.cat([denormalise(x, network.input) for x in few.batches(50)]) * 255
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        images = pixels.round().byte().permute(0, 2, 3, 1).numpy()
+        np.savez(kept, images=images, labels=np.asarray(few.labels))
+    return kept
 
 
 def measure(

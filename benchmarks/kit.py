@@ -32,9 +32,8 @@ from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import read_json, write_json
 from dreamquant.results.floats import in_float
 from dreamquant.synthesis.drawn import Procedural
-from grid import DATA, cifar, imagenet
+from grid import DATA, cifar, first, imagenet
 from kit_page import page
-from minutes import first
 from pages import RESULTS, cpu_seconds, write_page
 
 PATH = RESULTS / "networks.json"
