@@ -65,3 +65,13 @@ def test_the_bias_belongs_to_the_weights():
     x = torch.randn(50, 4) + 1
     found = moments_of(layer, [(x, layer(x).detach())])
     assert torch.allclose(found.bias(layer.weight.unsqueeze(0)).float(), layer.bias, atol=1e-5)
+
+
+def test_inputs_far_from_zero_that_hardly_vary_keep_their_covariance():
+    random = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(2, 2, 1, groups=2)
+    x = 5.25 + 1e-3 * torch.randn(4, 2, 32, 32, generator=random)
+    moments = moments_of(layer, [(half, half) for half in x.split(2)]).centred()
+    variance = x.double().var((0, 2, 3), correction=0)
+    torch.testing.assert_close(moments.gram.flatten(), variance, rtol=1e-3, atol=0)
+    torch.testing.assert_close(moments.cross.flatten(), variance, rtol=1e-3, atol=0)

@@ -19,7 +19,6 @@ from dreamquant.recovery.unfold import (
 
 # Number of unfolded input values held at a time: 64 MiB of float32.
 _CHUNK = 2**24
-_ROUNDING = 1e-6  # relative rounding error of a mean of products
 
 
 class Moments(NamedTuple):
@@ -41,12 +40,16 @@ class Moments(NamedTuple):
         """Covariances in place of products: the problem for the weights where a bias is solved for
         too.
         """
-        gram = self.gram - self.inputs.unsqueeze(2) * self.inputs.unsqueeze(1)
-        # Where inputs hardly vary, this difference is only the rounding error of float32 products.
-        noise = _ROUNDING * self.gram.diagonal(dim1=1, dim2=2)
-        gram = gram + torch.diag_embed(noise)
-        cross = self.cross - self.inputs.unsqueeze(2) * self.wanted.unsqueeze(1)
+        gram = self.gram - _products(self.inputs, self.inputs)
+        cross = self.cross - _products(self.inputs, self.wanted)
         return Moments(torch.zeros_like(self.inputs), torch.zeros_like(self.wanted), gram, cross)
+
+    def moved(self, inputs: Tensor, wanted: Tensor) -> Moments:
+        """Moments of the same values plus constants ``inputs`` (G, K) and ``wanted`` (G, O)."""
+        to, by = self.inputs + inputs, self.wanted + wanted
+        gram = self.gram + _products(to, to) - _products(self.inputs, self.inputs)
+        cross = self.cross + _products(to, by) - _products(self.inputs, self.wanted)
+        return Moments(to, by, gram, cross)
 
     def with_as_many(self, other: Moments) -> Moments:
         """Means over the positions of both; each must have the same number of positions."""
@@ -55,6 +58,11 @@ class Moments(NamedTuple):
     def bias(self, rows: Tensor) -> Tensor:
         """The best bias (G, O) for the weights ``rows`` (G, O, K)."""
         return self.wanted - (rows.double() @ self.inputs.unsqueeze(2)).squeeze(2)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Products of all pairs, (G, L, R)."""
+    return left.unsqueeze(2) * right.unsqueeze(1)
 
 
 class Sums:
@@ -71,6 +79,7 @@ class Sums:
         self.layer, self.positions, self.random = layer, positions, random
         self.count = 0
         self._sums: tuple[Tensor, ...] | None = None
+        self._origin = torch.empty(0), torch.empty(0)
 
     def add(self, x: Tensor, wanted: Tensor) -> None:
         """Add one batch.
@@ -85,6 +94,10 @@ class Sums:
             self._add(input_rows(x, self.layer, chunk), output_rows(wanted, self.layer, chunk))
 
     def _add(self, rows: Tensor, wanted: Tensor) -> None:
+        if self._sums is None:
+            # Products of values far from zero would hide, in float32, how little they vary.
+            self._origin = rows.mean(1, keepdim=True), wanted.mean(1, keepdim=True)
+        rows, wanted = rows - self._origin[0], wanted - self._origin[1]
         turned = rows.transpose(1, 2)
         # Products are float32 and sums of chunks float64: a chunk is short enough for that.
         sums = (rows.sum(1), wanted.sum(1), turned @ rows, turned @ wanted)
@@ -115,8 +128,10 @@ class Sums:
         """
         if self._sums is None:
             raise ValueError("no batch has been added")
-        means = (distributed.mean(total / self.count) for total in self._sums)
-        return Moments(*means)
+        means = Moments(*(total / self.count for total in self._sums))
+        inputs, wanted = (each.squeeze(1).double() for each in self._origin)
+        moved = means.moved(inputs, wanted)
+        return Moments(*(distributed.mean(each) for each in moved))
 
 
 def moments_of(layer: Layer, batches: Iterable[tuple[Tensor, Tensor]]) -> Moments:
