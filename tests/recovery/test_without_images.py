@@ -11,6 +11,7 @@ from dreamquant.quantization.prepare import FoldBatchNorms, prepared
 from dreamquant.recovery.biases import CorrectBias, expected_inputs
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.links import find_links
+from dreamquant.recovery.soft import SoftWeight
 from dreamquant.recovery.without_images import RangesFromNoise, RoundBySquant
 
 
@@ -30,21 +31,27 @@ def test_squant_keeps_scales_and_puts_weights_on_them(make_network, make_bench, 
         assert steps.flatten(1).sum(1).abs().max() < 0.75
 
 
-def test_squant_of_a_transposed_layer_works_on_its_output_channels(make_bench, do):
+@pytest.mark.parametrize("groups", [1, 3])
+def test_squant_of_a_transposed_layer_works_on_its_output_channels(make_bench, do, groups):
     class Up(nn.Module):
         def __init__(self):
             super().__init__()
-            self.up = nn.ConvTranspose2d(3, 5, 3, 2)
+            self.widen = nn.Conv2d(3, 6, 1)
+            self.up = nn.ConvTranspose2d(6, 9, 3, 2, groups=groups)
 
         def forward(self, x):
-            return torch.relu(self.up(x)).mean((2, 3))
+            return torch.relu(self.up(torch.relu(self.widen(x)))).mean((2, 3))
 
     torch.manual_seed(0)
     bench = make_bench(Up().eval(), "w4a4")
     do(RoundBySquant(), bench, None)
     latent, quantizer = bench.student.quantized_weights()["up"]
     gap = (latent - bench.prepared.up.weight) / quantizer.parameters_of(latent)[0]
-    assert gap.sum((0, 2, 3)).abs().max() < 0.75
+    assert torch.allclose(quantizer(latent), latent, atol=1e-6)
+    assert quantizer.by_channel(gap).sum(1).abs().max() < 0.75
+    soft = SoftWeight(bench.student.quantized_weights()["up"], bench.prepared.up.weight)
+    soft.settle()
+    assert torch.allclose(quantizer(latent), latent, atol=1e-6)
 
 
 @pytest.mark.parametrize(("bits", "capped"), [("w4a4", True), ("w8a8", False)])

@@ -100,13 +100,15 @@ class WeightQuantizer(Quantizer):
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero-point in force for ``weight``, shaped to broadcast against it."""
-        scale, zero_point = self._in_force(weight)
-        return self._wide(scale, weight), self._wide(zero_point, weight)
+        scale, zero_point = self.in_force(weight)
+        return self.wide(scale, weight), self.wide(zero_point, weight)
 
-    def _in_force(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def in_force(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero-point of each output channel in force for ``weight``, (channels,)."""
         return self._unlearned(weight) if self.follows else (self.scale, self.zero_point)
 
-    def _wide(self, each: Tensor, weight: Tensor) -> Tensor:
+    def wide(self, each: Tensor, weight: Tensor) -> Tensor:
+        """A value of each output channel (channels,), shaped to broadcast against ``weight``."""
         shape = [1] * weight.dim()
         shape[self.axis] = -1
         if self.groups == 1:
@@ -129,10 +131,20 @@ class WeightQuantizer(Quantizer):
 
     def by_channel(self, weight: Tensor) -> Tensor:
         """A weight, or its codes, as one row per output channel: (channels, values)."""
+        return self.kernels(weight).flatten(1)
+
+    def kernels(self, weight: Tensor) -> Tensor:
+        """A weight, or its codes, with its output channels first: (channels, inputs, ...)."""
         if self.groups == 1:
-            return weight.movedim(self.axis, 0).flatten(1)
-        grouped = weight.reshape(self.groups, -1, *weight.shape[1:]).movedim(2, 1)
-        return grouped.flatten(0, 1).flatten(1)
+            return weight.movedim(self.axis, 0)
+        return weight.reshape(self.groups, -1, *weight.shape[1:]).movedim(2, 1).flatten(0, 1)
+
+    def from_kernels(self, kernels: Tensor, weight: Tensor) -> Tensor:
+        """The inverse of :meth:`kernels`, shaped like ``weight``."""
+        if self.groups == 1:
+            return kernels.movedim(0, self.axis)
+        grouped = kernels.reshape(self.groups, -1, *kernels.shape[1:])
+        return grouped.movedim(1, 2).reshape(weight.shape)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; where ranges follow it, its gradient is never clipped."""
@@ -142,7 +154,7 @@ class WeightQuantizer(Quantizer):
 
     def rounded(self, weight: Tensor) -> Tensor:
         """``weight`` on the grid that it has before training."""
-        scale, zero_point = (self._wide(each, weight) for each in self._unlearned(weight))
+        scale, zero_point = (self.wide(each, weight) for each in self._unlearned(weight))
         return fake_quantize(weight, scale, zero_point, self.grid, clipped_gradient=False)
 
     def fit(self, weight: Tensor) -> None:
@@ -152,7 +164,7 @@ class WeightQuantizer(Quantizer):
     @torch.no_grad()
     def fix(self, weight: Tensor) -> None:
         """Store the ranges that ``weight`` has now, and keep them."""
-        self.place(*self._in_force(weight))
+        self.place(*self.in_force(weight))
         self.follows = False
 
     def hold(self, scale: Tensor, zero_point: Tensor) -> None:

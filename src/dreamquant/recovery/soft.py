@@ -31,8 +31,9 @@ class SoftWeight:
     def __init__(self, weight: QuantizedWeight, original: Tensor) -> None:
         self.weight = weight
         latent, quantizer = weight
-        parameters = quantizer.parameters_of(latent.detach())
-        scale, zero_point = (each.detach().clone() for each in parameters)  # a step may be learned
+        in_force = quantizer.in_force(latent.detach())
+        self.held = tuple(each.detach().clone() for each in in_force)  # a step may be learned
+        scale, zero_point = (quantizer.wide(each, latent) for each in self.held)
         self.scale, self.zero_point = scale, zero_point.to(scale.dtype)
         self.low = quantizer.grid.qmin - self.zero_point
         self.high = quantizer.grid.qmax - self.zero_point
@@ -41,7 +42,7 @@ class SoftWeight:
         self.base = exact.floor()
         start = ((exact - self.base - _SHIFT) / _STRETCH).clamp(1e-3, 1 - 1e-3)
         self.bits = start.logit().requires_grad_()
-        self.growth = torch.zeros_like(self.scale).requires_grad_()
+        self.growth = torch.zeros_like(self.held[0]).requires_grad_()
 
     def rounding(self) -> Tensor:
         """``h(bits)`` in [0, 1], shaped like the weight."""
@@ -60,11 +61,13 @@ class SoftWeight:
         """Write the rounded weight into the student, and fix its scale."""
         latent, quantizer = self.weight
         latent.copy_(self._on(self.base + (self.bits >= 0)))
-        scale = self.scale * self.growth.exp()
-        quantizer.hold(scale.flatten(), self.zero_point.flatten())
+        scale, zero_point = self.held
+        quantizer.hold(scale * self.growth.exp(), zero_point)
 
     def _on(self, codes: Tensor) -> Tensor:
-        return torch.clamp(codes, self.low, self.high) * (self.scale * self.growth.exp())
+        latent, quantizer = self.weight
+        stretch = quantizer.wide(self.growth.exp(), latent)
+        return torch.clamp(codes, self.low, self.high) * (self.scale * stretch)
 
 
 class SoftRange:

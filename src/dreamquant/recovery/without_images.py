@@ -69,11 +69,11 @@ def round_by_squant(weight: QuantizedWeight, sums: Sums) -> None:
     """Round a student's weight in place, and fix its present ranges."""
     latent, quantizer = weight
     scale, zero_point = quantizer.parameters_of(latent)
-    exact = (latent / scale + zero_point).movedim(quantizer.axis, 0)
+    exact = quantizer.kernels(latent / scale + zero_point)
     kernels = exact.flatten(2) if exact.dim() > 2 else exact.unsqueeze(2)
-    codes = squant(kernels, quantizer.grid, sums).view_as(exact).movedim(0, quantizer.axis)
-    latent.copy_((codes - zero_point) * scale)
-    quantizer.hold(scale.flatten(), zero_point.flatten())
+    codes = squant(kernels, quantizer.grid, sums).view_as(exact)
+    quantizer.hold(*quantizer.in_force(latent))
+    latent.copy_((quantizer.from_kernels(codes, latent) - zero_point) * scale)
 
 
 @dataclass(frozen=True)
