@@ -116,7 +116,7 @@ def test_what_softmax_gives_may_lie_on_powers_of_two(network, learned):
 
 
 def test_powers_of_two_are_refused_where_no_softmax_is_rounded():
-    with pytest.raises(SchemeError, match="placement operands alone") as refused:
+    with pytest.raises(SchemeError, match="only placement operands quantizes") as refused:
         Scheme(Bits(8, 8), "layer-input", softmax="log2")
     assert refused.value.remedy == "use --placement operands"
 

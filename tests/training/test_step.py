@@ -445,7 +445,7 @@ def test_parts_that_are_not_equal_are_refused(method, batch, parts):
     refusal = f"{batch} images cannot be divided into {parts} equal parts"
     with pytest.raises(TrainingError, match=refusal) as e:
         tiny_run(short_method(method, batch=batch), micro_batches=parts)
-    assert "--accumulate" in e.value.where
+    assert "--micro-batches" in e.value.where
 
 
 def test_everything_shared_is_computed_once_and_on_first_use():
