@@ -55,7 +55,7 @@ def damage(record, *path_and_value):
         (
             ("manifest", "accuracy", "student", {"top1": 55.0, "ci95": [54, 56]}),
             "warning",
-            "worse than rounding alone, by 5.0 points",
+            "a worse result than rounding alone, by 5.0 points",
         ),
         (
             ("manifest", "method", "recovery", -1, "iterations", 80),
