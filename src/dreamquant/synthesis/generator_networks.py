@@ -117,15 +117,17 @@ class GeneratorNetwork(nn.Module):
     Args:
         image: channels, height, width.
         latent: length of the noise.
-        embedding: combines noise and targets into the network's input, of the noise's length.
         condition: number of values of the condition, such as 2 for an attention centre.
+
+    Attributes:
+        embedding: combines noise and targets into the network's input, of the noise's length.
     """
 
-    def __init__(
-        self, image: tuple[int, int, int], latent: int, embedding: nn.Module, *, condition: int
-    ) -> None:
+    embedding: nn.Module
+
+    def __init__(self, image: tuple[int, int, int], latent: int, *, condition: int) -> None:
         super().__init__()
-        self.channels, self.latent, self.embedding = image[0], latent, embedding
+        self.channels, self.latent = image[0], latent
         self.base, self.middle, self.full = _stages(*image[1:])
         self.condition = ConditionEmbedding(condition)
         features = _BASE_CHANNELS * self.base[0] * self.base[1]
@@ -152,8 +154,9 @@ class SmallGenerator(GeneratorNetwork):
         condition: int = 0,
         embedding: nn.Module | None = None,
     ) -> None:
-        own = TimesNoise(classes, latent) if embedding is None else embedding
-        super().__init__(image, latent, own, condition=condition)
+        super().__init__(image, latent, condition=condition)
+        # After the first layer: results on record began with the same random numbers.
+        self.embedding = TimesNoise(classes, latent) if embedding is None else embedding
         self.decode = nn.Sequential(
             BatchNorm(_BASE_CHANNELS),
             UpsampledConv2d(_BASE_CHANNELS, 128, self.middle),
@@ -201,8 +204,8 @@ class ImageNetGenerator(GeneratorNetwork):
         condition: int = 0,
         embedding: nn.Module | None = None,
     ) -> None:
-        own = NoiseAlone() if embedding is None else embedding
-        super().__init__(image, latent, own, condition=condition)
+        super().__init__(image, latent, condition=condition)
+        self.embedding = NoiseAlone() if embedding is None else embedding
         self.norm1 = ConditionalBatchNorm(_BASE_CHANNELS, classes)
         self.conv1 = UpsampledConv2d(_BASE_CHANNELS, 128, self.middle)
         self.norm2 = ConditionalBatchNorm(128, classes)
