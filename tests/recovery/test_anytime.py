@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from dreamquant.methods.auto import SMALL
+from dreamquant.methods.stages import SMALL
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.recovery.anytime import Anytime, Course, Stage, _Judging
 from dreamquant.recovery.calibrate import Calibrate
