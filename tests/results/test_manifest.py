@@ -52,6 +52,7 @@ def manifest(**sections):
         {
             "schema": SCHEMA,
             "phases": [],
+            "prepared": [],
             "network": describe_network(network()),
             "scheme": asdict(Scheme(Bits(4, 4), overrides=(("a", Bits(2, 3)),))),
             "files": {"student.safetensors": {"sha256": "ab", "bytes": 1}},
