@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.quantization.student import QuantizedWeight, Student
+from dreamquant.recovery.as_run import as_run
 from dreamquant.recovery.branches import Branch
 from dreamquant.recovery.gram import Moments, Sums
 from dreamquant.recovery.levels import Levels, search_levels
@@ -100,8 +101,10 @@ def halves_at(met: LayerMet, layer: Layer, positions: int) -> tuple[Moments, Mom
         positions: number of positions that are read, over all images.
     """
     each = -(-positions // (2 * len(met.inputs)))
-    first, second = (Sums(layer, each, torch.Generator().manual_seed(seed)) for seed in range(2))
-    for x, wanted in zip(met.inputs, met.wanted, strict=True):
+    runs = [as_run(layer, x) for x in met.inputs]
+    plain = runs[0][0]
+    first, second = (Sums(plain, each, torch.Generator().manual_seed(seed)) for seed in range(2))
+    for (_, x), wanted in zip(runs, met.wanted, strict=True):
         middle = (len(x) + 1) // 2
         first.add(x[:middle], wanted[:middle])
         second.add(x[len(x) // 2 :], wanted[len(x) // 2 :])

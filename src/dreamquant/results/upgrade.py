@@ -53,7 +53,7 @@ def _completed(manifest: Mapping[str, Any]) -> dict[str, Any]:
         # The first versions did not look for calls of softmax and norms; their ranges are static.
         lacking = {"float_functions": [], "dynamic_scales": 0, "dynamic_values": 0}
         found["coverage"] = {**lacking, **coverage}
-    if "protocol" in manifest and "command" not in manifest.get("request", {}):
+    if "request" in manifest and "command" not in manifest["request"]:
         scheme, norms = _scheme(manifest["scheme"])
         found["scheme"] = scheme
         found["request"] = _request(manifest, scheme, manifest["protocol"], norms)
