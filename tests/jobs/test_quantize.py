@@ -492,7 +492,7 @@ def test_a_run_cannot_go_on_on_another_kind_of_device(stopped):
     (stopped / "checkpoint" / "state.pt").write_bytes(checkpoint.encode(state))
     with pytest.raises(TrainingError, match="made with device = 'cuda', this run has 'cpu'") as e:
         quantize_tiny(out=stopped, resume=True)
-    assert "where such a device is" in e.value.remedy
+    assert "on a machine with this device" in e.value.remedy
 
 
 def test_a_damaged_checkpoint_cannot_be_resumed(stopped):

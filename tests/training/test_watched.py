@@ -19,13 +19,23 @@ from dreamquant.terms.attention import CENTRE, pooled
 from dreamquant.terms.attention_priors import RegionCrossEntropy
 from dreamquant.terms.centres import CentreDistance
 from dreamquant.terms.contract import Term
+from dreamquant.terms.feature_relations import FeatureRelations
+from dreamquant.terms.outputs import Activity
+from dreamquant.terms.unit_error import UnitError
 from dreamquant.training.watched import Watched
 from given_steps import every_term
 from tiny_runs import players_of, step_on, tiny_network
 
 TAPS = (BatchNormInputs(), LastMap())
-# They want other conditions, or a student's gradient; each has tests of its own.
-TESTED_ELSEWHERE = (CamAlignment, CentreDistance, RegionCrossEntropy)
+# They want other conditions, other maps or a student's gradient; each has tests of its own.
+TESTED_ELSEWHERE = (
+    Activity,
+    CamAlignment,
+    CentreDistance,
+    FeatureRelations,
+    RegionCrossEntropy,
+    UnitError,
+)
 
 
 def network():
