@@ -16,7 +16,9 @@ from dreamquant.terms.logits import LogitMatching
 from dreamquant.training.decay import Cosine
 
 
-def closed_forms(few: int, many: int, batch: int, dreamed: Pixels) -> tuple[Stage, ...]:
+def closed_forms(
+    few: int, many: int, batch: int, dreamed: Pixels, *, adapt: bool
+) -> tuple[Stage, ...]:
     """Stages that need no training of the student, from seconds to minutes.
 
     Args:
@@ -24,6 +26,7 @@ def closed_forms(few: int, many: int, batch: int, dreamed: Pixels) -> tuple[Stag
         many: number of procedural images that the second stage uses.
         batch: number of images in one forward pass.
         dreamed: how images are dreamed for the third stage.
+        adapt: whether batch norms take the statistics of dreamed images as well.
     """
     solved = RoundByLeastSquares(count=many, batch=batch, damp=0.2, adapt=True)
     rounded = (RoundBySquant(), Calibrate(count=few, batch=few, adapt=True))
@@ -37,7 +40,7 @@ def closed_forms(few: int, many: int, batch: int, dreamed: Pixels) -> tuple[Stag
         Stage(
             "least squares on dreamed images",
             images=dreamed,
-            recovery=(replace(solved, adapt=False),),
+            recovery=(replace(solved, adapt=adapt),),
         ),
     )
 
@@ -52,11 +55,13 @@ TRAIN = Train(
     decay=Cosine(rise=50),
     clip=5.0,
 )
+# Without adapting, DS-CNN at W4A4 ends at 62 % in place of 83.
 SMALL = (
-    *closed_forms(few=64, many=256, batch=64, dreamed=DREAMED),
+    *closed_forms(few=64, many=256, batch=64, dreamed=DREAMED, adapt=True),
     Stage("training on the same images", recovery=(TRAIN,), anew=False, fraction=0.9),
 )
 # Of 224 pixels an image costs fifty times as much, and there are fifty times as many positions in
 # it for least squares to read. Training on so few of them does harm: of MobileNetV1 at W4A4, 59.0 %
 # before, 54.8 after 200 batches of 16 (400 images, seed 0).
-LARGE = closed_forms(few=16, many=64, batch=32, dreamed=replace(DREAMED, **FEW))
+# Images dreamed by relative statistics have those of training by themselves.
+LARGE = closed_forms(few=16, many=64, batch=32, dreamed=replace(DREAMED, **FEW), adapt=False)
