@@ -87,7 +87,7 @@ class Grid:
             network: the teacher.
             images: to measure on.
             point: of the grid.
-            method: where it is none that the point's name would find.
+            method: the method, if it is not the one of the point's name.
         """
         if self.has(point):
             return

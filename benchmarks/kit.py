@@ -7,7 +7,6 @@ A cell is a network at some bits. It is put on record at once; cells on record a
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,12 +28,11 @@ from dreamquant.networks.origins import named_boxes
 from dreamquant.quantization.scheme import SCHEMES
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.results.describe import describe_machine
-from dreamquant.results.files import read_json, write_json
 from dreamquant.results.floats import in_float
 from dreamquant.synthesis.drawn import Procedural
 from grid import DATA, cifar, first, imagenet
 from kit_page import page
-from pages import RESULTS, cpu_seconds, write_page
+from pages import RESULTS, cpu_seconds, grow, runs_on, write_page
 
 PATH = RESULTS / "networks.json"
 ZOO = DATA / "zoo"
@@ -195,9 +193,10 @@ def score(found: Evaluation) -> dict[str, Any] | None:
 
 def runs() -> list[dict[str, Any]]:
     """All on record, network by network."""
-    known: list[dict[str, Any]] = read_json(PATH)["runs"] if PATH.exists() else []
     order = list(CASES)
-    return sorted(known, key=lambda run: (order.index(run["network"]), BITS.index(run["bits"])))
+    return sorted(
+        runs_on(PATH), key=lambda run: (order.index(run["network"]), BITS.index(run["bits"]))
+    )
 
 
 def missing() -> Iterator[tuple[str, str]]:
@@ -207,18 +206,15 @@ def missing() -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Run the cells that are missing; the record and the page grow with each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=float, default=7200.0, help="seconds to begin cells in")
-    limit = time.monotonic() + parser.parse_args().limit
+    """Run the cells that are missing."""
     torch.set_num_threads(1)
-    for cell in missing():
-        if time.monotonic() > limit:
-            break
-        print(*cell, flush=True)
-        write_json(PATH, {"title": "Networks", "runs": [*runs(), measure(*cell)]})
-        write_page(PATH, page(runs(), list(missing())))
-    write_page(PATH, page(runs(), list(missing())))
+    grow(
+        PATH,
+        "Networks",
+        missing,
+        measure,
+        lambda: write_page(PATH, page(runs(), list(missing()))),
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Each cell is one run with a budget, put on record at once; cells on record are n
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,15 +12,14 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from dreamquant import Method, quantize
 from dreamquant.report.field import Field, Group, Row
 from dreamquant.report.field_chart import chart
-from dreamquant.results.files import read_json, write_bytes, write_json
+from dreamquant.results.files import write_bytes
 from grid import first
 from kit import CASES, ROUNDED
-from pages import RESULTS, write_page
+from pages import RESULTS, grow, runs_on, write_page
 
 PATH = RESULTS / "minutes.json"
 TITLE = "Real networks in minutes"
@@ -49,34 +47,22 @@ BUDGETS = {
 
 
 def main() -> None:
-    """Run the cells that are missing, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds to begin cells in")
-    limit = time.monotonic() + parser.parse_args().limit
-    for name, bits, method in missing():
-        if time.monotonic() > limit:
-            break
-        add(measure(name, bits, method))
-    write_page(PATH, page(runs()))
-    write_bytes(PATH.with_suffix(".svg"), picture(runs()))
+    """Run the cells that are missing."""
+    grow(PATH, TITLE, missing, measure, write)
 
 
-def runs() -> list[dict[str, Any]]:
-    """All on record."""
-    return read_json(PATH)["runs"] if PATH.exists() else []
+def write() -> None:
+    """Write the page and its picture."""
+    runs = runs_on(PATH)
+    write_page(PATH, page(runs))
+    write_bytes(PATH.with_suffix(".svg"), picture(runs))
 
 
 def missing() -> Iterator[tuple[str, str, str]]:
     """Cells that are not on record: the fewest bits first, and our method."""
-    done = {(run["network"], run["bits"], run["method"]) for run in runs()}
+    done = {(run["network"], run["bits"], run["method"]) for run in runs_on(PATH)}
     cells = [(n, b, m) for b in BITS for m in METHODS for n in BUDGETS]
     return (cell for cell in cells if cell not in done)
-
-
-def add(run: dict[str, Any]) -> None:
-    """Put a run on record."""
-    with FileLock(PATH.with_name(f".{PATH.name}.lock")):
-        write_json(PATH, {"title": TITLE, "runs": [*runs(), run]})
 
 
 def page(cells: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -10,7 +10,6 @@ record at once, a failure too, and cells on record are not run again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -33,10 +32,9 @@ from dreamquant.evaluation.metrics import evaluate
 from dreamquant.export.job import export_result
 from dreamquant.export.runtime import open_onnx
 from dreamquant.results.describe import describe_machine
-from dreamquant.results.files import read_json, write_json
 from grid import ROOT
 from kit import CASES
-from pages import RESULTS, cpu_seconds, write_page
+from pages import RESULTS, cpu_seconds, grow, runs_on, write_page
 from peers_page import page
 
 PATH = RESULTS / "peers.json"
@@ -113,7 +111,7 @@ def lines_of(script: Path) -> int:
 
 
 def environment(name: str) -> Path:
-    """The interpreter of a tool's environment, which is made where there is none yet."""
+    """The interpreter of a tool's environment, which is made if it does not exist yet."""
     folder = WORK / name.lower().replace(" ", "")
     python = folder / "bin" / "python"
     if not python.exists():
@@ -220,30 +218,16 @@ def own(
 
 def missing() -> Iterator[tuple[str, str, str]]:
     """Cells that are not on record."""
-    done = {(run["network"], run["tool"], run["calibrated"]) for run in runs()}
+    done = {(run["network"], run["tool"], run["calibrated"]) for run in runs_on(PATH)}
     cells = [(n, tool, kind) for n in NETWORKS for tool in PEERS for kind in CALIBRATIONS]
     cells += [(name, method, "own") for method in OWN for name in NETWORKS]
     return (cell for cell in cells if cell not in done)
 
 
-def runs() -> list[dict[str, Any]]:
-    """All on record."""
-    return read_json(PATH)["runs"] if PATH.exists() else []
-
-
 def main() -> None:
-    """Run the cells that are missing; the record and the page grow with each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds to begin cells in")
-    limit = time.monotonic() + parser.parse_args().limit
+    """Run the cells that are missing."""
     torch.set_num_threads(1)
-    for cell in missing():
-        if time.monotonic() > limit:
-            break
-        print(*cell, flush=True)
-        write_json(PATH, {"title": "Peers", "runs": [*runs(), measure(*cell)]})
-        write_page(PATH, page(runs()))
-    write_page(PATH, page(runs()))
+    grow(PATH, "Peers", missing, measure, lambda: write_page(PATH, page(runs_on(PATH))))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def test_there_are_command_lines() -> None:
 
 @pytest.mark.parametrize("command", EVERY, ids=lambda each: f"{each.page}: {each.line[:60]}")
 def test_every_command_line_is_understood(command: Printed) -> None:
-    app.parse_args(command.words, exit_on_error=False, print_error=False)
+    called, bound, *_ = app.parse_args(command.words, exit_on_error=False, print_error=False)
+    assert called is app[command.words[0]].default_command
+    assert bool(bound.arguments) == (len(command.words) > 1)
 
 
 @pytest.mark.parametrize("page", ["README.md", *sorted(map(str, ROOT.glob("docs/**/*.md")))])

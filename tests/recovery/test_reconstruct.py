@@ -49,8 +49,13 @@ def test_the_penalty_is_zero_when_every_bit_is_decided(make_network, make_bench)
 
 def test_learned_steps_are_where_soft_weights_start(make_network, make_bench):
     soft = soft_weight(make_bench(make_network(), ranges="learned"))
-    torch.optim.Adam([soft.bits, soft.growth])  # takes none that is computed from another
+    # An optimizer takes no tensor that is computed from another one.
+    assert soft.bits.is_leaf
+    assert soft.growth.is_leaf
     soft.settle()
+    latent = soft.weight.latent
+    codes = latent / soft.scale
+    torch.testing.assert_close(codes, codes.round(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("placement", ["relu-output", "layer-input"])

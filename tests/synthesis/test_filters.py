@@ -116,7 +116,7 @@ def test_the_protocol_says_how_many_were_kept(pictures) -> None:
 @pytest.mark.parametrize(
     ("select", "images", "message"),
     [
-        (0.5, False, "there are none"),
+        (0.5, False, "chooses from pictures that you give, and none are given"),
         (0.0, True, "more than 0 and at most 1"),
         (1.5, True, "more than 0 and at most 1"),
     ],

@@ -36,8 +36,8 @@ class EvaluationSet:
         labels: int64 (N,), or ``None``.
         spec: what the network expects; gives mean and std.
         task: of the network; where not given, that of the spec.
-        truth: of each image, as the task is scored by; ``None`` for a classifier and where there
-            is none.
+        truth: of each image, as the task is scored by; ``None`` for a classifier, and if it is
+            not known.
     """
 
     def __init__(

@@ -37,7 +37,8 @@ class Extent:
         """The bytes themselves.
 
         Raises:
-            OSError: they cannot be read, or the file is none: opening a pipe would wait for ever.
+            OSError: they cannot be read, or the path is no regular file: opening a pipe would wait
+                for ever.
         """
         if not self.path.is_file():
             raise OSError(errno.EINVAL, "it is no ordinary file")

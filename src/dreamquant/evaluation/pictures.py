@@ -66,7 +66,7 @@ def open_pictures(source: Path, spec: InputSpec) -> Pictures:
     :func:`dreamquant.evaluation.data.open_images`.
 
     Raises:
-        DataError: there are none, or they are of another form or do not fit the network.
+        DataError: no picture is found, or the pictures have another form or do not fit the network.
     """
     if source.suffix == ".npz" and source.is_file():
         values, _ = read_npz(source, spec)

@@ -127,7 +127,7 @@ def require_equal_outputs(
 
 
 def compare_outputs(found: Sequence[Tensor], wanted: Outputs, runtime: str) -> float | None:
-    """Agreement of top-1 on confident inputs; ``None`` where there are none.
+    """Agreement of top-1 on confident inputs; ``None`` if no input is confident.
 
     Args:
         found: outputs of the file.

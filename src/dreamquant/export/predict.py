@@ -51,7 +51,7 @@ def read_pictures(paths: Sequence[Path], spec: InputSpec) -> list[Picture]:
         spec: what the network expects.
 
     Raises:
-        DataError: there are none, or one cannot be read.
+        DataError: no image is found, or one cannot be read.
     """
     files = [file for path in paths for file in _files(path)]
     if not files:

@@ -22,7 +22,7 @@ class Prediction:
 
     Attributes:
         path: of the file.
-        classes: names, or numbers where there are none, the likeliest first, with their
+        classes: names, or numbers for classes without names, the likeliest first, with their
             probability in [0, 1]; of a segmenter with the fraction of the image that they fill; of
             a detector with the score of each box.
         boxes: of a detector, x1, y1, x2, y2 in units of the image for each of these classes.

@@ -59,7 +59,7 @@ class Verification:
         flipped: the largest share of codes of one of them that differ, each by one.
         confident: images whose top-1 is compared end to end; ``None`` where outputs are no logits
             of classes.
-        agreement: of top-1 on these, by runtime that is right; ``None`` where there are none.
+        agreement: of top-1 on these, by runtime that is right; ``None`` if no input is confident.
         exact_on: instruction sets of x86 on which no sum of integers saturates, by calculation.
         saturating: layers that may saturate elsewhere, each with the fraction of its sums that do
             on these images, by emulation.

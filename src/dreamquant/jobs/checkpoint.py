@@ -30,7 +30,7 @@ def read(folder: Path) -> dict[str, Any]:
     """The checkpoint in ``folder``, loaded as data only.
 
     Raises:
-        TrainingError: there is none, or it is damaged.
+        TrainingError: the checkpoint is missing or damaged.
     """
     path = folder / STATE
     if not path.is_file():

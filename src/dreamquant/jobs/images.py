@@ -96,7 +96,7 @@ def selected(method: Method, fraction: float, teacher: Network) -> Method:
         raise MethodError("a fraction is more than 0 and at most 1", where=where, remedy="give 0.5")
     if not isinstance(given, Given):
         raise MethodError(
-            "pictures that are given are selected from, and there are none",
+            "--select chooses from pictures that you give, and none are given",
             where=where,
             remedy="add --images FOLDER",
         )

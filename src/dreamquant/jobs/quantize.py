@@ -85,13 +85,14 @@ def quantize(
     if chosen_bits is not None:
         overrides = (*chosen_bits.overrides, *scheme.overrides)
         scheme = replace(scheme, overrides=overrides)
-    student, coverage = quantize_network(floating, scheme, torch.zeros(2, *teacher.input.shape))
+    example = torch.zeros(2, *teacher.input.shape)
+    student, coverage = quantize_network(floating, scheme, example)
     norms = any(isinstance(p, ReestimateNorms) and p.batches for p in resolved.recovery)
     rehearse(
         floating,
         student,
         scheme,
-        torch.zeros(2, *teacher.input.shape),
+        example,
         reestimate=norms,
         then=partial(export.rehearse_export, spec=teacher.input) if rehearse_export else None,
     )
@@ -104,19 +105,20 @@ def quantize(
         started=started,
         diagnostics=request.diagnostics,
     )
-
-    given = job.configuration()
-    given.pop("scheme")  # it is the option; what came of it stands below
-    configuration = {
-        "network": teacher.weights_sha256,
-        **given,
-        **identity(resolved.images),
-        "method": chosen.name,
-        # After the preset, which it depends on: the first that differs is named.
-        "scheme": asdict(scheme),
-    }
+    configuration = _configuration(job, teacher, chosen, resolved, scheme)
     manifest = partial(_manifest, job, request, teacher, scheme, coverage, images, chosen_bits)
-    return job.result(folder, plain(configuration), manifest, architecture=teacher.module)
+    return job.result(folder, configuration, manifest, architecture=teacher.module)
+
+
+def _configuration(
+    job: Job, teacher: Network, chosen: Method, resolved: Method, scheme: Scheme
+) -> dict[str, Any]:
+    """What a run that goes on must share with the one that was stopped."""
+    given = job.configuration()
+    given.pop("scheme")  # it is the option; the scheme that it led to is the last entry
+    ours = {"network": teacher.weights_sha256, **given, **identity(resolved.images)}
+    # The scheme follows the preset, which it depends on: the first entry that differs is named.
+    return plain({**ours, "method": chosen.name, "scheme": asdict(scheme)})
 
 
 def _manifest(

@@ -52,7 +52,7 @@ def with_settled_precision(request: Asked, folder: Path | None) -> Asked:
 
 
 def _precision_of(folder: Path) -> Precision | None:
-    """The precision of the finished or stopped run in a folder; ``None`` if there is none."""
+    """The precision of the finished or stopped run in a folder; or ``None``."""
     if (folder / MANIFEST).exists():
         return _on_record(read_manifest(folder).get("configuration", {}))
     if (folder / CHECKPOINT / checkpoint.STATE).exists():

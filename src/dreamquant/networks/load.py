@@ -178,7 +178,7 @@ def inheriting(network: Network, source: Network) -> Network:
     """``network`` with the tensors of ``source`` wherever name and shape are equal.
 
     Raises:
-        NetworkError: there are none.
+        NetworkError: no tensor fits.
     """
     own = network.module.state_dict()
     shared = {

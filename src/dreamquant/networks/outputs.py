@@ -39,7 +39,7 @@ def require_per_image(output: object, images: int) -> None:
         images: how many.
 
     Raises:
-        NetworkError: a tensor has another first dimension, or there is none.
+        NetworkError: a tensor has another first dimension, or there is no tensor.
     """
     named = list(_named(output, ""))
     for name, tensor in named:

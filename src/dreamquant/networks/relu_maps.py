@@ -76,7 +76,7 @@ class LastMap(Tap[Tensor]):
 
     @contextmanager
     def watch(self, network: nn.Module) -> Iterator[Collected]:
-        """Collect the map; nothing where there is none."""
+        """Collect the map; nothing if no map was read."""
         with _LastReluMap() as mode:
             yield lambda: () if mode.found is None else (mode.found,)
 

@@ -20,7 +20,7 @@ from dreamquant.networks.taps import Collected, Tap
 class StageMaps(Tap[tuple[Tensor, ...]]):
     """Of each spatial size the map (B, F, h, w) that leaves a module last, in the order executed.
 
-    Tokens (B, N, F) are a map (B, F, N, 1). Maps of one position are none.
+    Tokens (B, N, F) are a map (B, F, N, 1). Maps of one position are left out.
     """
 
     def require(self, network: nn.Module, example: Tensor) -> None:

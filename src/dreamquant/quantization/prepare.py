@@ -146,7 +146,7 @@ def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def prepared(network: nn.Module, preparations: Sequence[Preparation], example: Tensor) -> nn.Module:
-    """A copy of a network with preparations done; the network itself where there are none.
+    """A copy of a network with preparations done; the network itself if there is nothing to do.
 
     Raises:
         NetworkError: a preparation that keeps what the network computes did not.

@@ -144,7 +144,7 @@ class Anytime(Recovery):
 def _lack(stage: Stage, network: nn.Module, example: Tensor, scheme: Scheme) -> str | None:
     try:
         for part in stage.recovery:
-            part.require_scheme(scheme)
+            part.suited(network, example, scheme)
         for tap in stage.teacher_taps:
             tap.require(network, example)
     except (NetworkError, SchemeError) as error:

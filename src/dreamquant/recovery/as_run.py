@@ -9,21 +9,26 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
 from dreamquant.recovery.unfold import Layer
 
-_SPATIAL = ("stride", "padding", "dilation")
+_SPATIAL = ("stride", "padding", "dilation", "output_padding")
+_OPERANDS = ("input", "weight", "bias")
+_FORWARD = (*_OPERANDS, "stride", "padding", "dilation", "groups")
+_TRANSPOSED = (*_OPERANDS, "stride", "padding", "output_padding", "groups", "dilation")
+# Names of the arguments, in their order.
 _CALLS: Mapping[Callable[..., Any], tuple[str, ...]] = {
-    F.conv1d: ("input", "weight", "bias", *_SPATIAL, "groups"),
-    F.conv2d: ("input", "weight", "bias", *_SPATIAL, "groups"),
-    F.conv3d: ("input", "weight", "bias", *_SPATIAL, "groups"),
-    F.linear: ("input", "weight", "bias"),
+    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _FORWARD),
+    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _TRANSPOSED),
+    F.linear: _OPERANDS,
 }
 
 
@@ -52,6 +57,34 @@ def as_run(layer: Layer, x: Tensor) -> tuple[Layer, Tensor]:
         if name in call.found:
             setattr(plain, name, _for_each_side(call.found[name], layer))
     return plain, call.found["input"]
+
+
+@torch.no_grad()
+def require_products(network: nn.Module, example: Tensor) -> None:
+    """Refuse a network in which a layer computes with another tensor than its weight.
+
+    Args:
+        network: in eval mode.
+        example: normalised images (B, C, H, W).
+
+    Raises:
+        NetworkError: it names the layer's class.
+    """
+    layers = [m for m in network.modules() if isinstance(m, (_ConvNd, nn.Linear))]
+    own = [layer for layer in layers if _has_own_forward(layer)]
+    read: dict[Layer, Tensor] = {}
+
+    def note(layer: nn.Module, given: tuple[Any, ...]) -> None:
+        read[cast(Layer, layer)] = given[0]
+
+    handles = [layer.register_forward_pre_hook(note) for layer in own]
+    try:
+        network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, x in read.items():
+        as_run(layer, x)
 
 
 def _has_own_forward(layer: Layer) -> bool:

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor, nn
+
+from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.activations import search_range
+from dreamquant.recovery.as_run import require_products
 from dreamquant.recovery.layerwise import Solver
 from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.stepwise import Walked, branches_of, drawn
@@ -49,6 +53,16 @@ class RoundByLeastSquares(Recovery):
     positions: int = 16384
     power: float = 2.0
     adapt: bool = False
+
+    def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> RoundByLeastSquares:
+        """The same, where every layer multiplies by its weight.
+
+        Raises:
+            NetworkError: a layer computes with another tensor than its weight.
+        """
+        self.require_scheme(scheme)
+        require_products(network, example)
+        return self
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """One phase with a step for each activation range and each layer."""

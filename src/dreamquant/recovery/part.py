@@ -83,7 +83,8 @@ class Recovery(ABC):
             scheme: of the student.
 
         Raises:
-            SchemeError: no stage would be left.
+            SchemeError: it does not support the scheme, or no stage would be left.
+            NetworkError: it does not support the network.
         """
         self.require_scheme(scheme)
         return self

@@ -32,7 +32,7 @@ class Diagnostics:
 
 
 def read_diagnostics(folder: Path) -> Diagnostics | None:
-    """The diagnostics in a result folder, or ``None`` where there are none.
+    """The diagnostics in a result folder, or ``None`` if the run recorded no diagnostics.
 
     Raises:
         ResultError: they cannot be read.

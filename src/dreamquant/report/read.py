@@ -49,7 +49,7 @@ def read_record(folder: Path) -> Record:
     """The result in a folder.
 
     Raises:
-        ResultError: there is none, or it cannot be read.
+        ResultError: the file is missing or cannot be read.
     """
     manifest = read_manifest(folder)
     path = folder / ANALYSIS

@@ -23,7 +23,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a result folder.
 
     Raises:
-        ResultError: there is none, it is damaged, or of a later schema.
+        ResultError: the manifest is missing, damaged or of a later schema.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -139,7 +139,7 @@ def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:
     """The SHA-256 on record of a file in the result folder.
 
     Raises:
-        ResultError: there is none.
+        ResultError: the section is missing.
     """
     try:
         return str(manifest["files"][file]["sha256"])

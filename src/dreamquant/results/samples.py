@@ -42,7 +42,7 @@ def save_samples(
         images: (N, C, H, W) as the network sees them, N >= 1; shown in grey unless C is 3. Features
             (N, ...) are drawn from dark, their least value, to bright, their largest.
         spec: undoes the normalisation and names the classes.
-        targets: (N,) class indices; ``None`` where there are none, and no caption.
+        targets: (N,) class indices; ``None`` if the images have no labels: no caption.
         confidence: (N,) the teacher's probability of each target, in [0, 1]; likewise.
 
     Raises:

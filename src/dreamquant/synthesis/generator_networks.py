@@ -33,7 +33,7 @@ class ConditionEmbedding(nn.Module):
     """Appends the embedding of a condition to the noise, where there is a condition.
 
     Args:
-        width: number of values of the condition; 0 where there is none.
+        width: number of values of the condition; 0 without a condition.
 
     Attributes:
         features: number of values that it appends.

@@ -24,7 +24,7 @@ class Rows(Protocol):
 
     @property
     def targets(self) -> Tensor | None:
-        """Stored labels (N,) or soft targets (N, classes); ``None`` where there are none."""
+        """Stored labels (N,) or soft targets (N, classes); ``None`` if the images have neither."""
         ...
 
     def __len__(self) -> int:

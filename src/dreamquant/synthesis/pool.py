@@ -83,7 +83,7 @@ class Pool(Images):
         return torch.tensor(rows, device=self.targets.device)
 
     def _of(self, targets: Tensor, random: torch.Generator) -> Tensor:
-        """One image of each target, or any image where there is none of this target."""
+        """One image of each target, or any image if no image has this target."""
         fits = (_labels(self.targets) == _labels(targets)[:, None]).float()
         chances = torch.where(fits.sum(1, keepdim=True) > 0, fits, torch.ones_like(fits))
         return torch.multinomial(chances, 1, generator=random).flatten()
