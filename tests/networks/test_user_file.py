@@ -156,6 +156,8 @@ def test_the_file_tells_its_input(tmp_path: Path, defined: str, shape: tuple[int
     other = load_network(f"{tmp_path}/net.py:net", std=(2.0,))
     assert other.input.std == (2.0,)
     assert other.input_source == "net.py; --std from options"
+    assert network.notes == ()
+    assert other.notes == ("--std is used as given, although net.py says 0.25",)
 
 
 def test_a_feature_map_without_an_axis_of_channels(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,11 @@ _OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
 
 
 def with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> Found:
-    """``found`` with what a user gave of ``shape``, ``mean`` and ``std``."""
+    """``found`` with what a user gave of ``shape``, ``mean`` and ``std``.
+
+    What the origin says otherwise is named in the notes: numbers copied from another network's
+    command would else feed this one with wrong values, without a word.
+    """
     given: dict[str, Any] = {
         field: tuple(value) for field, value in options.items() if value is not None
     }
@@ -24,7 +30,23 @@ def with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> 
     # A short side to scale to belongs to the size it was chosen for.
     same_size = given.get("shape", found.shape) == found.shape
     resize = found.resize if same_size else None
-    return replace(found, source=source, resize=resize, **given)
+    notes = (*found.notes, *_contradictions(found, given))
+    return replace(found, source=source, resize=resize, notes=notes, **given)
+
+
+def _contradictions(found: Found, given: Mapping[str, tuple[float, ...]]) -> Iterator[str]:
+    for field, value in given.items():
+        known = getattr(found, field)
+        if known is not None and not _equal(known, value):
+            said = ", ".join(f"{each:g}" for each in known)
+            yield f"{_OPTIONS[field]} is used as given, although {found.source} says {said}"
+
+
+def _equal(known: Sequence[float], given: Sequence[float]) -> bool:
+    alike = len(known) == len(given)
+    return alike and all(
+        math.isclose(a, b, rel_tol=1e-2) for a, b in zip(known, given, strict=True)
+    )
 
 
 def unknown_input(found: Found, name: str) -> NetworkError:
