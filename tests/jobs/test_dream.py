@@ -17,7 +17,7 @@ from dreamquant.jobs import dream as job
 from dreamquant.jobs.dream import dream
 from dreamquant.networks import demo
 from dreamquant.results.pool import POOL, SHEET, open_pool
-from dreamquant.synthesis.procedural import pixel_moments, procedural
+from dreamquant.synthesis.procedural import input_moments, procedural
 
 QUICK = {"device": "cpu", "precision": "32", "quiet": True}
 FEW = {**QUICK, "iterations": 9, "count": 150}
@@ -131,7 +131,7 @@ def test_procedural_images_are_those_of_the_recipe(teacher, tmp_path):
 
     random = Rng.seeded(6, torch.device("cpu")).random
     spec = teacher.input
-    wanted = procedural(PinkNoise(), 8, spec.image, pixel_moments(spec), random)
+    wanted = procedural(PinkNoise(), 8, spec.image, input_moments(spec), random)
     assert torch.allclose(pool.read(range(8)), wanted, atol=2e-3)
 
 

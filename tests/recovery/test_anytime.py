@@ -145,10 +145,10 @@ def test_stages_are_not_ranked_on_a_kind_of_images_that_one_of_them_uses():
 @torch.no_grad()
 def test_agreement_is_of_outputs_and_full_where_they_are_equal(make_network, make_bench):
     bench = make_bench(make_network(), placement="layer-input")
-    judging = _Judging(Anytime(judged_on=64), Course(bench), FIRST)
-    images = judging.probes.rows(torch.arange(8))
-    wanted = bench.teacher(images)
-    missed = (bench.student(images) - wanted).square().sum(1) / wanted.square().sum(1)
-    assert judging._agreement(images) == pytest.approx(float((1 - missed).clamp(min=0).sum()))
     bench.student.forward = bench.teacher.forward
-    assert judging._agreement(images) == 8
+    judging = _Judging(Anytime(judged_on=64, batch=24), Course(bench), FIRST)
+    while not judging.over:
+        judging.step()
+        judging.done += 1
+    assert judging.finding["agreement"] == pytest.approx(100)
+    assert judging.finding["of"] == judging.explained.images == 64

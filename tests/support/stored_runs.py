@@ -68,10 +68,10 @@ def method_of(images, *recovery, **scheme):
     return Method("mine", "", paper, images, recovery, scheme=scheme)
 
 
-def bench_of(method, *, seed=0, bits="w3a3", network=None):
+def bench_of(method, *, seed=0, bits="w3a3", network=None, spec=SPEC):
     """A bench for a method without presets."""
     module = small_network() if network is None else network
-    teacher = Network("small", module, SPEC, "given", "", None)
+    teacher = Network("small", module, spec, "given", "", None)
     scheme = Scheme(Bits.parse(bits), **method.scheme)
     student, _ = quantize_network(module, scheme, torch.zeros(2, *SPEC.shape))
     request = RunRequest(seed=seed, device="cpu", precision="32")

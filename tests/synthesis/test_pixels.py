@@ -12,7 +12,7 @@ from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.train import Train
 from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.pixels import Dreaming, Pixels
-from dreamquant.synthesis.procedural import WhiteNoise, pixel_moments, procedural
+from dreamquant.synthesis.procedural import WhiteNoise, input_moments, pixel_moments, procedural
 from dreamquant.synthesis.targets import OneHot, Regions
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.contract import Term
@@ -132,7 +132,7 @@ def test_a_start_of_procedural_images_has_their_moments():
         DeadLeaves(leaves=9),
         4,
         SPEC.image,
-        pixel_moments(SPEC),
+        input_moments(SPEC),
         torch.Generator().manual_seed(1),
     )
     assert images.images.equal(wanted)
@@ -203,3 +203,13 @@ def test_pixels_read_the_teacher_alone():
         method = METHODS[name].resolved("quick", SPEC.shape)
         assert method.images.student_taps == ()
         assert method.student_taps == ()
+
+
+def test_features_are_optimised_in_units_of_their_scale():
+    spec = replace(SPEC, features=True, centre=(5.0,) * 8, spread=(*(100.0,) * 7, 1.0))
+    steps = []
+    for lr in (0.0, 0.1):
+        _, _, images = dreamed(pixels(lr=lr, start=WhiteNoise(), size=4), spec=spec)
+        steps.append(images.images)
+    moved = (steps[1] - steps[0]).abs().mean((0, 1, 2))
+    assert moved[:7].mean() > 20 * moved[7]

@@ -1,5 +1,7 @@
 """Procedural images: seeded, of the moments asked for, of any shape."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,11 +13,14 @@ from dreamquant.synthesis.procedural import (
     CHUNK,
     WhiteNoise,
     colours,
+    drawn_inputs,
+    input_moments,
     matched,
     pixel_moments,
     procedural,
     uniform,
 )
+from dreamquant.synthesis.suited import Suited
 
 KINDS = [WhiteNoise(), DeadLeaves(leaves=20), PinkNoise(), Fractals()]
 SPEC = InputSpec(shape=(3, 16, 16), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), num_classes=2)
@@ -47,7 +52,7 @@ def test_the_first_images_are_the_same_however_many_are_drawn(kind):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 13), (4, 33, 9), (2, 1, 5)])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_any_number_of_channels_and_any_size(kind, shape):
-    images = procedural(kind, 5, shape, pixel_moments(spec_of(shape)), random())
+    images = procedural(kind, 5, shape, input_moments(spec_of(shape)), random())
     assert images.shape == (5, *shape)
     assert images.dtype == torch.float32
     assert images.isfinite().all()
@@ -62,7 +67,7 @@ def test_images_of_one_draw_differ(kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_mean_and_deviation_are_those_of_photographs_in_the_networks_units(kind):
-    moments = pixel_moments(SPEC)
+    moments = input_moments(SPEC)
     images = procedural(kind, 64, SPEC.image, moments, random())
     pixels = images * torch.tensor(SPEC.std)[:, None, None] + torch.tensor(SPEC.mean)[:, None, None]
     assert pixels.min() >= -1e-6
@@ -82,17 +87,17 @@ def test_pixel_moments_are_those_of_pixels_normalised():
 
 
 def test_matching_is_exact_where_nothing_is_clamped():
-    moments = pixel_moments(SPEC)
+    moments = input_moments(SPEC)
     wide = moments._replace(low=moments.low - 100, high=moments.high + 100)
     images = matched(7 + 3 * torch.randn(9, 3, 6, 5, generator=random()), wide)
-    assert torch.allclose(images.mean((0, 2, 3)), wide.mean, atol=1e-5)
-    assert torch.allclose(images.std((0, 2, 3), correction=0), wide.deviation, rtol=1e-5)
+    assert torch.allclose(images.mean((0, 2, 3)), wide.mean.flatten(), atol=1e-5)
+    assert torch.allclose(images.std((0, 2, 3), correction=0), wide.deviation.flatten(), rtol=1e-5)
 
 
 def test_a_channel_without_any_difference_becomes_its_mean():
-    moments = pixel_moments(SPEC)
+    moments = input_moments(SPEC)
     images = matched(torch.ones(2, 3, 4, 4), moments)
-    assert torch.allclose(images, moments.mean[:, None, None].expand_as(images), atol=1e-6)
+    assert torch.allclose(images, moments.mean.expand_as(images), atol=1e-6)
 
 
 def test_uniform_values_fill_their_range():
@@ -143,3 +148,26 @@ def test_the_spectrum_of_pink_noise_falls_as_asked():
 def test_fractals_are_neither_blank_nor_full():
     images = Fractals().draw(16, (3, 32, 32), random())
     assert (images.std((1, 2, 3)) > 1e-3).all()
+
+
+FEATURES = InputSpec(
+    (1, 20, 3), (0.0,), (1.0,), 4, features=True, centre=(-14.0, 0.0, 2.0), spread=(20.0, 1.0, 0.5)
+)
+
+
+def test_features_have_the_mean_and_deviation_of_their_column():
+    inputs = drawn_inputs(Suited(), 64, FEATURES, random())
+    assert torch.allclose(inputs.mean((0, 1, 2)), torch.tensor(FEATURES.centre), atol=2)
+    assert torch.allclose(inputs.std((0, 1, 2)), torch.tensor(FEATURES.spread), rtol=0.1)
+
+
+def test_the_suited_recipe_is_noise_for_features_of_known_scale_and_dead_leaves_elsewhere():
+    pictures = drawn_inputs(Suited(), 4, SPEC, random())
+    assert pictures.equal(drawn_inputs(DeadLeaves(), 4, SPEC, random()))
+    unknown = replace(FEATURES, centre=(), spread=())
+    assert drawn_inputs(Suited(), 4, unknown, random()).equal(
+        drawn_inputs(DeadLeaves(), 4, unknown, random())
+    )
+    assert drawn_inputs(Suited(), 4, FEATURES, random()).equal(
+        drawn_inputs(WhiteNoise(), 4, FEATURES, random())
+    )

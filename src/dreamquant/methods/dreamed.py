@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.pixels import Pixels
+from dreamquant.synthesis.suited import Suited
 from dreamquant.terms.classes import TeacherCrossEntropy
 from dreamquant.terms.relative_statistics import RelativeStatistics
 from dreamquant.terms.statistics import BatchNormStatistics
@@ -18,7 +18,7 @@ DREAMED = Pixels(
     batch=256,
     steps=100,
     lr=0.1,
-    start=DeadLeaves(),
+    start=Suited(),
     shift=2,
     flip=True,
     clamp=True,

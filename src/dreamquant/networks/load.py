@@ -14,6 +14,7 @@ from dreamquant.networks.checkpoints import Loaded, load_weights
 from dreamquant.networks.choices import Kind
 from dreamquant.networks.copying import own_copy
 from dreamquant.networks.expected import unknown_input, with_options
+from dreamquant.networks.feature_scale import with_scale
 from dreamquant.networks.fit import fit
 from dreamquant.networks.forms import plain_form, require_python
 from dreamquant.networks.found import Boxes, Found
@@ -131,7 +132,9 @@ def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
     own, notes = ready_copy(module, spec)
     seen = observe(own, spec.shape, name, task=spec.task, classes=spec.num_classes)
     spec = replace(spec, outputs=seen.outputs, features=spec.features or len(spec.shape) != 3)
-    return replace(_network(name, own, spec, "the InputSpec given", None), notes=notes)
+    spec, scale = with_scale(spec, own)
+    network = _network(name, own, spec, "the InputSpec given", None)
+    return replace(network, notes=(*notes, *scale))
 
 
 def ready_copy(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, tuple[str, ...]]:
@@ -242,7 +245,8 @@ def _input_spec(
         entry=found.entry or "images",
         form=found.form,
     )
-    return spec, (*seen.notes, *notes)
+    spec, scale = with_scale(spec, module)
+    return spec, (*seen.notes, *notes, *scale)
 
 
 def _features(found: Found) -> tuple[bool, tuple[str, ...]]:

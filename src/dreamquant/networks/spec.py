@@ -36,6 +36,9 @@ class InputSpec:
             are in the same order.
         entry: name of the input in exported files.
         form: how they take it, where nothing else is asked for.
+        centre: of features, the mean of each column (last axis) of what the network sees; empty
+            for 0.
+        spread: likewise the deviation, positive; empty for 1.
 
     Raises:
         NetworkError: lengths disagree, or a value is impossible.
@@ -53,6 +56,8 @@ class InputSpec:
     bgr: bool = False
     entry: str = "images"
     form: Form = "nchw"
+    centre: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from dreamquant.synthesis.dead_leaves import DeadLeaves
 from dreamquant.synthesis.pool import Pool
 from dreamquant.synthesis.procedural import Kind, drawn_inputs
 from dreamquant.synthesis.source import Source, seen_classes
+from dreamquant.synthesis.suited import Suited
 from dreamquant.terms.contract import Terms
 from dreamquant.training.bench import Bench
 from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
-_LEAVES = DeadLeaves()
+_SUITED = Suited()
 _AT_ONCE = 64
 
 
@@ -30,7 +30,7 @@ class Procedural(Source):
         terms: none, because no loss is minimised.
     """
 
-    kind: Kind = _LEAVES
+    kind: Kind = _SUITED
     size: int = 256
     terms: Terms = ()
 

@@ -143,6 +143,9 @@ class Dreaming(Phase):
         self.pixels, self.targets = torch.empty(0), torch.empty(0)
         self.conditions: dict[str, Tensor] = {}
         self.optimizer: Adam | None = None
+        spec, device = self.bench.input, self.bench.device
+        self._centre = torch.tensor(spec.centre or 0.0, device=device)
+        self._spread = torch.tensor(spec.spread or 1.0, device=device)
 
     def step(self) -> Losses:
         """One step of Adam on all images of the batch."""
@@ -167,19 +170,19 @@ class Dreaming(Phase):
         """The pool keeps the images as they are now."""
         if self.optimizer is None:
             self._start()
-        self.pool.add(self.pixels, self.targets)
+        self.pool.add(self._inputs(self.pixels.detach()), self.targets)
 
     def _start(self) -> None:
-        pixels, targets = self._drawn()
+        inputs, targets = self._drawn()
         random = self.bench.rng.asked
         asked = {c.name: c.sample(self.images, random) for c in self.source.conditions}
-        self._begin(pixels, targets, asked)
+        self._begin((inputs - self._centre) / self._spread, targets, asked)
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         spec, rng = self.bench.input, self.bench.rng
         if isinstance(self.source.start, WhiteNoise):
             pixels = self.source.start.draw(self.images, spec.plane, rng.asked)
-            pixels = pixels.reshape(self.images, *spec.shape)
+            pixels = self._inputs(pixels.reshape(self.images, *spec.shape))
         else:
             pixels = drawn_inputs(self.source.start, self.images, spec, rng.asked)
         return pixels, self.source.targets.sample(self.images, spec.num_classes, rng.asked)
@@ -196,13 +199,17 @@ class Dreaming(Phase):
         pixels, choice, reach = self.pixels, self.bench.rng.choice, self.source.shift
         # A spectrum that is shifted or mirrored is another sound.
         if self.bench.input.features:
-            return pixels
+            return self._inputs(pixels)
         if reach:
             down, right = torch.randint(-reach, reach + 1, (2,), generator=choice).tolist()
             pixels = pixels.roll((down, right), (-2, -1))
         if self.source.flip and torch.rand((), generator=choice) < 0.5:
             pixels = pixels.flip(-1)
         return pixels
+
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        """What the network takes: features are optimised in units of their own scale."""
+        return pixels * self._spread + self._centre if self.bench.input.centre else pixels
 
     @torch.no_grad()
     def _clamp(self) -> None:
@@ -243,7 +250,8 @@ class Redreaming(Dreaming):
     def leave(self) -> None:
         """The pool holds the images as they are now in the place of those before."""
         if self.optimizer is not None:
-            self.pool.images[self.first : self.first + self.images] = self.pixels.detach()
+            images = self._inputs(self.pixels.detach())
+            self.pool.images[self.first : self.first + self.images] = images
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         rows = slice(self.first, self.first + self.images)

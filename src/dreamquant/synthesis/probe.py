@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dreamquant.networks.spec import InputSpec
 from dreamquant.synthesis.dead_leaves import DeadLeaves
-from dreamquant.synthesis.pink_noise import PinkNoise
+from dreamquant.synthesis.fractals import Fractals
 from dreamquant.synthesis.procedural import CHUNK, Kind, drawn_inputs
 from dreamquant.synthesis.source import Images, seen_classes
 from dreamquant.training.batch import Batch, Request
@@ -21,7 +21,7 @@ _SEED = 20_000_003  # seed of the whole set, the same for every run and method
 
 MEASURED: tuple[Kind, ...] = (DeadLeaves(),)
 # Stages are judged on a kind of images that none of them learns from.
-JUDGED: tuple[Kind, ...] = (PinkNoise(),)
+JUDGED: tuple[Kind, ...] = (Fractals(),)
 
 
 def drawn(spec: InputSpec, block: int, kinds: Sequence[Kind] = MEASURED) -> Tensor:

@@ -27,11 +27,13 @@ CHUNK = 8
 class Moments(NamedTuple):
     """The statistics that images are matched to, in the units of the network's input.
 
+    They are of shapes that broadcast to an image (C, H, W).
+
     Attributes:
-        mean: (C,).
-        deviation: (C,), positive.
-        low: (C,), the smallest value of an input.
-        high: (C,), the largest value of an input.
+        mean: the mean.
+        deviation: the deviation, positive.
+        low: the smallest value of an input.
+        high: the largest value of an input.
     """
 
     mean: Tensor
@@ -53,14 +55,15 @@ def pixel_moments(spec: InputSpec) -> Moments:
 
 
 def input_moments(spec: InputSpec) -> Moments:
-    """Moments and range of a network's inputs, for each channel of :attr:`InputSpec.plane`.
+    """Moments and range of a network's inputs, of shapes that broadcast to :attr:`InputSpec.plane`.
 
-    Inputs that are not pixels have mean 0 and deviation 1 after normalisation, and no range.
+    Inputs that are not pixels have the mean and deviation of the spec in each column, and no range.
     """
     if not spec.features:
-        return pixel_moments(spec)
-    ones = torch.ones(spec.plane[0])
-    return Moments(0 * ones, ones, -math.inf * ones, math.inf * ones)
+        return Moments(*(values[:, None, None] for values in pixel_moments(spec)))
+    mean, deviation = torch.tensor(spec.centre or (0.0,)), torch.tensor(spec.spread or (1.0,))
+    end = torch.tensor(math.inf)
+    return Moments(mean, deviation, -end, end)
 
 
 class Kind(ABC):
@@ -78,6 +81,10 @@ class Kind(ABC):
         """
         chunks = [self._chunk(shape, random) for _ in range(-(-count // CHUNK))]
         return torch.cat(chunks)[:count]
+
+    def for_input(self, spec: InputSpec) -> Kind:
+        """The recipe for a network's input: most are the same for all."""
+        return self
 
     @abstractmethod
     def _chunk(self, shape: tuple[int, int, int], random: torch.Generator) -> Tensor:
@@ -108,7 +115,7 @@ def procedural(
         kind: the recipe.
         count: number of images, at least 1.
         shape: channels, height, width.
-        moments: of the network's input, see :func:`pixel_moments`.
+        moments: of the network's input, see :func:`input_moments`.
         random: random generator.
     """
     return matched(kind.draw(count, shape, random), moments)
@@ -123,13 +130,14 @@ def drawn_inputs(kind: Kind, count: int, spec: InputSpec, random: torch.Generato
         spec: of the network's input.
         random: random generator.
     """
-    images = procedural(kind, count, spec.plane, input_moments(spec), random)
+    recipe = kind.for_input(spec)
+    images = procedural(recipe, count, spec.plane, input_moments(spec), random)
     return images.reshape(count, *spec.shape)
 
 
 def matched(images: Tensor, moments: Moments) -> Tensor:
     """``images`` (B, C, H, W), shifted and scaled to the moments per channel, and clamped."""
-    mean, deviation, low, high = (values.to(images.device)[:, None, None] for values in moments)
+    mean, deviation, low, high = (values.to(images.device) for values in moments)
     spread, centre = torch.std_mean(images, (0, 2, 3), correction=0, keepdim=True)
     unit = (images - centre) / spread.clamp(min=1e-6)
     return torch.clamp(unit * deviation + mean, low, high)

@@ -1,0 +1,134 @@
+"""The scale of inputs that are no pixels, as the first batch norm has it on record."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from dreamquant.networks.probe import batch_norms
+from dreamquant.networks.spec import InputSpec
+from dreamquant.networks.taps import entering
+
+_INPUTS = 64
+# Weight of the ridge beside the squared responses. Of DS-CNN's first coefficient the deviation is
+# 22.6; found are 18.8, 14.2 and 6.3 at 0.001, 0.01 and 0.1, and other coefficients lie the closer
+# together.
+_RIDGE = 0.01
+_LEAST = 0.1  # a column that the batch norm says nothing of is not made constant
+_LINEAR = 1e-3  # relative difference that rounding in float32 leaves between linear responses
+
+
+def with_scale(spec: InputSpec, module: nn.Module) -> tuple[InputSpec, tuple[str, ...]]:
+    """The spec with the mean and deviation of each column of features, and a note for the user.
+
+    Spectra and other features can have any scale, and it is not in the file. The first batch norm
+    knows the means and variances of its inputs in training. Where these are linear in the
+    network's input, as behind a convolution, the means of the columns follow by least squares, and
+    their variances by least squares with results of at least 0 (columns taken as independent). If
+    there are more columns than the batch norm has channels, they share one mean and one variance.
+
+    The spec stays as it is where the input holds pixels, where the scale is given, where no batch
+    norm runs, and where its inputs are not linear in the network's input.
+
+    Args:
+        spec: of the network's input.
+        module: the network in evaluation mode, on the CPU.
+    """
+    norms = [norm for _, norm in batch_norms(module)]
+    if not spec.features or spec.centre or not norms:
+        return spec, ()
+    first = _First(module, norms, spec)
+    inputs = _drawn(spec)
+    offset = first.values(torch.zeros(1, *spec.shape))
+    if not _linear(first, inputs, offset):
+        return spec, ()
+    centre, spread = _solved(first, inputs, offset)
+    scaled = replace(spec, centre=_rounded(centre), spread=_rounded(spread))
+    return scaled, (
+        "the features' scale is read from the first batch norm: "
+        f"means {centre.min():.3g} to {centre.max():.3g}, "
+        f"deviations {spread.min():.3g} to {spread.max():.3g}",
+    )
+
+
+class _ReachedError(Exception):
+    """The batch norm has its input: the rest of the network need not run."""
+
+
+class _First:
+    """What enters the batch norm that runs first."""
+
+    def __init__(self, module: nn.Module, norms: list[Any], spec: InputSpec) -> None:
+        self.module, self.norms, self.spec = module, norms, spec
+        self.norm: Any = None
+
+    @torch.no_grad()
+    def values(self, inputs: Tensor) -> Tensor:
+        """Its input (B, C, *) for inputs of the network."""
+        seen: list[Tensor] = []
+
+        def look(norm: Any, given: tuple[Any, ...]) -> None:
+            self.norm = norm
+            seen.append(given[0].clone())
+            raise _ReachedError
+
+        with entering(self.norms, look), suppress(_ReachedError):
+            self.module(inputs)
+        return seen[0]
+
+
+def _drawn(spec: InputSpec) -> Tensor:
+    """Inputs (B, *shape) of deviation 1, half of whose variance stays the same along a column."""
+    random = torch.Generator().manual_seed(0)
+    level = torch.randn(_INPUTS, *(1,) * (len(spec.shape) - 1), spec.shape[-1], generator=random)
+    return (level + torch.randn(_INPUTS, *spec.shape, generator=random)) / 2**0.5
+
+
+def _linear(first: _First, inputs: Tensor, offset: Tensor) -> bool:
+    once, twice = (first.values(factor * inputs) - offset for factor in (1, 2))
+    return bool((twice - 2 * once).norm() <= _LINEAR * twice.norm())
+
+
+def _solved(first: _First, inputs: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (W,) of each column."""
+    width = inputs.shape[-1]
+    masks = torch.eye(width) if width <= first.norm.num_features else torch.ones(1, width)
+    lone = torch.zeros(1, *inputs.shape[1:])
+    powers = torch.stack([_variance(first.values(inputs * mask) - offset) for mask in masks], 1)
+    means = torch.stack([_mean(first.values(lone + mask) - offset) for mask in masks], 1)
+    stored, deviation = first.norm.running_mean, first.norm.running_var.clamp(min=1e-12).sqrt()
+    power = powers / deviation.square()[:, None]
+    shift = (stored - _mean(offset)) / deviation
+    variance = nnls(*_ridged(power, torch.ones(len(power))))[0]
+    mean = np.linalg.lstsq(*_ridged(means / deviation[:, None], shift), rcond=None)[0]
+    least = torch.from_numpy(variance).sqrt().clamp(min=_LEAST)
+    return (torch.from_numpy(mean) @ masks.double(), least @ masks.double())
+
+
+def _ridged(matrix: Tensor, wanted: Tensor) -> tuple[Any, Any]:
+    """The equations, with a ridge toward 0 in proportion to the matrix."""
+    columns = matrix.shape[1]
+    ridge = (_RIDGE / columns) ** 0.5 * float(matrix.norm()) * torch.eye(columns)
+    return (
+        torch.cat([matrix, ridge]).double().numpy(),
+        torch.cat([wanted, torch.zeros(columns)]).double().numpy(),
+    )
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.transpose(0, 1).flatten(1).mean(1)
+
+
+def _variance(values: Tensor) -> Tensor:
+    return values.transpose(0, 1).flatten(1).var(1, correction=0)
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    """Numbers of four digits: more are not known, and fewer differ between processors."""
+    return tuple(float(f"{value:.4g}") for value in values.tolist())
