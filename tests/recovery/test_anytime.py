@@ -152,3 +152,18 @@ def test_agreement_is_of_outputs_and_full_where_they_are_equal(make_network, mak
         judging.done += 1
     assert judging.finding["agreement"] == pytest.approx(100)
     assert judging.finding["of"] == judging.explained.images == 64
+
+
+@pytest.mark.parametrize(("bits", "enough"), [((8, 8), 85), ((4, 8), 99), ((8, 4), 99)])
+def test_at_8_bits_a_lower_agreement_is_enough(make_network, bits, enough):
+    scheme = Scheme(Bits(*bits), placement="layer-input")
+    example = torch.zeros(2, 3, 8, 8)
+    assert Anytime(SMALL).suited(make_network(), example, scheme).enough == enough
+
+
+def test_no_stage_begins_once_agreement_is_enough(make_network, make_bench):
+    bench = make_bench(make_network(), bits="w8a8", placement="layer-input")
+    run = Run(bench, Anytime((FIRST, SECOND), judged_on=64, enough=1.0).phases(bench, None))
+    list(run.steps())
+    assert bench.kept["course"].agreements[0] >= 1
+    assert len(bench.kept["course"].agreements) == 1

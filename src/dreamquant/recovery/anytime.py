@@ -80,6 +80,10 @@ class Anytime(Recovery):
         judged_on: number of probe images.
         batch: images in one forward pass.
         enough: agreement in percent; once it is reached, no further stage begins.
+        enough_at_8: the same where weights and activations have 8 bits. Of MobileNetV1 (86.0 % on
+            200 photographs), the student of the first stage has 84.0 % at an agreement of 80, that
+            of the second 86.0 % at 96; of EfficientNet-Lite0 (86.5 %), both have 86.5 %, at 89 and
+            96.
         left_out: names of stages that cannot run on this network, each with the reason.
     """
 
@@ -91,6 +95,7 @@ class Anytime(Recovery):
     judged_on: int = 256
     batch: int = 32
     enough: float = 99.0
+    enough_at_8: float = 85.0
     left_out: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -108,7 +113,9 @@ class Anytime(Recovery):
         return tuple(tap for stage in self.stages for tap in stage.teacher_taps)
 
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Anytime:
-        """The same without stages that the network or the scheme does not support."""
+        """The same without stages that the network or the scheme does not support, and with what
+        is enough at its bits.
+        """
         kept: list[Stage] = []
         left_out: list[tuple[str, str]] = []
         for before, stage in zip((None, *self.stages), self.stages, strict=False):
@@ -119,7 +126,9 @@ class Anytime(Recovery):
                 kept.append(stage)
             else:
                 left_out.append((stage.name, lack))
-        return replace(self, stages=tuple(kept), left_out=tuple(left_out))
+        eight = scheme.bits.weight == scheme.bits.activation == 8
+        enough = self.enough_at_8 if eight else self.enough
+        return replace(self, stages=tuple(kept), left_out=tuple(left_out), enough=enough)
 
     def for_any_output(self) -> Anytime:
         """The same for networks that are not classifiers."""
