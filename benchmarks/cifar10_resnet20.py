@@ -15,10 +15,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dreamquant.results.files import write_bytes
-from grid import DATA, ROOT, Grid, Point, cifar, protocol_lines, spread
+from grid import DATA, Grid, Point, cifar, protocol_lines, spread
+from readme import put_into_readme
 
-MARKERS = "<!-- results: docs/results/cifar10-resnet20.md -->", "<!-- /results -->"
 TITLE = "ResNet-20, CIFAR-10, no data"
 METHODS, BITS = ("adadfq", "gdfq"), ("w3a3", "w4a4")
 # AdaDFQ's Table 2 (GDFQ's W3A3 as re-run there): another checkpoint, 80,000 iterations, best epoch
@@ -45,7 +44,8 @@ def main() -> None:
         grid.play(network, images, point)
         grid.write_page(_page(grid.runs))
     grid.write_page(_page(grid.runs))
-    _put_into_readme([line for line in _page(grid.runs) if line.startswith("|")])
+    table = [line for line in _page(grid.runs) if line.startswith("|")]
+    put_into_readme("cifar10-resnet20", [f"{TITLE}.", "", *table])
 
 
 def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
@@ -92,14 +92,6 @@ def _row(bits: str, method: str, runs: list[dict[str, Any]]) -> str:
         f"{PUBLISHED[method, bits]}",
     )
     return f"| {' | '.join(cells)} |"
-
-
-def _put_into_readme(table: list[str]) -> None:
-    readme = ROOT / "README.md"
-    before, start, rest = readme.read_text().partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
-    text = before + start + "\n".join(["", f"{TITLE}.", "", *table, ""]) + end + after
-    write_bytes(readme, text.encode())
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from grid import ROOT
 from kit import CASES
 from pages import RESULTS, cpu_seconds, grow, runs_on, write_page
 from peers_page import page
+from readme import write_first_table
 
 PATH = RESULTS / "peers.json"
 WORK = ROOT / "out" / "peers"
@@ -228,6 +229,7 @@ def main() -> None:
     """Run the cells that are missing."""
     torch.set_num_threads(1)
     grow(PATH, "Peers", missing, measure, lambda: write_page(PATH, page(runs_on(PATH))))
+    write_first_table()
 
 
 if __name__ == "__main__":
