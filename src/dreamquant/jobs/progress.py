@@ -117,7 +117,7 @@ class ProgressDisplay:
 
 def _found(finding: Mapping[str, Any]) -> str:
     kept = "kept" if finding["kept"] else "the student before is better and stays"
-    return f"{finding['stage']}: agreement {finding['agreement']:.1f} % on probe images; {kept}"
+    return f"{finding['stage']}: agreement of outputs {finding['agreement']:.1f} %; {kept}"
 
 
 def announce(phase: str, *, quiet: bool = False) -> None:
