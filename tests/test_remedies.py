@@ -74,9 +74,9 @@ def test_an_npz_without_images(tmp_path: Path) -> None:
 
 def test_boxes_that_are_no_function(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("number = 3\ndef boxes(outputs):\n    return outputs\n")
-    with pytest.raises(NetworkError, match="names no function"):
+    with pytest.raises(NetworkError, match="does not name a function"):
         named_boxes("boxes")
-    with pytest.raises(NetworkError, match="is no function"):
+    with pytest.raises(NetworkError, match="is not a function"):
         named_boxes(f"{tmp_path / 'net.py'}:number")
     assert named_boxes(f"{tmp_path / 'net.py'}:boxes")(3) == 3
 
@@ -86,7 +86,7 @@ def test_arguments_of_a_factory(tmp_path: Path) -> None:
         "from torch import nn\nINPUT, MEAN, STD = (3, 8, 8), [0] * 3, [1] * 3\n"
         "def Net(width):\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, int(8 * width)))\n"
     )
-    with pytest.raises(NetworkError, match="are no literals: ") as e:
+    with pytest.raises(NetworkError, match="are not literals: ") as e:
         load_network(f"{tmp_path / 'file.py'}:Net(width=some)")
     call = e.value.remedy.partition("FILE.py:")[2]
     assert load_network(f"{tmp_path / 'file.py'}:{call}").input.num_classes == 4
@@ -130,7 +130,7 @@ def test_an_output_without_a_tensor() -> None:
         def forward(self, x: torch.Tensor) -> Any:
             return [] if self.training is None else {}
 
-    with pytest.raises(NetworkError, match="its output holds no tensor"):
+    with pytest.raises(NetworkError, match="its output contains no tensor"):
         dreamquant.quantize(Nothing(), "w8a8", input=SPEC, device="cpu", quiet=True)
 
 
@@ -141,6 +141,6 @@ def test_an_onnx_file_for_two_images_at_once(tmp_path: Path) -> None:
         example = (torch.zeros(batch, 3, 8, 8),)
         torch.onnx.export(net, example, tmp_path / f"{batch}.onnx", dynamo=True, verbose=False)
     known: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    with pytest.raises(NetworkError, match="the file takes no single input"):
+    with pytest.raises(NetworkError, match="the file does not take a batch of one"):
         load_network(str(tmp_path / "2.onnx"), **known)
     assert load_network(str(tmp_path / "1.onnx"), **known).input.num_classes == 4

@@ -237,7 +237,7 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
     [
         (
             ["resnet20"],
-            "error: 'resnet20' names no network\n"
+            "error: 'resnet20' does not name a network\n"
             "  where:  NETWORK\n"
             "  remedy: give one of torchvision:NAME, timm:NAME, pytorchcv:NAME, FILE.py:FACTORY, "
             "FILE.onnx\n",
@@ -258,20 +258,21 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             ["BAD/networks.py:broken", *INPUT],
             "error: networks.py broken() failed: ValueError: out of paint\n"
             "  where:  BAD/networks.py:8\n"
-            "  remedy: mend the file there\n",
+            "  remedy: correct the file there\n",
         ),
         (
             ["BAD/networks.py:plain", *INPUT, "--method", "adadfq"],
-            "error: the method reads batch-norm statistics, and it has none\n"
+            "error: the method reads batch-norm statistics of the network, and it has no batch "
+            "norm\n"
             "  where:  --method\n"
-            "  remedy: choose a method that reads none: `dreamquant methods NAME` says what it "
+            "  remedy: choose a method that does not: `dreamquant methods NAME` says what it "
             "reads\n",
         ),
         (
             [NETWORK, *WEIGHTS],
-            "error: nothing tells the input of NETWORK: --input, --mean, --std missing\n"
+            "error: the input of NETWORK is not fully known: --input, --mean, --std missing\n"
             "  where:  NETWORK\n"
-            "  remedy: give --input, --mean, --std: what the network was trained with\n",
+            "  remedy: give --input, --mean, --std, with the values used in training\n",
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "3x8x8", "--mean", "0,0,0", "--std", "1,1,1"],
@@ -279,12 +280,12 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             "[8, 1, 3, 3], expected input[2, 3, 8, 8] to have 1 channels, but got 3 channels "
             "instead\n"
             "  where:  --input\n"
-            "  remedy: give the channels, height and width it was trained with\n",
+            "  remedy: give the channels, height and width that it was trained with\n",
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "8xx", "--mean", "0", "--std", "1"],
-            "error: '8xx' is no input shape\n  where:  --input\n"
-            "  remedy: give CxHxW, as 3x32x32, or the sides of a feature map, as 98x40\n",
+            "error: '8xx' is not an input shape\n  where:  --input\n"
+            "  remedy: give CxHxW, such as 3x32x32, or the sides of a feature map, such as 98x40\n",
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "1x8x8", "--mean", "0,0", "--std", "1"],
@@ -300,7 +301,8 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "1x8x8", "--mean", "nan", "--std", "1"],
-            "error: (nan,) holds no number\n  where:  --mean\n  remedy: give finite numbers\n",
+            "error: (nan,) contains a value that is not a finite number\n  where:  --mean\n"
+            "  remedy: give finite numbers\n",
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "1x8x8", "--mean", "0", "--std", "0"],
@@ -310,7 +312,8 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             [*DIGITS, "--classes", "100"],
             "error: NETWORK has 10 classes, not 100\n"
             "  where:  --classes\n"
-            "  remedy: leave it out, or give the network and weights of that many classes\n",
+            "  remedy: leave the option out, or give a network and weights with that many "
+            "classes\n",
         ),
         (
             [*DIGITS, "--override", "head=w8a8"],
@@ -332,7 +335,7 @@ def test_bad_network(refused_run, bad, arguments, message):
     [
         (
             "none.pt",
-            "error: there is no such weights file\n"
+            "error: the weights file does not exist\n"
             "  where:  BAD/none.pt\n"
             "  remedy: check the path\n",
         ),
@@ -345,32 +348,33 @@ def test_bad_network(refused_run, bad, arguments, message):
         ),
         (
             "text.txt",
-            "error: the weights cannot be read: it is damaged, or no weights file at all\n"
+            "error: the weights cannot be read: it is damaged or is not a weights file\n"
             "  where:  BAD/text.txt\n"
             "  remedy: save it again with torch.save(model.state_dict(), FILE) or as safetensors\n",
         ),
         (
             "other.safetensors",
-            "error: the weights belong to another network\n"
+            "error: the weights do not fit the network\n"
             "  1 missing: 8.bias\n"
             "  1 of another shape or type: 8.weight float32 (7, 32) instead of float32 (10, 32)\n"
             "  198 of 200 fit; the longest common part is 0.weight to "
             "5.4.bn2.num_batches_tracked\n"
             "  where:  BAD/other.safetensors\n"
-            "  remedy: name the architecture they were trained in; give --classes if only the "
+            "  remedy: give the architecture that the weights were trained in; give --classes if "
+            "only the "
             "last layer differs\n",
         ),
         (
             "nan.safetensors",
             "error: the weights are not finite: 0.weight: 2 NaN, 0 infinite of 72\n"
             "  where:  BAD/nan.safetensors\n"
-            "  remedy: take a checkpoint from before the training diverged\n",
+            "  remedy: use a checkpoint from before the training diverged\n",
         ),
         (
             "infinite.safetensors",
             "error: the weights are not finite: 0.weight: 0 NaN, 2 infinite of 72\n"
             "  where:  BAD/infinite.safetensors\n"
-            "  remedy: take a checkpoint from before the training diverged\n",
+            "  remedy: use a checkpoint from before the training diverged\n",
         ),
     ],
 )
@@ -583,7 +587,8 @@ def test_weights_of_another_teacher(refused, finished, tmp_path):
     )
     missing = ("--weights", str(tmp_path / "missing.pt"))
     assert refused("evaluate", str(finished), *DATA, *missing) == (
-        "error: there is no such weights file\n  where:  TMP/missing.pt\n  remedy: check the path\n"
+        "error: the weights file does not exist\n  where:  TMP/missing.pt\n"
+        "  remedy: check the path\n"
     )
 
 

@@ -183,13 +183,13 @@ def test_a_student_may_start_from_the_teachers_own_tensors():
 
 
 def test_there_must_be_something_to_inherit(file, tmp_path):
-    with pytest.raises(NetworkError, match="no tensor of the name and shape"):
+    with pytest.raises(NetworkError, match="no tensor of the same name and shape"):
         distill(file, inherit=True, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_student_of_other_classes_is_refused(file, tmp_path):
-    with pytest.raises(NetworkError, match="has 5 classes, its teacher 10"):
+    with pytest.raises(NetworkError, match="has 5 classes, and its teacher has 10"):
         distill(file, "of_five_classes", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -568,7 +568,7 @@ def test_an_interrupted_run_is_diagnosed_as_a_whole_one(tmp_path, monkeypatch):
 def test_a_network_without_feature_maps_cannot_be_diagnosed(tmp_path):
     module = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5))
     options = {"method": "gdfq", "placement": "layer-input", "device": "cpu", "diagnostics": True}
-    with pytest.raises(NetworkError, match="no ReLU of the network yields one") as e:
+    with pytest.raises(NetworkError, match="no ReLU of the network returns one") as e:
         dreamquant.quantize(module, input=TINY_INPUT, out=tmp_path / "out", **options)
     assert e.value.where == "--diagnostics"
     assert not (tmp_path / "out").exists()
@@ -600,7 +600,7 @@ def test_a_network_without_batch_norm_is_refused_by_methods_that_read_it(method,
         dreamquant.quantize(
             without_batch_norm(), "w4a4", method, input=TINY_INPUT, out=tmp_path / "out"
         )
-    assert "choose a method that reads none" in e.value.remedy
+    assert "choose a method that does not" in e.value.remedy
     assert not (tmp_path / "out").exists()
 
 

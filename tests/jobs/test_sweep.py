@@ -97,7 +97,7 @@ def test_a_cell_is_known_by_what_is_asked_for(tmp_path: Path) -> None:
         ([SMALL, "[grid]\nresume = true"], "cannot have 'resume'"),
         ([SMALL, "[grid]\niterations = 3\nbudget = '1min'"], "iterations and a budget"),
         ([SMALL, "[[except]]\nnetwork = 'small'"], "no cell is left"),
-        ([SMALL + "weights = 'none.pt'"], "no such weights"),
+        ([SMALL + "weights = 'none.pt'"], "weights file does not exist"),
     ],
 )
 def test_a_wrong_grid_is_refused_before_anything_runs(

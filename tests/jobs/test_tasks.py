@@ -167,7 +167,7 @@ def test_an_output_that_is_no_tensor_is_refused():
         def forward(self, x: Tensor) -> object:
             return {"x": x, "scale": 2.0}
 
-    with pytest.raises(NetworkError, match="float, which is no tensor"):
+    with pytest.raises(NetworkError, match="float, which is not a tensor"):
         wrap_module(Odd(), images("tensors"))
 
 

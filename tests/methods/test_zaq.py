@@ -71,7 +71,7 @@ def test_outputs_of_any_task_serve() -> None:
 
 def test_a_network_without_feature_maps_is_refused() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
-    with pytest.raises(NetworkError, match="no module of the network yields one"):
+    with pytest.raises(NetworkError, match="no module of the network returns one"):
         StageMaps().require(flat, torch.zeros(2, 3, 8, 8))
 
 

@@ -57,7 +57,7 @@ def test_evaluation_images_come_in_the_order_of_the_network(tmp_path: Path) -> N
 
 
 def test_what_has_no_three_colours_is_refused() -> None:
-    with pytest.raises(NetworkError, match="no blue, green and red") as e:
+    with pytest.raises(NetworkError, match="no colour channels") as e:
         InputSpec((1, 8, 8), (0.0,), (1.0,), 4, bgr=True)
     assert e.value.where == "--bgr"
 

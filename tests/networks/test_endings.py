@@ -33,9 +33,7 @@ class Squeezed(nn.Module):
 @pytest.mark.parametrize("end", [nn.Softmax(1), ByHand()])
 def test_a_softmax_is_found_and_undone(end: nn.Module) -> None:
     module = net(4, end)
-    assert fit(module, (3,)) == (
-        "ends in a softmax: losses and measures take the logits before it",
-    )
+    assert fit(module, (3,)) == ("ends in a softmax: losses and metrics use the logits before it",)
     assert torch.allclose(module(X), net(4)(X).log_softmax(1), atol=1e-5)
     assert torch.equal(as_given(module)(X), net(4, end)(X))
     assert torch.equal(logits_of(as_given(module)(X)), module(X))

@@ -91,7 +91,7 @@ def frozen(shift: float = 0.0) -> nn.Sequential:
 def test_frozen_batch_norms_are_batch_norms_on_record() -> None:
     network = wrap_module(frozen(), SPEC)
     assert [name for name, _ in batch_norms(network.module)] == ["1"]
-    assert "1 frozen batch norms taken as batch norms" in network.notes
+    assert "1 frozen batch norms used as batch norms" in network.notes
     x = torch.randn(2, 3, 8, 8)
     assert torch.allclose(network.module(x), frozen()(x), atol=1e-5)
 
@@ -127,7 +127,7 @@ def test_torchscript_is_refused_and_the_remedy_works(
 
 def test_exported_programs_are_refused_and_the_remedy_works(tmp_path) -> None:
     program = torch.export.export(tiny(), (torch.zeros(2, 3, 8, 8),))
-    with pytest.raises(NetworkError, match=r"program of torch\.export") as e:
+    with pytest.raises(NetworkError, match=r"a torch\.export program") as e:
         wrap_module(program.module(), SPEC)
     assert "torch.save(dict(program.state_dict), FILE)" in e.value.remedy
     torch.save(dict(program.state_dict), tmp_path / "w.pt")

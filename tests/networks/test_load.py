@@ -157,7 +157,7 @@ def test_class_count_is_measured_and_compared(file: Path) -> None:
         ("leaving", r"leaving\(\) failed: SystemExit: 0"),
         ("needy", r"needy\(\) failed: TypeError: .*missing 1 required"),
         ("a_number", r"a_number\(\) failed: TypeError"),
-        ("number", r"number\(\) returns no torch.nn.Module but int"),
+        ("number", r"number\(\) returns int, not a torch.nn.Module"),
         ("lazy", r"weights without values"),
     ],
 )
@@ -255,11 +255,11 @@ def test_rebuilding_refuses_a_changed_file_before_running_it(tmp_path: Path) -> 
     path, proof = tmp_path / "nets.py", tmp_path / "proof"
     path.write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\n")
     for recorded in ("0" * 64, None):
-        with pytest.raises(NetworkError, match="not the file this network was built from"):
+        with pytest.raises(NetworkError, match="not the file that this network was built from"):
             build_module(f"{path}:network", SPEC, recorded)
     assert not proof.exists()
 
 
 def test_rebuilding_a_module_given_in_memory_is_refused() -> None:
-    with pytest.raises(NetworkError, match="'Sequential' names no network"):
+    with pytest.raises(NetworkError, match="'Sequential' does not name a network"):
         build_module("Sequential", SPEC)

@@ -104,7 +104,7 @@ def test_checkpointed_activations_train_as_others_do(reentrant: bool) -> None:
     same = Plain(reentrant)
     same.load_state_dict(net.state_dict())
     result = quantize(net)
-    assert "activation checkpointing of 1 parts switched off" in notes(result)
+    assert "activation checkpointing of 1 parts is switched off" in notes(result)
     x = torch.randn(2, *SHAPE)
     assert torch.equal(result.model(x), quantize(same.eval()).model(x))
 

@@ -175,7 +175,7 @@ def test_half_precision_is_summed_in_full_precision():
     [
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "it has none"),
         (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)), "it has none"),
-        (nn.ModuleDict({"never": nn.BatchNorm2d(1)}), "none of its batch norms ever runs"),
+        (nn.ModuleDict({"never": nn.BatchNorm2d(1)}), "none of its batch norms runs"),
     ],
     ids=["none", "none that keeps statistics", "none that runs"],
 )
@@ -257,7 +257,7 @@ def test_a_hard_tanh_of_both_signs_is_no_relu():
 
 def test_a_network_without_a_relu_map_is_refused():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.ReLU()).eval()
-    with pytest.raises(NetworkError, match="no ReLU of the network yields one") as e:
+    with pytest.raises(NetworkError, match="no ReLU of the network returns one") as e:
         LastMap().require(net, torch.zeros(2, 1, 8, 8))
     assert "gdfq" in e.value.remedy
 

@@ -85,7 +85,7 @@ def test_literal_arguments(tmp_path: Path, arguments: str, wanted: int | None) -
     write(tmp_path, {"blocks.py": BLOCK, "net.py": f"from blocks import head\n{USE}"})
     name = f"{tmp_path}/net.py:net{arguments}"
     if wanted is None:
-        with pytest.raises(NetworkError, match="are no literals"):
+        with pytest.raises(NetworkError, match="are not literals"):
             classes(name)
     else:
         assert classes(name) == wanted

@@ -84,7 +84,7 @@ def _program(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("save", "form"), [(_script, "TorchScript"), (_program, "a program of torch.export")]
+    ("save", "form"), [(_script, "TorchScript"), (_program, "a torch.export program")]
 )
 def test_archives_with_code_are_named_and_their_remedy_works(
     tmp_path: Path, save: Callable[[Path], None], form: str
@@ -159,7 +159,7 @@ def test_files_of_something_else_are_refused(tmp_path: Path, content: bytes) -> 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(WeightsError, match="no such weights file"):
+        with pytest.raises(WeightsError, match="the weights file does not exist"):
             read_groups(path)
 
 

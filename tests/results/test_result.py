@@ -368,7 +368,7 @@ def test_file_that_has_changed_is_not_run(tmp_path):
     quantized(from_file(tmp_path), scheme()).save(tmp_path / "out")
     (tmp_path / "nets.py").write_text("raise SystemExit('this ran')")
     text = refusal(NetworkError, open_result, tmp_path / "out")
-    assert "nets.py is not the file this network was built from" in text
+    assert "nets.py is not the file that this network was built from" in text
 
 
 # ---------------------------------------------------------------------------------- the teacher
@@ -398,7 +398,7 @@ def test_weights_that_are_not_the_teachers(tmp_path):
 def test_weights_named_that_are_not_there(tmp_path):
     manifest = quantized(from_file(tmp_path), scheme()).manifest
     text = refusal(WeightsError, reopen_teacher, manifest, tmp_path / "absent.safetensors")
-    assert "there is no such weights file" in text
+    assert "the weights file does not exist" in text
 
 
 def test_teacher_of_a_damaged_manifest(tmp_path):

@@ -71,7 +71,10 @@ def test_a_last_layer_without_a_row_for_each_class_is_refused() -> None:
     network.append(torch.nn.Conv1d(CLASSES, 2 * CLASSES, 1))
     network.append(torch.nn.Flatten())
     method = short_method("qimera", images={"embedding": Superposed("classifier")})
-    with pytest.raises(NetworkError, match=f"has {2 * CLASSES} rows for {CLASSES} classes"):
+    with pytest.raises(
+        NetworkError,
+        match=f"has {2 * CLASSES} rows, and the method needs one for each of {CLASSES} classes",
+    ):
         tiny_run(method, network=network)
     tiny_run(short_method("qimera"), network=network)  # the remedy
 

@@ -1,1 +1,1 @@
-"""What comes in: networks found, built, loaded and looked into."""
+"""The networks that are quantized: found, built, loaded and observed."""

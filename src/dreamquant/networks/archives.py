@@ -1,23 +1,23 @@
-"""Zip archives, which npz and torch files are: none is read that unpacks to far more than it is."""
+"""Zip archives (npz and torch files) are refused if they unpack to far more than their size."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
 
-# Images and weights hardly compress: a fourfold is rare, a bomb reaches a thousandfold.
+# Images and weights hardly compress: a factor of 4 is rare. A bomb reaches a factor of 1000.
 _MOST, _ORDINARY = 64, 2**26
 
 
 def require_no_bomb(path: Path) -> None:
-    """Refuse a file whose members would take more memory than its size accounts for.
+    """Refuse a file whose members would take far more memory than the file takes on disk.
 
-    Members that lie over each other count each, files that are no zip archive not at all.
+    Members that overlap in the file count once each. Files that are not zip archives pass.
 
     Raises:
-        ValueError: it is a decompression bomb.
-        BadZipFile: it is damaged.
-        OSError: it cannot be read.
+        ValueError: the file is a decompression bomb.
+        BadZipFile: the file is damaged.
+            OSError: the file cannot be read.
     """
     if not zipfile.is_zipfile(path):
         return

@@ -1,4 +1,4 @@
-"""Attention in parts, so that each of them can be seen or quantized."""
+"""Attention split into its parts, so that each part can be observed or quantized."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Scaled dot-product attention in parts, through what is to happen to its operands.
+    """Scaled dot-product attention whose operands pass through given functions.
 
     Args:
-        operands: what happens to queries, keys, values and probabilities, as to quantize them.
+        operands: functions of queries, keys, values and probabilities, for example quantizers.
         query: (..., L, E).
         key: (..., S, E).
         value: (..., S, V).
-        attn_mask: where to look (bool), or what to add to the scores; broadcast to (..., L, S).
-        dropout_p: of the probabilities.
-        is_causal: look back only.
-        scale: of the scores; ``1 / sqrt(E)`` where ``None``.
-        enable_gqa: several heads of queries share one of keys.
+        attn_mask: bool: True where attention is allowed. Float: added to the scores. It is
+            broadcast to (..., L, S).
+        dropout_p: dropout rate of the probabilities.
+        is_causal: each query attends to earlier keys only.
+        scale: factor of the scores; ``1 / sqrt(E)`` if ``None``.
+        enable_gqa: several query heads share one key head.
 
     Returns:
         (..., L, V).
@@ -57,16 +58,16 @@ def dot_product_attention(
 
 
 class SplitAttention(nn.Module):
-    """What ``nn.MultiheadAttention`` computes in eval mode, in layers of their own.
+    """The computation of ``nn.MultiheadAttention`` in eval mode, with a layer for each projection.
 
-    Its projections are ``in_proj``, of queries, keys and values at once, or ``q_proj``, ``k_proj``
-    and ``v_proj`` where these are of several widths; and ``out_proj``.
+    ``in_proj`` computes queries, keys and values together. If their widths differ, ``q_proj``,
+    ``k_proj`` and ``v_proj`` compute them. ``out_proj`` follows the attention.
 
     Args:
-        original: whose parameters it takes over.
+        original: the module whose parameters it uses.
 
     Raises:
-        NetworkError: the original adds a key of its own (``add_bias_kv``, ``add_zero_attn``).
+        NetworkError: the original adds an extra key (``add_bias_kv``, ``add_zero_attn``).
     """
 
     in_proj_bias = None  # so that nn.TransformerEncoderLayer calls this module
@@ -103,7 +104,7 @@ class SplitAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As :class:`torch.nn.MultiheadAttention`, but for the weights, which are ``None``."""
+        """Like :class:`torch.nn.MultiheadAttention`, but the returned weights are ``None``."""
         batched = query.dim() == 3
         inputs = [x if batched else x.unsqueeze(0) for x in (query, key, value)]
         if batched and not self.batch_first:
@@ -128,7 +129,7 @@ class SplitAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call,no-any-return]
 
     def _mask(self, mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
-        """What is added to scores (B, heads, L, S); where a given mask is True, nobody looks."""
+        """Values to add to scores (B, heads, L, S); a bool mask is True where attention is off."""
         added = [_added(mask, q)] if mask is not None else []
         if mask is not None and mask.dim() == 3:
             added = [added[0].view(-1, self.heads, *mask.shape[1:])]
@@ -138,7 +139,7 @@ class SplitAttention(nn.Module):
 
 
 def split_attention(network: nn.Module) -> nn.Module:
-    """Replace each ``nn.MultiheadAttention`` within ``network``, in place, by its parts."""
+    """Replace each ``nn.MultiheadAttention`` in ``network`` by its parts, in place."""
     for parent, name, child in _whole(network):
         setattr(parent, name, SplitAttention(child).train(child.training))
     return network
@@ -146,7 +147,7 @@ def split_attention(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def attention_in_parts(network: nn.Module) -> Iterator[None]:
-    """Let each ``nn.MultiheadAttention`` run as its parts, for a look at them; gradients pass."""
+    """Run each ``nn.MultiheadAttention`` as its parts for a while; gradients flow as before."""
     whole = _whole(network)
     try:
         split_attention(network)

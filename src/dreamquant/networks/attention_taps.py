@@ -1,8 +1,8 @@
-"""What attention computes inside, found by watching what runs: taps for transformers.
+"""Taps for transformers: they find attention in the operations that a forward pass executes.
 
-Attention is a product, a softmax of it along the last axis, and a product of what that gives;
+Attention is a matrix product, then a softmax along the last axis, then a second matrix product.
 ``F.scaled_dot_product_attention`` and ``nn.MultiheadAttention`` run as these parts while a tap
-watches. Windows, as Swin has them, count as so many more images. A class token is what the network
+watches. Windows, as in Swin, count as separate images. Class tokens are the tokens that the network
 concatenates before the patches.
 """
 
@@ -28,13 +28,13 @@ Value = TypeVar("Value")
 
 
 class Attended(NamedTuple):
-    """One attention of a forward pass; B images or windows, L queries, S keys.
+    """One attention operation of a forward pass: B images or windows, L queries, S keys.
 
     Attributes:
-        scores: q·kᵀ as the product gave it, before masks (B, heads, L, S).
-        maps: what softmax gave, likewise.
+        scores: the result of q·kᵀ, before masks (B, heads, L, S).
+        maps: the result of softmax (B, heads, L, S).
         outputs: maps times values (B, heads, L, E).
-        leading: tokens before the patches.
+        leading: number of tokens before the patches.
     """
 
     scores: Tensor
@@ -51,8 +51,10 @@ class _AttentionMode(TorchFunctionMode):
         self.found: list[Attended] = []
         self.images = 0
         self._product: Tensor | None = None
-        self._maps: tuple[Tensor, Tensor] | None = None  # scores and maps that await their values
-        self._joined = (0, 0)  # tokens, and those of them that lead
+        self._maps: tuple[Tensor, Tensor] | None = (
+            None  # scores and maps whose product with values is still to come
+        )
+        self._joined = (0, 0)  # number of tokens, and of tokens before the patches
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -101,7 +103,7 @@ class _AttentionMode(TorchFunctionMode):
             self._joined = (sum(counts), sum(counts[: counts.index(max(counts))]))
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """(B, heads, rows, columns), where heads may lie within the batch, or be one."""
+        """Reshape to (B, heads, rows, columns); heads may be part of the batch axis, or be one."""
         if x.dim() == 3:
             return x.unflatten(0, (self.images, -1))  # type: ignore[no-untyped-call,no-any-return]
         return x.flatten(0, -4)
@@ -113,26 +115,26 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AttentionTap(Tap[tuple[Tensor, ...]]):
-    """A tensor of each attention, in the order executed; the value is a tuple of them, float32.
+    """One tensor of each attention, in the order executed; the value is a tuple, float32.
 
     Attributes:
-        heads: that the network must have in each of them.
+        heads: smallest number of heads that each attention must have.
     """
 
     heads: int = 1
 
     @abstractmethod
     def read(self, attended: Attended) -> Tensor:
-        """What is read of one attention."""
+        """The tensor that the tap reads from one attention."""
 
     def require(self, network: nn.Module, example: Tensor) -> None:
-        """Refuse a network that runs no attention, or one of fewer heads."""
+        """Refuse a network without attention, or with too few heads."""
         with torch.no_grad(), _watching(network) as mode:
             network(example)
         if not mode.found:
             raise NetworkError(
-                "the method reads attention, and the network runs none: no product goes through "
-                "softmax into another product",
+                "the method reads attention, and the network has none: no matrix product is "
+                "followed by softmax and another matrix product",
                 where="--method",
                 remedy="choose a method for convolutional networks: `dreamquant methods NAME` says "
                 "what it reads",
@@ -140,10 +142,10 @@ class AttentionTap(Tap[tuple[Tensor, ...]]):
         fewest = min(each.maps.shape[1] for each in mode.found)
         if fewest < self.heads:
             raise NetworkError(
-                f"the method compares {self.heads} heads of attention or more, and the network "
-                f"has {fewest}",
+                f"the method compares at least {self.heads} attention heads, and the network has "
+                f"{fewest}",
                 where="--method",
-                remedy="use psaq_vit or sardfq, which read each head on its own",
+                remedy="use psaq_vit or sardfq, which read each head separately",
             )
 
     @contextmanager
@@ -153,7 +155,7 @@ class AttentionTap(Tap[tuple[Tensor, ...]]):
             yield lambda: tuple(self.read(each) for each in mode.found)
 
     def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """All of them."""
+        """The tensors of all attentions."""
         return tuple(full_precision(tensor) for tensor in tensors)
 
 
@@ -170,22 +172,22 @@ def _watching(network: nn.Module) -> Iterator[_AttentionMode]:
 
 @dataclass(frozen=True)
 class AttentionScores(AttentionTap):
-    """q·kᵀ before softmax, between patches alone: (B, heads, patches, patches) each."""
+    """q·kᵀ before softmax, of patches only: (B, heads, patches, patches) each."""
 
     def read(self, attended: Attended) -> Tensor:
-        """The rows and columns of patches."""
+        """The rows and columns of the patches."""
         return attended.scores[..., attended.leading :, attended.leading :]
 
 
 @dataclass(frozen=True)
 class PatchAttention(AttentionTap):
-    """How much of the attention each patch gets: (B, heads, patches) each.
+    """The attention that each patch receives: (B, heads, patches) each.
 
-    That of the class token, where there is one; otherwise the mean over all queries.
+    It is the attention of the class token. Without a class token, it is the mean over all queries.
     """
 
     def read(self, attended: Attended) -> Tensor:
-        """A row of each map."""
+        """One row of each map."""
         leading = attended.leading
         rows = attended.maps[..., 0, :] if leading else attended.maps.mean(-2)
         return rows[..., leading:]
@@ -193,17 +195,17 @@ class PatchAttention(AttentionTap):
 
 @dataclass(frozen=True)
 class HeadOutputs(AttentionTap):
-    """Attention times values, of all tokens: (B, heads, tokens, width of a head) each."""
+    """Attention maps times values, of all tokens: (B, heads, tokens, width of a head) each."""
 
     def read(self, attended: Attended) -> Tensor:
-        """The second product."""
+        """The result of the second matrix product."""
         return attended.outputs
 
 
 @dataclass(frozen=True)
 class PatchTokens(AttentionTap):
-    """Attention times values, mean over heads, of patches alone: (B, patches, width) each."""
+    """Attention maps times values, mean over heads, of patches only: (B, patches, width) each."""
 
     def read(self, attended: Attended) -> Tensor:
-        """The rows of patches."""
+        """The rows of the patches."""
         return attended.outputs.mean(1)[:, attended.leading :]

@@ -1,4 +1,4 @@
-"""What a user's file imports is looked for beside it, and in the folders above."""
+"""Imports of a user's file are looked up in its folder and in the folders above."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from types import ModuleType
 
 _PACKAGE_PREFIX = "_dreamquant_beside_"
 _FOLDERS_ABOVE = 4
-# Modules that users' files brought in: another file may have others of the same names.
+# Modules that users' files have imported. Another file may have other modules of the same names.
 _brought: set[str] = set()
 
 
 @contextmanager
 def beside(file: Path, *, anew: bool) -> Iterator[None]:
-    """Let ``import`` find what lies in the folder of ``file``, first, or above it, last.
+    """Let ``import`` search the folder of ``file`` first, and the folders above it last.
 
-    Nothing that is installed is hidden by the folders above.
+    The folders above hide no installed package.
 
     Args:
-        file: whose imports these are.
-        anew: forget the modules that files read before had brought in, since names repeat.
+        file: the file that imports.
+        anew: forget the modules that earlier files have imported, because names may repeat.
     """
     if anew:
         for name in _brought:
@@ -48,9 +48,10 @@ def beside(file: Path, *, anew: bool) -> Iterator[None]:
 
 
 def package_of(file: Path) -> str:
-    """The package that relative imports in ``file`` start from; to be asked inside ``beside``.
+    """The package that relative imports in ``file`` start from. Call it inside ``beside``.
 
-    That of the folders with an ``__init__.py`` around it; without one, a package of its folder.
+    It consists of the enclosing folders that have an ``__init__.py``. If there are none, a package
+    is made of the file's folder.
     """
     folder = file.resolve().parent
     parts: list[str] = []
@@ -68,10 +69,10 @@ def package_of(file: Path) -> str:
 
 
 class _Above:
-    """Finds what nothing else finds, in the folders above a file, the nearest first.
+    """Finds modules in the folders above a file, nearest first, after all other finders failed.
 
     Attributes:
-        used: the file's folder, and those above that something was found in.
+        used: the file's folder, and the folders above in which a module was found.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,11 +82,11 @@ class _Above:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As :class:`importlib.abc.MetaPathFinder`; submodules are found by their package."""
+        """See :class:`importlib.abc.MetaPathFinder`. A submodule is found by its package."""
         if path is not None:
             return None
         for root in self._above:
-            # A folder without __init__.py may be a package too, but not one without any code.
+            # A folder without __init__.py may be a package too, but only if it contains code.
             if (root / f"{name}.py").is_file() or any((root / name).glob("*.py")):
                 self.used.add(root)
                 return PathFinder.find_spec(name, [str(root)])

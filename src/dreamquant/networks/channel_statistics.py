@@ -1,4 +1,4 @@
-"""Mean and variance of channels, over a batch or of each image."""
+"""Mean and variance of channels, over a batch or for each image."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class ChannelStatistics(NamedTuple):
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
+    """Convert half precision to float32; float32 and float64 stay unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _ChannelMoments(torch.autograd.Function):
-    # torch.var_mean takes 2.9 ms where these passes take 0.2 (32 x 16 x 32 x 32, one core), and its
-    # derivative is a chain of four.
+    # torch.var_mean takes 2.9 ms, these passes take 0.2 ms (32 x 16 x 32 x 32, one core). The
+    # derivative of torch.var_mean consists of four operations.
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         over = (0, *range(2, x.dim()))
-        # Half-precision inputs are summed, and their statistics kept, in float32.
+        # Sums and statistics of half-precision inputs are float32.
         mean = x.mean(over, dtype=torch.promote_types(x.dtype, torch.float32))
         ctx.save_for_backward(x, mean)
         return mean, (x - _per_channel(mean, x)).square_().mean(over)
@@ -53,7 +53,7 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 def image_statistics(x: Tensor) -> ChannelStatistics:
-    """Mean and biased variance of each image's channels: (B, F) each, of ``x`` (B, F, ...)."""
+    """Mean and biased variance of the channels of each image of ``x`` (B, F, ...): (B, F) each."""
     over = tuple(range(2, x.dim()))
     var, mean = torch.var_mean(full_precision(x), over, correction=0)
     return ChannelStatistics(mean, var)
@@ -61,10 +61,10 @@ def image_statistics(x: Tensor) -> ChannelStatistics:
 
 @contextmanager
 def batch_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Let batch norms normalise by the batch during a forward pass, as in training.
+    """Let batch norms normalise with the statistics of the batch, as in training.
 
-    They also update their running statistics: call the network functionally, with copies of its
-    buffers, to keep those it has.
+    They also update their running statistics. To keep these, call the network functionally with
+    copies of its buffers.
     """
     before = [norm.training for norm in norms]
     for norm in norms:

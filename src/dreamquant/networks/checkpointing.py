@@ -1,7 +1,8 @@
-"""Activation checkpointing switched off: it computes parts of a forward pass again in the backward.
+"""Switches activation checkpointing off, which repeats parts of the forward pass in the backward.
 
-The second forward pass would run outside of the modes that quantize a student and read a teacher,
-and its reentrant form gives no gradient to images. Results are the same without it; memory is not.
+The repeated parts would run outside of the modes that quantize a student and read a teacher. The
+reentrant form also gives no gradient to images. Without checkpointing, results are the same, but
+more memory is needed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from unittest.mock import patch
 from torch import nn
 from torch.utils import checkpoint
 
-# What torch.utils.checkpoint.checkpoint calls; networks hold that function under names of their
-# own, so these are replaced beneath it. Versions of PyTorch have one generator or the other.
+# Functions that torch.utils.checkpoint.checkpoint calls. Networks may import checkpoint itself
+# under any name, so the functions that it calls are replaced. A PyTorch version has one of these.
 _GENERATORS = (
     "_checkpoint_without_reentrant_generator",
     "_checkpoint_without_reentrant_generator_impl",
@@ -24,10 +25,10 @@ _GENERATORS = (
 
 @contextmanager
 def keeping_activations() -> Iterator[list[str]]:
-    """Let checkpointed functions run as they are.
+    """Run checkpointed functions directly, without checkpointing.
 
     Yields:
-        A list that gets an entry for every one of them.
+        A list that gets one entry for each checkpointed function that runs.
     """
     met: list[str] = []
 
@@ -50,7 +51,7 @@ def keeping_activations() -> Iterator[list[str]]:
 
 
 class _KeepingActivations:
-    """Hooks around a forward pass; one that runs within another changes nothing."""
+    """Hooks around a forward pass; nested forward passes are allowed."""
 
     def __init__(self) -> None:
         self._open: list[ExitStack] = []
@@ -65,7 +66,7 @@ class _KeepingActivations:
 
 
 def switch_off(module: nn.Module) -> None:
-    """Let forward passes of ``module``, and of its copies, checkpoint nothing."""
+    """Let forward passes of ``module`` and of its copies run without checkpointing."""
     hooks = _KeepingActivations()
     module.register_forward_pre_hook(hooks.enter)
     module.register_forward_hook(hooks.leave, always_call=True)

@@ -1,8 +1,8 @@
-"""Checkpoints as tools write them: which tensors in the file are the network's, under what names.
+"""Finds the tensors of a network in a checkpoint, as different tools write it.
 
-Names may begin with what a wrapper put there (``module.``, ``_orig_mod.``, ``model.``), an average
-of the weights may lie beside them, and leftovers of training among them. All of that is found by
-comparing names and shapes with the network's own.
+Names may begin with the prefix of a wrapper (``module.``, ``_orig_mod.``, ``model.``). The file may
+also contain an average of the weights, and tensors that only training needs. Names and shapes are
+compared with those of the network.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dreamquant.networks.weights import is_counter, read_groups, some, tensors_o
 
 
 class Loaded(NamedTuple):
-    """What reading a checkpoint decided.
+    """The decisions made while a checkpoint was read.
 
     Attributes:
-        notes: in words, for the record.
-        absent: modules whose tensors the file lacks and that must not run: they are zero now.
+        notes: the decisions in words, for the record.
+        absent: modules whose tensors are not in the file. They are set to zero and must not run.
     """
 
     notes: tuple[str, ...]
@@ -34,20 +34,21 @@ class Loaded(NamedTuple):
 
 
 def load_weights(module: nn.Module, path: Path, *, drop_unexpected: bool = False) -> Loaded:
-    """Load a weights file into ``module``: every tensor, each of its own shape.
+    """Load a weights file into ``module``: every tensor must be there, with the right shape.
 
-    Missing may be batch-norm's ``num_batches_tracked`` and auxiliary heads, which play no part in
-    evaluation. Left over may be what takes part in training alone. Where the file or the module
-    holds reparametrized weights and the other does not, those of both are baked in.
+    Two kinds of tensors may be missing: ``num_batches_tracked`` of batch norms, and auxiliary
+    heads, which evaluation does not use. Tensors that only training uses may be left over. If
+    only one of file and module has reparametrized weights, both get plain weights of the same
+    values.
 
     Args:
-        module: takes the weights, in place and in its own types.
-        path: of the file; ``FILE#NAME`` for one of several state dicts in it.
-        drop_unexpected: let the file hold any other tensors too.
+        module: the network, changed in place; its types stay.
+        path: the file; ``FILE#NAME`` selects one of several state dicts.
+        drop_unexpected: ignore any other tensors in the file.
 
     Raises:
-        WeightsError: the file is unreadable, holds several networks, or its names, shapes or types
-            are not the network's.
+        WeightsError: the file is unreadable, contains several networks, or its names, shapes or
+                types differ from the network's.
     """
     file, asked = _file_and_choice(path)
     groups = read_groups(file)
@@ -61,7 +62,7 @@ def load_weights(module: nn.Module, path: Path, *, drop_unexpected: bool = False
         baked = (*in_module, *(f"checkpoint: {note}" for note in plain[fit.place][1]))
     if not fit.complete:
         raise _mismatch(fit, file)
-    # Not strict: what is missing or unexpected at this point has been judged above.
+    # Not strict, because missing and unexpected tensors have been checked above.
     module.load_state_dict(fit.tensors(), strict=False)
     return Loaded((*notes, *baked, *fit.notes()), fit.absent)
 
@@ -80,7 +81,7 @@ def _best(
     file: Path,
     lenient: bool,
 ) -> tuple[Fit, tuple[str, ...]]:
-    """The state dict that is the network's, or else the one most like it."""
+    """The state dict that fits the network, or else the most similar one."""
     wanted = tensors_of(module)
     fits = [fit for place in groups for fit in fits_of(place, groups[place], wanted, lenient)]
     if asked is not None:
@@ -92,7 +93,7 @@ def _best(
     plain = [fit for fit in different if not fit.averaged] or different
     if len(plain) > 1:
         raise WeightsError(
-            f"the file holds several networks: {', '.join(fit.label for fit in plain)}",
+            f"the file contains several networks: {', '.join(fit.label for fit in plain)}",
             where=str(file),
             remedy=f"choose one: --weights {file}#{plain[0].label}",
         )
@@ -104,7 +105,7 @@ def _choice(taken: Fit, others: Sequence[Fit], file: Path) -> tuple[str, ...]:
     if not beside:
         return (f"checkpoint: weights of {taken.label!r}",) if taken.averaged else ()
     return (
-        f"checkpoint: weights of {taken.label!r}; {', '.join(map(repr, beside))} fits too: "
+        f"checkpoint: weights of {taken.label!r}; {', '.join(map(repr, beside))} would fit too: "
         f"--weights {file.name}#{beside[0]}",
     )
 
@@ -116,15 +117,17 @@ def _chosen(fits: Sequence[Fit], asked: str, file: Path) -> list[Fit]:
     if not chosen:
         known = dict.fromkeys(fit.label for fit in fits if fit.label)
         raise WeightsError(
-            f"the file holds no {asked!r}",
+            f"the file contains no {asked!r}",
             where=str(file),
-            remedy=f"it holds {some(known)}" if known else f"give {file} alone: it holds one",
+            remedy=f"choose one of {some(known)}"
+            if known
+            else f"give {file} without a name: it contains one state dict",
         )
     return chosen
 
 
 def _different(fits: Sequence[Fit]) -> list[Fit]:
-    """One of each that hold the same tensors."""
+    """The fits without those that repeat the tensors of an earlier one."""
     different: list[Fit] = []
     for fit in fits:
         tensors = fit.tensors()
@@ -146,15 +149,15 @@ def _mismatch(fit: Fit, file: Path) -> WeightsError:
     }
     lines = [f"\n  {len(v)} {kind}: {some(v)}" for kind, v in kinds.items() if v]
     return WeightsError(
-        "the weights belong to another network" + "".join(lines) + f"\n  {_common(fit)}",
+        "the weights do not fit the network" + "".join(lines) + f"\n  {_common(fit)}",
         where=f"{file}#{fit.place}" if fit.place else str(file),
-        remedy="name the architecture they were trained in; give --classes if only the "
-        "last layer differs",
+        remedy="give the architecture that the weights were trained in; give --classes if only "
+        "the last layer differs",
     )
 
 
 def _common(fit: Fit) -> str:
-    """The longest run of the network's tensors that fit, in words."""
+    """Describes the longest sequence of the network's tensors that fit."""
     fitting = set(fit.fitting)
     runs = [list(run) for fits, run in groupby(fit.wanted, fitting.__contains__) if fits]
     if not runs:

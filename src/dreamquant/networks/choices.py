@@ -1,10 +1,10 @@
-"""What a user can say of a network; without torch, so that the command line's help is instant."""
+"""Choices that a user has for a network. Imports no torch, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Form = Literal["nchw", "nhwc", "uint8-nchw", "uint8-nhwc"]
-"""How a file takes its input: channels first or last, as numbers or as whole pixels."""
+"""The input of a file: channels first or last, normalised numbers or uint8 pixels."""
 
 Kind = Literal["classification", "multi-label", "segmentation", "tensors"]

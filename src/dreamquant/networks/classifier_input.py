@@ -1,4 +1,4 @@
-"""What the last layer of a network reads, and its weight."""
+"""The input and the weight of the last layer of a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamquant.networks.channel_statistics import full_precision
 from dreamquant.networks.taps import Collected, Tap, entering
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
-_NONE_RUNS = "the method reads {} of the last layer, and the network runs none"
+_NONE_RUNS = "the method reads {} of the last layer, and the network runs no such layer"
 _REMEDY = "choose another method: `dreamquant methods NAME` says what it reads"
 
 
@@ -25,10 +25,10 @@ def classifier_weight(network: nn.Module, example: Tensor, classes: int) -> Tens
     Args:
         network: in eval mode.
         example: normalised images (B, C, H, W).
-        classes: that it tells apart.
+        classes: number of classes.
 
     Raises:
-        NetworkError: it runs no such layer, or one that has not a row for each class.
+        NetworkError: the network runs no such layer, or its weight has not one row per class.
     """
     ran: list[nn.Module] = []
     layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
@@ -39,10 +39,10 @@ def classifier_weight(network: nn.Module, example: Tensor, classes: int) -> Tens
     weight = cast(Tensor, ran[-1].weight).detach()
     if len(weight) != classes:
         raise NetworkError(
-            f"the last layer has {len(weight)} rows for {classes} classes, and the method reads "
-            "one for each class",
+            f"the weight of the last layer has {len(weight)} rows, and the method needs one for "
+            f"each of {classes} classes",
             where="--method",
-            remedy="choose a method or a preset that reads none, such as gdfq",
+            remedy="choose a method or a preset that does not read this weight, such as gdfq",
         )
     return full_precision(weight).flatten(1)
 
@@ -52,7 +52,7 @@ class ClassifierInput(Tap[Tensor]):
     """Input (B, F) of the last convolution or linear layer executed, float32, flattened."""
 
     def require(self, network: nn.Module, example: Tensor) -> None:
-        """Refuse a network that runs no such layer."""
+        """Refuse a network that runs no convolution and no linear layer."""
         with torch.no_grad(), self.watch(network) as collected:
             network(example)
         if not collected():

@@ -1,4 +1,4 @@
-"""A copy of a module that shares nothing with it, also where the module holds results of a step."""
+"""Copies a module completely, even if it stores results of a training step."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dreamquant.networks.zoo import one_line
 
 
 def own_copy(module: nn.Module) -> nn.Module:
-    """A deep copy in which tensors with a backward graph are copied by their values.
+    """A deep copy; of tensors with a backward graph, only the values are copied.
 
-    PyTorch copies graph leaves alone; ``weight_norm`` of a network in training, or a buffer that
-    was assigned in a forward pass, holds others.
+    PyTorch can copy only graph leaves. Other tensors occur in ``weight_norm`` of a network in
+    training, and in buffers that a forward pass assigns.
 
     Raises:
-        NetworkError: an attribute cannot be copied; it is named.
+        NetworkError: an attribute cannot be copied; the message names it.
     """
     try:
         with _ByValue():
             return copy.deepcopy(module)
-    except Exception as error:  # of any type: modules may define how they are copied
+    except Exception as error:  # of any type, because modules may define how they are copied
         raise _refusal(module, error) from error
 
 
@@ -46,7 +46,7 @@ def _refusal(module: nn.Module, error: Exception) -> NetworkError:
             return NetworkError(
                 f"{kind} cannot be copied: {reason}",
                 where=f"its attribute {place}, of type {type(value).__name__}",
-                remedy="set that attribute to None before, or give its class a __deepcopy__",
+                remedy="set that attribute to None first, or give its class a __deepcopy__",
             )
     return NetworkError(
         f"{kind} cannot be copied: {one_line(error)}",

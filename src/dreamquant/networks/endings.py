@@ -1,7 +1,7 @@
-"""What a network ends in: logits, one logit, or the probabilities of a softmax or sigmoid.
+"""The ending of a network: logits, one logit, or the probabilities of a softmax or sigmoid.
 
-Losses, agreement and confidences are made for logits, one per class. A network that returns
-anything else gets a forward hook that turns it into logits; its layers and their names stay.
+Losses, agreement and confidences need logits, one per class. A network that returns something else
+gets a forward hook that converts its output to logits. Its layers and their names stay.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _SIGMOIDS: frozenset[Any] = frozenset(
 Given = TypeVar("Given", bound=nn.Module)
 
 _NOTHING = nn.Identity()
-_TOLERANCE = 1e-4  # of the sum of a row of probabilities
+_TOLERANCE = 1e-4  # for the sum of a row of probabilities
 
 
 def two_logits(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-    """0 and z for one logit z: their softmax is 1 - sigmoid(z) and sigmoid(z)."""
+    """Logits 0 and z for one logit z; their softmax is 1 - sigmoid(z) and sigmoid(z)."""
     z = output.reshape(-1, 1)
     return torch.cat([torch.zeros_like(z), z], 1)
 
 
 def before_softmax(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-    """Logits whose softmax the probabilities are, up to a constant per row."""
+    """Logits whose softmax gives these probabilities, up to a constant per row."""
     return output.clamp_min(torch.finfo(output.dtype).tiny).log()
 
 
 def before_sigmoid(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-    """The logits whose sigmoids these are."""
+    """Logits whose sigmoid gives these probabilities."""
     return output.logit(eps=torch.finfo(output.dtype).eps)
 
 
@@ -52,57 +52,57 @@ _HOOKS: dict[str, Callable[..., Tensor]] = {
 def fit_ending(
     module: nn.Module, output: object, sigmoids: Sigmoids, task: Kind | None
 ) -> tuple[str, ...]:
-    """Let ``module`` return logits of at least two classes, where a hook can do that.
+    """Let ``module`` return logits of at least two classes, if a hook can do that.
 
     Args:
-        module: it gets the hooks.
-        output: that it gave for at least two images of noise.
-        sigmoids: that watched.
-        task: that the outputs are for; ``None`` for what they look made for.
+        module: the network, which gets the hooks.
+        output: its output for at least two noise images.
+        sigmoids: the record of sigmoids of that forward pass.
+        task: task of the network; ``None`` if it is to be recognised from the output.
 
     Returns:
-        What was changed, in words.
+        A description of each change.
     """
     if not isinstance(output, Tensor) or output.dim() not in (1, 2) or task == "tensors":
         return ()
     notes = []
     if task != "multi-label" and _are_distributions(output):
         module.register_forward_hook(before_softmax)
-        notes.append("ends in a softmax: losses and measures take the logits before it")
+        notes.append("ends in a softmax: losses and metrics use the logits before it")
     elif sigmoids.ends_in(output):
         module.register_forward_hook(before_sigmoid)
-        notes.append("ends in a sigmoid: losses and measures take the logits before it")
+        notes.append("ends in a sigmoid: losses and metrics use the logits before it")
     if task != "multi-label" and (output.dim() == 1 or output.shape[1] == 1):
         module.register_forward_hook(two_logits)
-        notes.append("has one logit z: taken as the two logits 0 and z; files keep the one")
+        notes.append("has one logit z: used as the two logits 0 and z; exported files return z")
     return tuple(notes)
 
 
 def ends_in_sigmoids(module: nn.Module) -> bool:
-    """Whether ``module``, fitted, ended in a sigmoid."""
+    """Whether ``module`` ended in a sigmoid before hooks were added."""
     return before_sigmoid in module._forward_hooks.values()
 
 
 def logits_of(output: Tensor) -> Tensor:
-    """Logits (B, classes), of a file that may end in a softmax."""
+    """Logits (B, classes) of a file's output, which may be a softmax."""
     return before_softmax(_NOTHING, (), output) if _are_distributions(output) else output
 
 
 def ending_of(module: nn.Module) -> tuple[str, ...]:
-    """What makes logits of the outputs that ``module`` had when it was given, in this order."""
+    """Names of the functions that convert the user's outputs to logits, in order of use."""
     hooks = [hook for part in module.modules() for hook in part._forward_hooks.values()]
     return tuple(name for hook in hooks for name, known in _HOOKS.items() if hook is known)
 
 
 def with_ending(output: Tensor, ending: tuple[str, ...]) -> Tensor:
-    """Logits of an output as it was given; see :func:`ending_of`."""
+    """Convert an output of the user's network to logits; see :func:`ending_of`."""
     for name in ending:
         output = _HOOKS[name](_NOTHING, (), output)
     return output
 
 
 def as_given(module: Given) -> Given:
-    """``module`` with the outputs it was given with: a copy without the hooks, where it has any."""
+    """``module`` with the user's outputs: a copy without the hooks, or itself if it has none."""
     if not ending_of(module):
         return module
     own, known = copy.deepcopy(module), tuple(_HOOKS.values())
@@ -120,7 +120,7 @@ def _are_distributions(output: Tensor) -> bool:
 
 
 class Sigmoids(TorchFunctionMode):
-    """Keeps what sigmoids return, for logits may lie between 0 and 1 by chance."""
+    """Records the results of sigmoids, because logits can lie between 0 and 1 by accident."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class Sigmoids(TorchFunctionMode):
         return result
 
     def ends_in(self, output: Tensor) -> bool:
-        """Whether ``output`` is what the last sigmoid returned, in any shape."""
+        """Whether ``output`` is the result of the last sigmoid, in any shape."""
         if not self._returned:
             return False
         last = self._returned[-1]

@@ -1,4 +1,4 @@
-"""What a network expects of its input, from its origin and from options."""
+"""The input that a network expects, from its origin and from options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPTIONS = {"shape": "--input", "mean": "--mean", "std": "--std"}
 
 
 def with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> Found:
-    """``found`` with what a user gave of ``shape``, ``mean`` and ``std``.
+    """``found`` with the user's values of ``shape``, ``mean`` and ``std``.
 
     What the origin says otherwise is named in the notes: numbers copied from another network's
     command would else feed this one with wrong values, without a word.
@@ -27,7 +27,7 @@ def with_options(found: Found, options: dict[str, tuple[float, ...] | None]) -> 
     names = ", ".join(_OPTIONS[field] for field in given)
     complete = len(given) == len(options) or not found.source
     source = "options" if complete else f"{found.source}; {names} from options"
-    # A short side to scale to belongs to the size it was chosen for.
+    # The short side for scaling was chosen for one input size.
     same_size = given.get("shape", found.shape) == found.shape
     resize = found.resize if same_size else None
     notes = (*found.notes, *_contradictions(found, given))
@@ -50,11 +50,11 @@ def _equal(known: Sequence[float], given: Sequence[float]) -> bool:
 
 
 def unknown_input(found: Found, name: str) -> NetworkError:
-    """The error about what neither the origin nor a user tells."""
+    """The error about values that neither the origin nor the user gives."""
     missing = [option for field, option in _OPTIONS.items() if getattr(found, field) is None]
-    remedy = f"give {', '.join(missing)}: what the network was trained with"
+    remedy = f"give {', '.join(missing)}, with the values used in training"
     return NetworkError(
-        f"nothing tells the input of {name}: {', '.join(missing)} missing",
+        f"the input of {name} is not fully known: {', '.join(missing)} missing",
         where=name,
         remedy=f"{remedy} ({found.hint})" if found.hint else remedy,
     )

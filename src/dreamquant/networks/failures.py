@@ -1,4 +1,4 @@
-"""A failure of the network's own code becomes an error that names its file and line."""
+"""Errors that name file and line of the network's code that failed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dreamquant.errors import DreamQuantError, NetworkError
 from dreamquant.networks.zoo import one_line
 
 _OWN, _TORCH = Path(__file__).parents[1], Path(torch.__file__).parent
-# As Python prints the frames of a traceback, which torch puts into a warning.
+# The format in which Python prints the frames of a traceback; torch puts it into a warning.
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 @contextmanager
 def naming_lines(network: nn.Module, example: Tensor) -> Iterator[None]:
-    """Whatever the code of ``network`` raises inside is an error with its file and line.
+    """Turn any exception of the code of ``network`` into an error with its file and line.
 
     Args:
         network: the teacher.
-        example: normalised images (B, ...); with them the operation without a derivative is found.
+        example: normalised images (B, ...), used to find an operation without a derivative.
 
     Raises:
         NetworkError: a function of the network failed, in a forward pass or in its derivative.
@@ -36,7 +36,7 @@ def naming_lines(network: nn.Module, example: Tensor) -> Iterator[None]:
         yield
     except DreamQuantError:
         raise
-    except Exception as error:  # the network's own code may raise anything
+    except Exception as error:  # the network's code may raise anything
         files = _files(network)
         line = _last(_lines(error), files) or _without_derivative(network, example, files)
         if line is None:
@@ -44,13 +44,13 @@ def naming_lines(network: nn.Module, example: Tensor) -> Iterator[None]:
         raise NetworkError(
             f"{Path(line[0]).name} fails while training: {type(error).__name__}: {one_line(error)}",
             where=f"{line[0]}:{line[1]}",
-            remedy="mend the code there: training needs its derivative with respect to the images "
-            "and the weights",
+            remedy="correct the code there: training needs its derivative with respect to images "
+            "and weights",
         ) from error
 
 
 def _files(network: nn.Module) -> set[str]:
-    """That the classes of the network's modules are written in, PyTorch's own apart."""
+    """The files that define the classes of the network's modules, without PyTorch's files."""
     found = set()
     for kind in {type(module) for module in network.modules()}:
         try:
@@ -77,7 +77,7 @@ def _last(lines: Iterable[tuple[str, int]], files: set[str]) -> tuple[str, int] 
 def _without_derivative(
     network: nn.Module, example: Tensor, files: set[str]
 ) -> tuple[str, int] | None:
-    """The line whose operation fails in a backward pass, which itself runs no code of a network."""
+    """The line whose operation fails in a backward pass, which runs no code of the network."""
     images = example.detach().clone().requires_grad_()
     with warnings.catch_warnings(record=True) as said, torch.autograd.set_detect_anomaly(True):
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""A network made ready for losses on images: what a forward pass shows must be changed first."""
+"""Prepares a network for losses; one forward pass shows what must be changed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from dreamquant.networks.endings import Sigmoids, fit_ending
 
 
 def fit(module: nn.Module, shape: tuple[int, ...], task: Kind | None = None) -> tuple[str, ...]:
-    """Let ``module`` return logits, and checkpoint no activations; its layers stay as they are.
+    """Let ``module`` return logits and run without checkpointing; its layers do not change.
 
     Args:
-        module: in eval mode; it gets forward hooks. Fitted again, it gets none.
-        shape: of one input.
-        task: that its outputs are for; ``None`` for what they look made for.
+        module: a network in eval mode; it gets forward hooks. A second call adds none.
+        shape: shape of one input.
+        task: task of the network; ``None`` if it is to be recognised from the output.
 
     Returns:
-        What was changed, in words.
+        A description of each change.
 
     Raises:
-        Exception: whatever the network's own code raises on such an input.
+        Exception: any exception of the network's code on such an input.
     """
     random = torch.Generator().manual_seed(0)
     images = torch.randn(2, *shape, generator=random).requires_grad_()
     sigmoids = Sigmoids()
-    # With gradient: some networks checkpoint only what one flows through.
+    # With gradient, because some networks use checkpointing only then.
     with torch.enable_grad(), keeping_activations() as checkpointed, sigmoids:
         output = module(images)
     notes = fit_ending(
@@ -36,4 +36,4 @@ def fit(module: nn.Module, shape: tuple[int, ...], task: Kind | None = None) -> 
     if not checkpointed:
         return notes
     switch_off(module)
-    return (*notes, f"activation checkpointing of {len(checkpointed)} parts switched off")
+    return (*notes, f"activation checkpointing of {len(checkpointed)} parts is switched off")

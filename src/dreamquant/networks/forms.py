@@ -1,4 +1,4 @@
-"""Networks as people hold them: out of their wrappers, batch norm under its own class."""
+"""Takes networks out of their wrappers, and replaces classes that act as batch norms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from dreamquant.errors import NetworkError
 
-# Wrappers by the class's name, since some live in private modules, with the attribute they hold.
+# Wrappers by class name, because some are in private modules, and the attribute with the network.
 _WRAPPERS = {
     "DataParallel": "module",
     "DistributedDataParallel": "module",
@@ -20,7 +20,7 @@ _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "CheckpointWrapper": "_checkpoint_wrapped_module",
 }
-# With the sides of an input that each of them takes.
+# With the number of dimensions of the input of each class.
 _NORMS = ((nn.BatchNorm2d, (2, 2)), (nn.BatchNorm1d, (2,)), (nn.BatchNorm3d, (2, 2, 2)))
 _EXPORTED_REMEDY = (
     "give the Python class as FILE.py:FACTORY; its weights are in the exported program: "
@@ -29,7 +29,7 @@ _EXPORTED_REMEDY = (
 
 
 class Plain(NamedTuple):
-    """A module in the form that everything else expects, and what was changed for that."""
+    """A module in the form that all other code expects, and descriptions of the changes."""
 
     module: nn.Module
     notes: tuple[str, ...]
@@ -38,9 +38,9 @@ class Plain(NamedTuple):
 def plain_form(module: nn.Module, name: str) -> Plain:
     """``module`` without wrappers, float32, on the CPU, in eval mode, without gradients.
 
-    It is changed in place. ``DataParallel``, ``torch.compile`` and their like are taken off,
-    wherever in the network they are; modules that compute what a batch norm computes from
-    ``running_mean`` and ``running_var`` become that batch norm.
+    It is changed in place. Wrappers such as ``DataParallel`` and ``torch.compile`` are removed
+    everywhere in the network. A module that computes the same as a batch norm, from
+    ``running_mean`` and ``running_var``, is replaced by that batch norm.
 
     Raises:
         NetworkError: the module is TorchScript or an exported program, or has weights without
@@ -54,12 +54,12 @@ def plain_form(module: nn.Module, name: str) -> Plain:
     if any(is_lazy(t) or t.is_meta for t in (*module.parameters(), *module.buffers())):
         raise NetworkError(
             f"{name} has weights without values",
-            remedy="let the factory create them: no lazy modules, no meta device",
+            remedy="create the weights in the factory, without lazy modules or the meta device",
         )
     module = module.cpu().float().eval().requires_grad_(False)
     module, frozen = _with_batch_norms(module)
     if frozen:
-        notes.append(f"{frozen} frozen batch norms taken as batch norms")
+        notes.append(f"{frozen} frozen batch norms used as batch norms")
     return Plain(module, tuple(notes))
 
 
@@ -87,7 +87,7 @@ def _name_of(wrapper: nn.Module) -> str:
 
 
 def _replaced(module: nn.Module, replace: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """``module`` with ``replace`` applied to it and to everything within, once each."""
+    """``module`` after ``replace`` has been applied once to it and to each of its submodules."""
     done: dict[int, nn.Module] = {}
 
     def visit(part: nn.Module) -> nn.Module:
@@ -105,13 +105,13 @@ def require_python(module: nn.Module, name: str) -> None:
     """Refuse TorchScript and exported programs, which have no layers to replace.
 
     Raises:
-        NetworkError: the module is one.
+        NetworkError: the module is TorchScript or an exported program.
     """
     if isinstance(module, torch.jit.ScriptModule):
         raise NetworkError(
-            f"{name} is TorchScript, scripted or traced, whose layers cannot be replaced",
-            remedy="give the Python class it was made from as FILE.py:FACTORY; its weights are in "
-            "the script: torch.save(scripted.state_dict(), FILE), then --weights FILE",
+            f"{name} is TorchScript (scripted or traced), and its layers cannot be replaced",
+            remedy="give the Python class it was made from as FILE.py:FACTORY; the script contains "
+            "the weights: torch.save(scripted.state_dict(), FILE), then --weights FILE",
         )
     if isinstance(module, fx.GraphModule) and any(
         isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
@@ -120,9 +120,9 @@ def require_python(module: nn.Module, name: str) -> None:
 
 
 def exported_program(name: str) -> NetworkError:
-    """The error about a network of ``torch.export``, which has no layers any more."""
+    """The error about a network of ``torch.export``, which has no layers."""
     return NetworkError(
-        f"{name} is a program of torch.export, which has operators instead of layers",
+        f"{name} is a torch.export program, which has operators instead of layers",
         remedy=_EXPORTED_REMEDY,
     )
 
@@ -140,7 +140,7 @@ def _with_batch_norms(module: nn.Module) -> tuple[nn.Module, int]:
 
 
 def _as_batch_norm(part: nn.Module) -> nn.Module | None:
-    """The batch norm that computes what ``part`` does; ``None`` where none does."""
+    """The batch norm that computes the same as ``part``; ``None`` if there is none."""
     if isinstance(part, _BatchNorm) or list(part.children()):
         return None
     names = ("running_mean", "running_var", "weight", "bias")
@@ -167,7 +167,7 @@ def _computes(part: nn.Module, norm: nn.Module, x: Tensor) -> bool:
     try:
         with torch.no_grad():
             found = part(x)
-    except Exception:  # the network's own code may raise anything; then it is no such batch norm
+    except Exception:  # the network's code may raise anything; then it is no batch norm
         return False
     wanted = norm(x)
     return (

@@ -1,4 +1,4 @@
-"""An architecture as its origin gives it: a zoo, a file of Python, an ONNX file."""
+"""An architecture from its origin: a model zoo, a Python file or an ONNX file."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor, nn
 from dreamquant.networks.choices import Form
 
 Boxes = Callable[[Any], Tensor]
-"""Makes boxes (images, boxes, 6) of a network's outputs: corners, score and class of each."""
+"""Converts a network's outputs to boxes (images, boxes, 6): corners, score, class."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An architecture, and what its origin knows about its input.
+    """An architecture, and the information of its origin about its input.
 
     Attributes:
-        module: as the origin built it.
-        source: what to name as the origin of shape, mean and std.
-        shape: of one input, such as channels, height, width; ``None`` where unknown.
-        mean: one per channel, in units of [0, 1] pixels; ``None`` where unknown.
+        module: the module as its origin built it.
+        source: name of the origin of shape, mean and std.
+        shape: shape of one input, such as (channels, height, width); ``None`` if unknown.
+        mean: one value per channel, in units of [0, 1] pixels; ``None`` if unknown.
         std: like ``mean``.
-        resize: short side evaluation images are scaled to before the centre crop, in pixels.
-        class_names: of the pretrained weights; empty with other weights or where unknown.
-        hint: what to tell a user who must give what is unknown.
-        num_classes: that it says it has; ``None`` where it does not say.
-        notes: what was changed to take it in, in words.
-        features: whether the input holds no pixels; ``None`` where it does not say.
-        bgr: whether its channels are blue, green, red.
-        boxes: makes boxes of the outputs, where the origin knows how.
-        entry: name of the input in the file that it is from; empty where it is from none.
-        outputs: names of its outputs there.
-        form: how that file takes its input.
+        resize: evaluation images are scaled to this short side, in pixels, before the centre crop.
+        class_names: classes of the pretrained weights; empty with other weights or if unknown.
+        hint: help for a user who must give unknown values.
+        num_classes: number of classes according to the origin; ``None`` if it does not say.
+        notes: descriptions of changes that were made to the network.
+        features: whether the input is not an image; ``None`` if the origin does not say.
+        bgr: whether the channels are in the order blue, green, red.
+        boxes: converts the outputs to boxes, if the origin defines that.
+        entry: name of the input in the network's file; empty without a file.
+        outputs: names of the outputs in that file.
+        form: form of the input in that file.
     """
 
     module: nn.Module

@@ -1,4 +1,4 @@
-"""A network by its name, with weights that are data only and an input that nothing guesses."""
+"""Loads a network by name. Weights are read as data only, and no input property is guessed."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ from dreamquant.networks.weights import require_finite, state_sha256
 
 @dataclass(frozen=True)
 class Network:
-    """A teacher, ready to run.
+    """A network that is ready to run.
 
     Attributes:
-        name: as given: ``torchvision:resnet18``, ``path/to/file.py:factory``; the class name of a
-            module given in memory.
-        module: float32, on the CPU, in eval mode, its parameters without gradient.
-        input: what it expects; ``num_classes`` is measured.
-        input_source: where shape, mean and std came from.
+        name: the name given, such as ``torchvision:resnet18`` or ``path/to/file.py:factory``; the
+            class name of a module given in memory.
+        module: float32, on the CPU, in eval mode; its parameters need no gradient.
+        input: the input that it expects; ``num_classes`` is measured.
+        input_source: the origin of shape, mean and std.
         weights_sha256: see :func:`dreamquant.networks.weights.state_sha256`.
-        source_sha256: of the factory's file; ``None`` for any other origin.
-        weights: the file they were read from; ``None`` for the zoo's, the factory's, or a
-            module's own.
-        notes: what was changed to take it in, in words: reparametrizations baked in, wrappers
-            taken off, and so on.
-        boxes: that its file defines: makes boxes (images, boxes, 6) of its outputs, see
+        source_sha256: hash of the factory's file; ``None`` for any other origin.
+        weights: the file of the weights; ``None`` for weights of the zoo, the factory or the
+            module.
+        notes: descriptions of changes, such as removed wrappers and reparametrizations.
+        boxes: converts its outputs to boxes (images, boxes, 6), if its file defines that; see
             :class:`dreamquant.evaluation.tensors.Tensors`.
     """
 
@@ -69,29 +68,30 @@ def load_network(
     features: bool | None = None,
     bgr: bool = False,
 ) -> Network:
-    """The network of that name.
+    """Load the network of that name.
 
     Args:
         name: ``torchvision:NAME``, ``timm:NAME``, ``pytorchcv:NAME``, ``FILE.onnx`` or
-            ``FILE.py:FACTORY``, whose factory is called, with literal arguments where given:
-            ``FILE.py:Net(width=2)``.
-            What the file defines as INPUT or SIZE, MEAN, STD, BGR and CLASSES is taken from there.
-        weights: a file to load; ``None`` for a zoo's pretrained weights or the factory's own.
-        shape: of one input, such as channels, height, width; ``None`` for what the zoo or the
-            file says, as for the next two.
-        mean: one per channel, in units of [0, 1] pixels.
+            ``FILE.py:FACTORY``. The factory is called, with literal arguments if there are any:
+            ``FILE.py:Net(width=2)``. INPUT or SIZE, MEAN, STD, BGR and CLASSES of the file are
+            used.
+        weights: a file to load; ``None`` for the weights of the zoo or the factory.
+        shape: shape of one input, such as (channels, height, width); ``None`` for the value of
+            the zoo or the file. The same holds for ``mean`` and ``std``.
+        mean: one value per channel, in units of [0, 1] pixels.
         std: like ``mean``.
-        num_classes: width the logits must have; a zoo's network for ``weights`` is built with it.
-        task: what its outputs are for; ``None`` for what they look made for.
-        features: whether the input holds no pixels; ``None`` for what the file says or, of an input
-            of another rank than three or with one channel that is not square, that it does not.
-        bgr: its channels are blue, green, red, and so are ``mean`` and ``std``; it is so too where
-            the file says it.
+        num_classes: required number of logits; a zoo's network for ``weights`` is built with it.
+        task: task of the network; ``None`` to recognise it from the output.
+        features: whether the input is not an image. ``None`` takes the file's value. Without one,
+            an input is not an image if its rank is not three, or if it has one channel and is not
+            square.
+        bgr: the channels, ``mean`` and ``std`` are in the order blue, green, red. The file may say
+            so too.
 
     Raises:
-        NetworkError: the network cannot be found, built or run on such an input, has another
-            number of classes or other outputs, or its input is not fully known.
-        WeightsError: the weights are unreadable, of another network, or not finite.
+        NetworkError: the network cannot be found, built or run on such an input, its number of
+                classes or its outputs are wrong, or its input is not fully known.
+            WeightsError: the weights are unreadable, do not fit the network, or are not finite.
     """
     found, source_sha256 = find(
         name, pretrained=weights is None, num_classes=num_classes, shape=shape
@@ -121,11 +121,11 @@ def load_network(
 
 
 def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
-    """A network given in memory; ``module`` itself stays as it is, for a copy is taken.
+    """A network given in memory. ``module`` is copied and does not change.
 
     Raises:
-        NetworkError: the module is TorchScript, cannot be copied or run on such an input, or has
-            another number of classes than ``spec``.
+        NetworkError: the module is TorchScript, cannot be copied or run on such an input, or its
+                number of classes differs from ``spec``.
         WeightsError: its weights are not finite.
     """
     name = type(module).__name__
@@ -138,7 +138,7 @@ def wrap_module(module: nn.Module, spec: InputSpec) -> Network:
 
 
 def ready_copy(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, tuple[str, ...]]:
-    """A copy of ``module`` as in :attr:`Network.module`, and what was changed, in words.
+    """A copy of ``module`` as in :attr:`Network.module`, and descriptions of the changes.
 
     Raises:
         NetworkError: it is TorchScript, or cannot be copied or run on such an input.
@@ -149,16 +149,16 @@ def ready_copy(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, tuple[str
 
 
 def untrained(name: str, teacher: Network, seed: int) -> Network:
-    """An architecture with fresh weights that could do what ``teacher`` does.
+    """An architecture with random weights, with the input and the classes of ``teacher``.
 
     Args:
-        name: as for :func:`load_network`; a zoo's pretrained weights are not fetched.
-        teacher: whose input and classes it is to have.
-        seed: of its initial weights.
+        name: as for :func:`load_network`; pretrained weights of a zoo are not downloaded.
+        teacher: the network whose input and classes it gets.
+        seed: seed of its initial weights.
 
     Raises:
-        NetworkError: the network cannot be found, built or run on such an input, or has another
-            number of classes.
+        NetworkError: the network cannot be found, built or run on such an input, or its number
+                of classes differs.
         WeightsError: its weights are not finite.
     """
     spec = teacher.input
@@ -169,32 +169,32 @@ def untrained(name: str, teacher: Network, seed: int) -> Network:
     seen = observe(module, spec.shape, name, task=spec.task)
     if seen.classes != spec.num_classes:
         raise NetworkError(
-            f"{name} has {seen.classes} classes, its teacher {spec.num_classes}",
+            f"{name} has {seen.classes} classes, and its teacher has {spec.num_classes}",
             where="--student",
-            remedy="give a network of as many classes",
+            remedy="give a network with as many classes as the teacher",
         )
     network = _network(name, module, spec, f"its teacher, {teacher.name}", source_sha256)
     return replace(network, notes=notes)
 
 
 def inheriting(network: Network, source: Network) -> Network:
-    """``network`` with the tensors of ``source`` wherever name and shape are equal.
+    """``network`` with those tensors of ``source`` that have the same name and shape.
 
     Raises:
-        NetworkError: no tensor fits.
+        NetworkError: there is no such tensor.
     """
     own = network.module.state_dict()
     shared = {
         name: tensor
         for name, tensor in source.module.state_dict().items()
-        # Counters of batches are no weights, and every batch norm has one.
+        # The batch counter that every batch norm has is no weight.
         if tensor.dim() and name in own and own[name].shape == tensor.shape
     }
     if not shared:
         raise NetworkError(
-            f"{network.name} has no tensor of the name and shape of one of {source.name}",
+            f"{network.name} and {source.name} have no tensor of the same name and shape",
             where="--inherit",
-            remedy="leave it out: the student then starts from fresh weights",
+            remedy="leave the option out: the student then starts from random weights",
         )
     module = copy.deepcopy(network.module)
     module.load_state_dict(own | shared)
@@ -204,20 +204,20 @@ def inheriting(network: Network, source: Network) -> Network:
 def build_module(
     name: str, spec: InputSpec, source_sha256: str | None = None, *, pretrained: bool = False
 ) -> nn.Module:
-    """The architecture of that name, to load a saved result or weights into.
+    """Build the architecture of that name, for a saved result or for weights.
 
     Args:
-        name: as :attr:`Network.name`, of a zoo or a file.
+        name: as :attr:`Network.name`, from a zoo or a file.
         spec: its input and number of classes.
-        source_sha256: of the factory's file when the result was saved.
-        pretrained: with the weights of the zoo; a factory's are always its own.
+        source_sha256: hash of the factory's file when the result was saved.
+        pretrained: load the weights of the zoo; a factory decides about its weights itself.
 
     Returns:
         The module as in :attr:`Network.module`.
 
     Raises:
-        NetworkError: the network cannot be found, built or run, or the factory's file is not the
-            one the result was made with; then no code of it has run.
+        NetworkError: the network cannot be found, built or run, or the factory's file has
+                changed since the result was saved; then none of its code has run.
     """
     found = find_again(name, spec, source_sha256, pretrained=pretrained)
     return _ready(found.module, name, spec.shape, spec.task)[0]
@@ -250,15 +250,15 @@ def _input_spec(
 
 
 def _features(found: Found) -> tuple[bool, tuple[str, ...]]:
-    """Whether the input holds no pixels: as its origin says, or by its shape."""
+    """Whether the input is not an image, according to its origin or its shape."""
     shape = found.shape or ()
     if found.features is not None or len(shape) != 3:
         return bool(found.features) or len(shape) != 3, ()
     if shape[0] > 1 or shape[1] == shape[2]:
         return False, ()
     return True, (
-        f"an input of {' x '.join(map(str, shape))} is taken for features that are no pixels "
-        "(FEATURES = False in the network's file, or --pixels, says otherwise)",
+        f"an input of {' x '.join(map(str, shape))} is treated as features, not as an image "
+        "(set FEATURES = False in the network's file, or give --pixels, if it is an image)",
     )
 
 
@@ -272,7 +272,7 @@ def _ready(
 
 
 def _require_idle(module: nn.Module, absent: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    """Refuse a network that runs a part whose weights the file lacks."""
+    """Refuse a network that runs a part whose weights are not in the file."""
     parts = [module.get_submodule(name) for name in absent]
     executed: list[nn.Module] = []
     with torch.no_grad(), entering(parts, lambda part, _: executed.append(part)):
@@ -280,7 +280,7 @@ def _require_idle(module: nn.Module, absent: tuple[str, ...], shape: tuple[int, 
             module(torch.zeros(2, *shape))
     if executed:
         raise WeightsError(
-            f"the file has no weights for {', '.join(absent)}, which the network runs",
+            f"the network runs {', '.join(absent)}, and the file has no weights for it",
             remedy="give the weights of the whole network, or build it without that part",
         )
 

@@ -1,4 +1,4 @@
-"""A state dict held against a network: names compared through what wrappers put before them."""
+"""Compares a state dict with a network; prefixes that wrappers add to names are ignored."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from torch import Tensor
 
 from dreamquant.networks.weights import is_counter, some
 
-# What wrappers put into names, wherever it stands.
+# Parts that wrappers add to names, at any position.
 _WRAPPING = frozenset({"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
-# First parts of names of what takes part in training alone.
+# Names of tensors that only training uses begin with these parts.
 _TRAINING_ONLY = ("aux", "criterion", "loss", "metric", "n_averaged")
-_PROFILED = frozenset({"total_ops", "total_params"})  # counters of a profiler, in every module
+_PROFILED = frozenset(
+    {"total_ops", "total_params"}
+)  # counters that a profiler adds to every module
 _AVERAGES = ("ema", "swa", "averag", "teacher")
-_ANCHORS = 3  # names that a prefix is looked for with
+_ANCHORS = 3  # number of names that are used to find a prefix
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A state dict, held against a network.
+    """A state dict compared with a network.
 
     Attributes:
-        place: of the state dict in the file.
-        prefix: of the file's names that the network lacks.
+        place: position of the state dict in the file.
+        prefix: prefix of the file's names that the network's names do not have.
         found: the state dict.
-        wanted: of the network.
-        names: of the network's tensors in the file, as far as they are there.
-        lenient: whether anything may be left over.
+        wanted: the tensors of the network.
+        names: for each tensor of the network that is in the file, its name there.
+        lenient: whether any tensors of the file may be unused.
     """
 
     place: str
@@ -42,35 +44,35 @@ class Fit:
 
     @property
     def label(self) -> str:
-        """What a user may choose it by."""
+        """The name by which a user can choose this state dict."""
         return self.place or self.prefix.rstrip(".")
 
     @property
     def averaged(self) -> bool:
-        """Whether its names tell of an average of weights."""
+        """Whether its names indicate averaged weights."""
         return any(word in f"{self.place}.{self.prefix}".lower() for word in _AVERAGES)
 
     @cached_property
     def fitting(self) -> list[str]:
-        """The network's names whose tensor is there in the right shape."""
+        """Names of the network's tensors that are in the file with the right shape."""
         return [w for w, f in self.names.items() if _fits(self.found[f], self.wanted[w])]
 
     @cached_property
     def missing(self) -> list[str]:
-        """The network's names that must be there and are not."""
+        """Names of required tensors that are not in the file."""
         lacking = [w for w in self.wanted if w not in self.names and not is_counter(w)]
         return [name for name in lacking if not _first(name).startswith("aux")]
 
     @cached_property
     def surplus(self) -> list[str]:
-        """The file's names that nothing of the network has, counters apart."""
+        """Names in the file that the network does not have, without counters."""
         used = set(self.names.values())
         left = [name for name in self.found if name not in used]
         return [n for n in left if n.rpartition(".")[2] not in _PROFILED and not is_counter(n)]
 
     @cached_property
     def unexpected(self) -> list[str]:
-        """Those of them that may be a part of another network."""
+        """Surplus names that may belong to another network."""
         if self.lenient:
             return []
         inside = [name for name in self.surplus if _plain(name).startswith(self.prefix)]
@@ -82,7 +84,7 @@ class Fit:
 
     @property
     def misshaped(self) -> list[str]:
-        """The network's names whose tensor is there in another shape or type, and which."""
+        """Names of tensors whose shape or type in the file is wrong, with a description."""
         fitting = set(self.fitting)
         return [
             f"{w} {_describe(self.found[f])} instead of {_describe(self.wanted[w])}"
@@ -92,17 +94,17 @@ class Fit:
 
     @property
     def complete(self) -> bool:
-        """Whether this is the network's."""
+        """Whether the state dict fits the network."""
         return not (self.missing or self.unexpected or self.misshaped)
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Auxiliary heads that the file lacks."""
+        """Auxiliary heads that are not in the file."""
         lacking = [w for w in self.wanted if w not in self.names and not is_counter(w)]
         return tuple(dict.fromkeys(name.partition(".")[0] for name in lacking))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The network's tensors; zero for heads that the file lacks."""
+        """The network's tensors; zeros for auxiliary heads that are not in the file."""
         heads = {
             name: torch.zeros_like(tensor)
             for name, tensor in self.wanted.items()
@@ -111,23 +113,25 @@ class Fit:
         return heads | {name: self.found[own] for name, own in self.names.items()}
 
     def notes(self) -> tuple[str, ...]:
-        """What was decided, in words."""
+        """Descriptions of the decisions."""
         notes = []
         if self.prefix:
-            notes.append(f"checkpoint: prefix {self.prefix!r} taken off")
+            notes.append(f"checkpoint: removed the prefix {self.prefix!r}")
         if any(_plain(name) != name for name in self.names.values() if name not in self.wanted):
-            notes.append("checkpoint: names of wrappers taken off")
+            notes.append("checkpoint: removed wrappers' names")
         if self.surplus:
-            notes.append(f"checkpoint: left out {some(self.surplus)}")
+            notes.append(f"checkpoint: ignored {some(self.surplus)}")
         if self.absent:
-            notes.append(f"checkpoint: has no {', '.join(self.absent)}, which evaluation skips")
+            notes.append(
+                f"checkpoint: has no {', '.join(self.absent)}, which evaluation does not use"
+            )
         return tuple(notes)
 
 
 def fits_of(
     place: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], lenient: bool
 ) -> Iterator[Fit]:
-    """The ways in which the file's names may be the network's: as they are, then renamed."""
+    """Possible ways to match the file's names with the network's: unchanged, then renamed."""
     as_they_are = {name: name for name in wanted if name in found}
     yield Fit(place, "", found, wanted, as_they_are, lenient)
     ours = {_plain(name): name for name in wanted}
@@ -143,7 +147,7 @@ def fits_of(
 
 
 def _prefixes(short: Mapping[str, str], long: Mapping[str, str]) -> list[str]:
-    """What stands before names of ``short`` in ``long``, the shortest first."""
+    """Prefixes that names of ``short`` have in ``long``, shortest first."""
     anchors = sorted(short, key=len)[-_ANCHORS:]
     found = {
         name.removesuffix(anchor)
@@ -155,7 +159,7 @@ def _prefixes(short: Mapping[str, str], long: Mapping[str, str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A name without what wrappers put into it."""
+    """A name without the parts that wrappers add."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPING)
 
 
@@ -164,7 +168,7 @@ def _first(name: str) -> str:
 
 
 def _fits(found: Tensor, wanted: Tensor) -> bool:
-    # Half precision becomes float exactly; integer codes read as float would be other numbers.
+    # Half precision converts to float exactly; integer codes would become wrong numbers.
     same_kind = found.is_floating_point() == wanted.is_floating_point()
     return same_kind and found.layout == wanted.layout and found.shape == wanted.shape
 

@@ -1,4 +1,4 @@
-"""Taps on what leaves modules, found by name or by kind."""
+"""Taps on the outputs of modules, selected by name or by kind."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dreamquant.networks.taps import Collected, Tap
 
 
 class _ModuleOutputs(Tap[tuple[Tensor, ...]]):
-    """What leaves certain modules, where that is one tensor."""
+    """Outputs of selected modules, if the output is one tensor."""
 
     @property
     @abstractmethod
     def reads(self) -> str:
-        """Those modules, as an error names them."""
+        """The selected modules in words, for errors."""
 
     @abstractmethod
     def modules(self, network: nn.Module) -> list[nn.Module]:
@@ -37,7 +37,7 @@ class _ModuleOutputs(Tap[tuple[Tensor, ...]]):
             network(example)
         if not collected():
             raise NetworkError(
-                f"the method reads the outputs of {self.reads}, and the network runs none",
+                f"the method reads the outputs of {self.reads}, and the network runs none of them",
                 where="--method",
                 remedy="choose another method: `dreamquant methods NAME` says what it reads",
             )
@@ -59,28 +59,29 @@ class _ModuleOutputs(Tap[tuple[Tensor, ...]]):
                 handle.remove()
 
     def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """All of them, float32, in the order executed."""
+        """All outputs, float32, in the order executed."""
         return tuple(full_precision(tensor) for tensor in tensors)
 
 
 @dataclass(frozen=True)
 class Outputs(_ModuleOutputs):
-    """Outputs of the modules whose name matches; a tuple in the order executed.
+    """Outputs of the modules whose name matches a pattern; a tuple in the order executed.
 
     Attributes:
-        pattern: of names in the user's module; ``*`` stands for dots too, so that ``layer*`` is
-            every module whose name begins so, at any depth, and ``layer?`` those at the top.
+        pattern: pattern of names in the user's module. ``*`` matches dots too: ``layer*`` matches
+            every module whose name begins with ``layer``, at any depth; ``layer?`` matches those
+            at the top level.
     """
 
     pattern: str
 
     @property
     def reads(self) -> str:
-        """Those modules, as an error names them."""
+        """The selected modules in words, for errors."""
         return f"modules named {self.pattern!r}"
 
     def modules(self, network: nn.Module) -> list[nn.Module]:
-        """The user's modules of such names."""
+        """The user's modules whose names match."""
         named = users_modules(network)
         return [module for name, module in named if fnmatchcase(name, self.pattern)]
 
@@ -91,7 +92,7 @@ class NormOutputs(_ModuleOutputs):
 
     @property
     def reads(self) -> str:
-        """Those modules, as an error names them."""
+        """The selected modules in words, for errors."""
         return "batch norms"
 
     def modules(self, network: nn.Module) -> list[nn.Module]:
@@ -100,11 +101,11 @@ class NormOutputs(_ModuleOutputs):
 
 
 class Added(nn.Module):
-    """A module that quantization puts into the user's: patterns of names do not match it."""
+    """A module that quantization inserts into the network; patterns of names do not match it."""
 
 
 def users_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The user's modules by their names, which are the teacher's in a student too."""
+    """The user's modules by name; in a student too, the names are those of the teacher."""
     inner = getattr(network, "network", None)
     named = [*(inner if isinstance(inner, nn.Module) else network).named_modules()]
     added = tuple(f"{n}." for n, m in named if isinstance(m, (Added, ParametrizationList)))

@@ -1,4 +1,4 @@
-"""The tap on what enters batch norms, beside what they remember of the training data."""
+"""The tap on the inputs of batch norms: their statistics, and the stored ones of training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dreamquant.networks.taps import Collected, Tap, entering
 
 
 class Layer(NamedTuple):
-    """One batch norm's share of :class:`Statistics`, F its channels."""
+    """The part of :class:`Statistics` of one batch norm with F channels."""
 
     mean: Tensor
     var: Tensor
@@ -29,16 +29,16 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """What entered the batch norms, beside what they remember of the training data.
+    """Statistics of the inputs of batch norms, and the running statistics that they store.
 
-    The vectors hold the channels of all layers, in the order executed.
+    The vectors contain the channels of all layers, in the order executed.
 
     Attributes:
-        mean: (F,) of the batch; (B, F) of each image where the tap asks for images apart.
-        var: biased variance, likewise.
-        stored_mean: (F,) what the network remembers.
-        stored_var: (F,) likewise.
-        sizes: channels of each layer.
+        mean: (F,) over the batch; (B, F) for each image if the tap is ``per_image``.
+        var: biased variance, with the same shape.
+        stored_mean: (F,) running mean that the network stores.
+        stored_var: (F,) running variance that the network stores.
+        sizes: number of channels of each layer.
     """
 
     mean: Tensor
@@ -49,13 +49,13 @@ class Statistics:
 
     @cached_property
     def weight(self) -> Tensor:
-        """(F,) such that a weighted sum averages over a layer's channels, then over layers."""
+        """(F,) weights of a sum that averages over the channels of a layer, then over layers."""
         layers = len(self.sizes)
         return torch.cat([self.stored_mean.new_full((n,), 1 / (n * layers)) for n in self.sizes])
 
     @property
     def layers(self) -> list[Layer]:
-        """The same, layer by layer."""
+        """The same statistics for each layer."""
         vectors = (self.mean, self.var, self.stored_mean, self.stored_var)
         return [
             Layer(*parts)
@@ -67,32 +67,32 @@ class Statistics:
 
 @dataclass(frozen=True)
 class BatchNormInputs(Tap[Statistics]):
-    """Statistics of what enters each batch norm; its value is a :class:`Statistics`.
+    """Statistics of the input of each batch norm; the value is a :class:`Statistics`.
 
     Attributes:
-        per_image: keep images apart (ZeroQ) in place of the whole batch's statistics.
+        per_image: statistics of each image (ZeroQ) instead of the whole batch.
     """
 
     per_image: bool = False
 
     def require(self, network: nn.Module, example: Tensor) -> None:
-        """Refuse a network whose forward pass runs no batch norm with stored statistics."""
+        """Refuse a network whose forward pass runs no batch norm with running statistics."""
         norms = [norm for _, norm in batch_norms(network)]
         ran: list[nn.Module] = []
         with torch.no_grad(), entering(norms, lambda norm, _: ran.append(norm)):
             network(example)
         if ran:
             return
-        lack = "none of its batch norms ever runs" if norms else "it has none"
+        lack = "none of its batch norms runs" if norms else "it has no batch norm"
         raise NetworkError(
-            f"the method reads batch-norm statistics, and {lack}",
+            f"the method reads batch-norm statistics of the network, and {lack}",
             where="--method",
-            remedy="choose a method that reads none: `dreamquant methods NAME` says what it reads",
+            remedy="choose a method that does not: `dreamquant methods NAME` says what it reads",
         )
 
     @contextmanager
     def watch(self, network: nn.Module) -> Iterator[Collected]:
-        """Collect four vectors of each batch norm, in the order executed."""
+        """Collect four vectors for each batch norm, in the order executed."""
         collected: list[Layer] = []
 
         def collect(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -104,7 +104,7 @@ class BatchNormInputs(Tap[Statistics]):
             yield lambda: tuple(tensor for layer in collected for tensor in layer)
 
     def value(self, tensors: Sequence[Tensor]) -> Statistics:
-        """The vectors of all layers; of a batch, over all processes."""
+        """The vectors of all layers; statistics of a batch are averaged over all processes."""
         mean, var, stored_mean, stored_var = (
             torch.cat([*tensors[part::4]], dim=-1) for part in range(4)
         )

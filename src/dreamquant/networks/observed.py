@@ -1,4 +1,4 @@
-"""What a network returns, seen on a batch of two images of noise."""
+"""Runs a network on two noise images and observes its outputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dreamquant.networks.zoo import one_line
 
 
 class Seen(NamedTuple):
-    """What a network's outputs are.
+    """The observed outputs of a network.
 
     Attributes:
-        task: they are for.
-        outputs: their names.
-        classes: width of the logits; of tensors, how many the origin says there are, or 0.
-        notes: what was found, in words.
+        task: task of the network.
+        outputs: names of the outputs.
+        classes: number of logits. Without logits, the number that the origin gives, or 0.
+        notes: descriptions of the findings.
     """
 
     task: Kind
@@ -40,19 +40,18 @@ def observe(
     task: Kind | None = None,
     classes: int | None = None,
 ) -> Seen:
-    """Run a network and see what it returns.
+    """Run a network and observe its outputs.
 
     Args:
-        module: ready: its ending is that of a network for losses, see
-            :func:`dreamquant.networks.fit.fit`.
-        shape: of one input.
-        name: for errors.
-        task: that was asked for; ``None`` for what the outputs look made for.
-        classes: that the origin or the user says there are.
+        module: a network that :func:`dreamquant.networks.fit.fit` has prepared.
+        shape: shape of one input.
+        name: name of the network, for errors.
+        task: the requested task; ``None`` to recognise it from the outputs.
+        classes: number of classes that the origin or the user gives.
 
     Raises:
-        NetworkError: the network does not run, returns something else than the task needs, or has
-            another number of classes.
+        NetworkError: the network does not run, its outputs do not fit the task, or its number of
+                classes differs.
     """
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), running(shape, name):
@@ -76,7 +75,7 @@ def observe(
         raise NetworkError(
             f"{name} has {measured} classes, not {classes}",
             where="--classes",
-            remedy="leave it out, or give the network and weights of that many classes",
+            remedy="leave the option out, or give a network and weights with that many classes",
         )
     return Seen(chosen, output_names(chosen, output), measured, _notes(chosen, output))
 
@@ -84,19 +83,19 @@ def observe(
 def _notes(task: Kind, output: object) -> tuple[str, ...]:
     if task == "classification":
         return ()
-    return (f"its task is {task}: it returns {described(output)} for 2 images (see --task)",)
+    return (f"its task is {task}: for 2 images it returns {described(output)} (see --task)",)
 
 
 @contextmanager
 def running(shape: tuple[int, ...], name: str) -> Iterator[None]:
-    """Turn whatever a forward pass raises into an error about the input."""
+    """Turn any exception of a forward pass into an error about the input."""
     try:
         yield
     except DreamQuantError:
         raise
-    except Exception as error:  # the network's own code may raise anything
+    except Exception as error:  # the network's code may raise anything
         raise NetworkError(
             f"{name} does not run on an input of {'x'.join(map(str, shape))}: {one_line(error)}",
             where="--input",
-            remedy="give the channels, height and width it was trained with",
+            remedy="give the channels, height and width that it was trained with",
         ) from error

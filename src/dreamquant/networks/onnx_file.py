@@ -1,8 +1,8 @@
-"""A network out of an ONNX file: its layers become PyTorch's, every other node a function.
+"""Converts an ONNX file to PyTorch: nodes with weights become layers, other nodes functions.
 
-Converters of other projects were tried; the one that is kept, onnx2torch, stops at version 17 of
-the operators, and PyTorch writes 18 and later. What comes out here is compared with ONNX Runtime
-before anything else sees it.
+Converters of other projects were tried. The maintained one, onnx2torch, reads operators up to
+version 17, but PyTorch writes version 18 and later. The converted network is compared with ONNX
+Runtime before it is used.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from dreamquant.networks.onnx_module import OnnxModule, converted, part
 from dreamquant.networks.onnx_weights import whole
 from dreamquant.networks.zoo import one_line
 
-_LARGEST = 2**28  # values of one tensor: a file can ask for more in a few bytes
-_TOLERANCE = 1e-3  # of the largest output: sums are taken in another order
-_TOLERANCE_HALF = 5e-2  # where they are taken in half precision
+_LARGEST = 2**28  # values of one tensor; a small file can request more
+_TOLERANCE = 1e-3  # relative to the largest output, because the order of sums differs
+_TOLERANCE_HALF = 5e-2  # the same for sums in half precision
 _SHOWN = 5
-_FORMS: dict[tuple[bool, bool], Form] = {  # by whether it takes pixels, and channels last
+_FORMS: dict[
+    tuple[bool, bool], Form
+] = {  # key: whether it takes pixels, and whether channels are last
     (False, False): "nchw",
     (False, True): "nhwc",
     (True, False): "uint8-nchw",
@@ -39,12 +41,12 @@ _REMEDY = "export it again from its source, or give the network as FILE.py:FACTO
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A file as read once: what is hashed is what is converted.
+    """A file that is read once, so that the hashed bytes are the converted bytes.
 
     Attributes:
-        path: of the file.
-        data: its bytes, with weights that lie beside it.
-        sha256: of it and of what lies beside it, in hexadecimal.
+        path: path of the file.
+        data: its bytes, including weights from separate files.
+        sha256: hash of the file and its separate weights, in hexadecimal.
     """
 
     path: Path
@@ -53,15 +55,15 @@ class OnnxFile:
 
 
 def names_onnx_file(name: str) -> bool:
-    """Whether ``name`` is that of an ONNX file."""
+    """Whether ``name`` is the name of an ONNX file."""
     return name.endswith(".onnx")
 
 
 def read_onnx(name: str) -> OnnxFile:
-    """The file of that name, with its weights, not yet converted.
+    """Read the file of that name with its weights, without converting it.
 
     Raises:
-        NetworkError: it cannot be read.
+        NetworkError: the file cannot be read.
     """
     path = Path(name)
     try:
@@ -74,15 +76,15 @@ def read_onnx(name: str) -> OnnxFile:
 
 
 def network_in(file: OnnxFile, shape: tuple[int, ...] | None = None) -> Found:
-    """The network in the file, for one size of input.
+    """Convert the network in the file for one input size.
 
     Args:
         file: from :func:`read_onnx`.
-        shape: of one input, channels first; needed where the file takes several.
+        shape: shape of one input, channels first; required if the file allows several.
 
     Raises:
-        NetworkError: the file is damaged, asks for too much memory, holds nodes that are not
-            converted, or the conversion computes something else than ONNX Runtime does.
+        NetworkError: the file is damaged, needs too much memory, has nodes that cannot be
+                converted, or the converted network differs from the file in ONNX Runtime.
     """
     model = _parsed(file)
     entry = _only_input(model, file)
@@ -128,7 +130,7 @@ def _other_numbers(kind: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What the file takes: a name, a shape with channels first, a type of number, an order."""
+    """The input of the file: name, shape with channels first, type, and order of axes."""
 
     name: str
     shape: tuple[int, ...]
@@ -136,12 +138,12 @@ class _Inputs:
     channels_last: bool
 
     def one(self, image: Tensor) -> dict[str, NDArray[Any]]:
-        """An image (C, ...) as the file takes it."""
+        """An image (C, ...) in the form that the file expects."""
         ordered = image.movedim(0, -1) if self.channels_last else image
         return {self.name: ordered[None].numpy().astype(self.kind)}
 
     def draw(self) -> Tensor:
-        """Two random images; whole numbers of a byte where the file takes those."""
+        """Two random images; integers from 0 to 255 if the file expects them."""
         random = torch.Generator().manual_seed(0)
         if self.kind == np.uint8:
             return torch.randint(0, 256, (2, *self.shape), generator=random).float()
@@ -154,7 +156,7 @@ def _parsed(file: OnnxFile) -> Any:
         model = onnx.load_model_from_string(file.data)
         onnx.checker.check_model(model)
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:  # protobuf, the checker and inference have no error in common
+    except Exception as error:  # protobuf, the checker and shape inference have no common exception
         raise _damaged(file, error) from error
     for value in model.graph.value_info:
         sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
@@ -168,7 +170,7 @@ def _parsed(file: OnnxFile) -> Any:
 
 
 def _folded(model: Any, size: tuple[int, ...], file: OnnxFile) -> Any:
-    """The model for one input of that size, without what shapes alone decide."""
+    """The model for one input of that size, with constants folded."""
     sides = _only_input(model, file).type.tensor_type.shape.dim
     for side, value in zip(sides, (1, *size), strict=True):
         side.dim_value = value
@@ -182,7 +184,7 @@ def _folded(model: Any, size: tuple[int, ...], file: OnnxFile) -> Any:
 
 def _damaged(file: OnnxFile, error: Exception) -> NetworkError:
     return NetworkError(
-        f"{file.path.name} is damaged, or no ONNX file: {one_line(error)}",
+        f"{file.path.name} is damaged or is not an ONNX file: {one_line(error)}",
         where=str(file.path),
         remedy=_REMEDY,
     )
@@ -201,13 +203,13 @@ def _only_input(model: Any, file: OnnxFile) -> Any:
 
 
 def _size(entry: Any, shape: tuple[int, ...] | None, file: OnnxFile) -> tuple[int, ...] | None:
-    """The sides of one input, in the file's order; ``None`` where they are free."""
+    """The shape of one input, in the file's order; ``None`` if it is free."""
     batch, *sides = [side.dim_value for side in entry.type.tensor_type.shape.dim] or [0]
     if batch > 1 or not sides:
         raise NetworkError(
-            "the file takes no single input",
+            "the file does not take a batch of one",
             where=str(file.path),
-            remedy="export it with a batch of one, or of any size",
+            remedy="export it with a batch of one, or with a free batch size",
         )
     if shape is None:
         return tuple(sides) if min(sides) > 0 else None
@@ -217,9 +219,10 @@ def _size(entry: Any, shape: tuple[int, ...] | None, file: OnnxFile) -> tuple[in
         if fits and len(order) == len(sides):
             return order
     raise NetworkError(
-        f"{file.path.name} takes no input of {'x'.join(map(str, shape))}",
+        f"{file.path.name} does not take an input of {'x'.join(map(str, shape))}",
         where="--input",
-        remedy=f"leave it out: the file says {'x'.join(str(side or 'N') for side in sides)}",
+        remedy="leave the option out: the file takes "
+        f"{'x'.join(str(side or 'N') for side in sides)}",
     )
 
 
@@ -231,9 +234,9 @@ def _kind(entry: Any, file: OnnxFile) -> Any:
     kinds = {1: np.float32, 2: np.uint8, 10: np.float16, 11: np.float64}
     if (kind := entry.type.tensor_type.elem_type) not in kinds:
         raise NetworkError(
-            "the file takes whole numbers that are no pixels",
+            "the file takes integers that are not pixels",
             where=str(file.path),
-            remedy="give one that takes float or uint8",
+            remedy="give a file that takes float or uint8",
         )
     return kinds[kind]
 
@@ -243,20 +246,22 @@ def _folded_norms(model: Any) -> tuple[str, ...]:
     biased = sum(node.op_type == "Conv" and len(node.input) > 2 for node in model.graph.node)
     if "BatchNormalization" in kinds or not biased:
         return ()
-    return (f"no batch norm in the file: folded into its {biased} convolutions, as far as it had",)
+    return (
+        f"no batch norm in the file; if there was one, it is folded into its {biased} convolutions",
+    )
 
 
 def _unsupported(refused: list[str], file: OnnxFile) -> NetworkError:
     more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     return NetworkError(
-        f"{len(refused)} nodes are not converted: {'; '.join(refused[:_SHOWN])}{more}",
+        f"{len(refused)} nodes cannot be converted: {'; '.join(refused[:_SHOWN])}{more}",
         where=str(file.path),
         remedy=_REMEDY,
     )
 
 
 def _require_equal(module: OnnxModule, inputs: _Inputs, file: OnnxFile) -> None:
-    """Compare two inputs at once with what ONNX Runtime makes of one after the other."""
+    """Compare a batch of two inputs with the results of ONNX Runtime for each of them."""
     runtime = part("onnxruntime")
     images = inputs.draw()
     try:
@@ -279,7 +284,7 @@ def _require_equal(module: OnnxModule, inputs: _Inputs, file: OnnxFile) -> None:
 
 def _not_the_same(file: OnnxFile, reason: str) -> NetworkError:
     return NetworkError(
-        f"the network in {file.path.name} is not converted: {reason}",
+        f"the network in {file.path.name} cannot be converted: {reason}",
         where=str(file.path),
         remedy=_REMEDY,
     )

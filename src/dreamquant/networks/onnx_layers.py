@@ -1,4 +1,4 @@
-"""ONNX operators that hold weights, as layers of PyTorch; and what a node tells of itself.
+"""Converts ONNX operators with weights to PyTorch layers, and reads attributes of nodes.
 
 The specification is https://onnx.ai/onnx/operators/.
 """
@@ -22,7 +22,7 @@ _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose
 
 
 class UnsupportedError(Exception):
-    """A node that is not converted; the message says why."""
+    """A node cannot be converted; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Node:
     """A node of the graph.
 
     Attributes:
-        kind: of operator.
-        attributes: by name, as plain values.
-        inputs: names; ``""`` for one that is left out.
-        constants: of the whole graph, by name.
+        kind: name of the operator.
+        attributes: attributes by name, as plain values.
+        inputs: names of the inputs; ``""`` for an input that is left out.
+        constants: constants of the whole graph, by name.
         opset: version of the operators.
-        outputs: how many.
+        outputs: number of outputs.
     """
 
     kind: str
@@ -46,10 +46,10 @@ class Node:
     outputs: int
 
     def constant(self, index: int) -> NDArray[Any] | None:
-        """An input that is a constant, ``None`` where it is left out.
+        """The value of a constant input; ``None`` if it is left out.
 
         Raises:
-            UnsupportedError: it is computed.
+            UnsupportedError: the input is computed.
         """
         if index >= len(self.inputs) or not self.inputs[index]:
             return None
@@ -58,12 +58,12 @@ class Node:
         return self.constants[self.inputs[index]]
 
     def weight(self, index: int) -> Tensor | None:
-        """Likewise, as float32."""
+        """The value of a constant input as float32; ``None`` if it is left out."""
         value = self.constant(index)
         return None if value is None else torch.from_numpy(np.array(value, np.float32))
 
     def whole(self, index: int, attribute: str) -> list[int] | None:
-        """Whole numbers that older versions have as an attribute, newer ones as an input."""
+        """Integers that are an attribute in older versions and an input in newer ones."""
         if attribute in self.attributes:
             return whole_numbers(self.attributes[attribute])
         value = self.constant(index)
@@ -76,12 +76,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Built:
-    """A node as PyTorch.
+    """A node converted to PyTorch.
 
     Attributes:
         run: a layer or a function.
-        reads: how many of the node's inputs it takes, the first ones; ``None`` for all.
-        before: of the first input, ahead of a layer.
+        reads: the number of inputs that it takes, from the first one; ``None`` for all.
+        before: a function that is applied to the first input before the layer.
     """
 
     run: nn.Module | Function
@@ -110,7 +110,7 @@ def convolution(node: Node) -> Built:
         {"output_padding": node.get("output_padding", 0)} if transposed else {}
     )
     if transposed and not symmetric:
-        raise UnsupportedError("padding that differs from side to side")
+        raise UnsupportedError("its padding differs between the sides")
     layer = kinds[dims](
         inside,
         outside,
@@ -133,7 +133,7 @@ def convolution(node: Node) -> Built:
 def same_padding(
     node: Node, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> Function:
-    """Padding to an output of ceil(size / stride), more of it at the end, or at the start."""
+    """Pad for an output of ceil(size / stride); an odd row goes to the end, or to the start."""
     upper = node.get("auto_pad") == "SAME_UPPER"
 
     def pad(x: Tensor, value: float = 0.0) -> Tensor:
@@ -148,14 +148,14 @@ def same_padding(
 
 
 def pads_of(node: Node, dims: int) -> list[int] | None:
-    """Of all starts, then of all ends; ``None`` where they depend on the size."""
+    """Padding of all starts, then of all ends; ``None`` if it depends on the size."""
     if node.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
         return None
     return whole_numbers(node.get("pads", [0] * (2 * dims)))
 
 
 def torch_pads(pads: Sequence[int]) -> list[int]:
-    """As :func:`torch.nn.functional.pad` takes them: last dimension first, start and end."""
+    """The order of :func:`torch.nn.functional.pad`: last dimension first, start and end."""
     half = len(pads) // 2
     pairs = reversed(list(zip(pads[:half], pads[half:], strict=True)))
     return [side for pair in pairs for side in pair]
@@ -168,7 +168,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def gemm(node: Node) -> Built:
-    """Gemm: a linear layer, its factors within the weights."""
+    """Gemm: a linear layer; factors alpha and beta are multiplied into its weights."""
     weight, bias = node.weight(1), node.weight(2)
     assert weight is not None
     if node.get("transA", 0):
@@ -180,7 +180,7 @@ def gemm(node: Node) -> Built:
 
 
 def product(node: Node) -> Built:
-    """MatMul: by a constant matrix, a linear layer."""
+    """MatMul with a constant matrix: a linear layer."""
     value = node.constants.get(node.inputs[1])
     if value is None or value.ndim != 2:
         return Built(torch.matmul, None)
@@ -198,7 +198,7 @@ def batch_norm(node: Node) -> Built:
 
 
 class _AnyBatchNorm(nn.BatchNorm2d):
-    """Of any rank, which a node does not tell."""
+    """A batch norm for inputs of any rank, because the node does not say the rank."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -215,5 +215,5 @@ def layer_norm(node: Node) -> Built:
 
 
 def whole_numbers(value: Any) -> list[int]:
-    """As a list."""
+    """The integers as a list."""
     return [int(one) for one in value]

@@ -1,4 +1,4 @@
-"""The graph of an ONNX file as a module that runs its nodes one after another."""
+"""A module that runs the nodes of an ONNX graph one after another."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LARGEST = 2**20  # values of a constant that is computed from others
 
 
 def part(name: str) -> ModuleType:
-    """A package that reading ONNX files needs.
+    """Import a package that is needed to read ONNX files.
 
     Raises:
-        NetworkError: it is missing or does not load.
+        NetworkError: the package is missing or does not load.
     """
     try:
         return importlib.import_module(name)
-    except Exception as error:  # another project's code may raise anything
+    except Exception as error:  # code of another project may raise anything
         raise NetworkError(
             f"{name} cannot be used: {one_line(error)}",
             where="an ONNX file as network",
@@ -40,7 +40,7 @@ def part(name: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Step:
-    """A node as it runs: a layer by its name, or a function."""
+    """A node that runs: the name of a layer, or a function."""
 
     run: str | Function
     before: Function | None
@@ -49,7 +49,7 @@ class Step:
 
 
 class OnnxModule(nn.Module):
-    """The nodes of a graph, run one after another; layers have the names of their weights."""
+    """Runs the nodes of a graph one after another; layers are named after their weights."""
 
     def __init__(self, entry: str, results: tuple[str, ...], *, channels_last: bool) -> None:
         super().__init__()
@@ -58,16 +58,16 @@ class OnnxModule(nn.Module):
         self._constants: dict[str, str] = {}
 
     def add(self, step: Step) -> None:
-        """Let ``step`` run after those before."""
+        """Add ``step`` after the earlier ones."""
         self._steps.append(step)
 
     def remember(self, name: str, value: Tensor) -> None:
-        """A constant that nodes read."""
+        """Store a constant that nodes read."""
         self._constants[name] = buffer = f"constant_{len(self._constants)}"
         self.register_buffer(buffer, value)
 
     def forward(self, x: Tensor) -> Any:
-        """The output, or a tuple of several."""
+        """The output, or a tuple of outputs."""
         values = self._values(x)
         for step in self._steps:
             self._run(step, values)
@@ -75,7 +75,7 @@ class OnnxModule(nn.Module):
         return results if len(results) > 1 else results[0]
 
     def settle(self, images: Tensor) -> None:
-        """Let the module take any number of inputs, from what one and two of them do in it."""
+        """Make the batch size free, by comparing runs with one and with two inputs."""
         one, two = self._values(images[:1]), self._values(images[:2])
         for step in self._steps:
             if isinstance(step.run, Reshape):
@@ -96,12 +96,12 @@ class OnnxModule(nn.Module):
 
 
 def converted(model: Any, entry: str, *, channels_last: bool) -> tuple[OnnxModule, list[str]]:
-    """The graph of ``model`` as a module, and what was not converted, node by node.
+    """Convert the graph of ``model``; also returns a message for each node that failed.
 
     Args:
-        model: for one input, constants folded.
+        model: the ONNX model for one input, with constants folded.
         entry: name of the input.
-        channels_last: whether the file takes images that way; the module never does.
+        channels_last: whether channels are last in the file; in the module they are first.
     """
     to_array = part("onnx.numpy_helper").to_array
     constants = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
@@ -120,7 +120,7 @@ def converted(model: Any, entry: str, *, channels_last: bool) -> tuple[OnnxModul
                 _add(module, node, constants, opset, position)
         except UnsupportedError as error:
             refused.append(f"{node.op_type} {node.name or position}: {error}")
-        except Exception as error:  # attributes of other types or weights of other shapes
+        except Exception as error:  # attributes of wrong types or weights of wrong shapes
             refused.append(f"{node.op_type} {node.name or position}: {one_line(error)}")
     return module, refused
 
@@ -128,7 +128,7 @@ def converted(model: Any, entry: str, *, channels_last: bool) -> tuple[OnnxModul
 def _evaluated(
     node: Any, constants: Mapping[str, NDArray[Any]], opset: int
 ) -> dict[str, NDArray[Any]]:
-    """The outputs of a node that reads constants alone."""
+    """The outputs of a node that reads only constants."""
     if node.op_type == "ConstantOfShape" and constants[node.input[0]].prod() > _LARGEST:
         raise UnsupportedError("its output is too large")
     helper, reference = part("onnx.helper"), part("onnx.reference")
@@ -150,7 +150,7 @@ def _add(
     module: OnnxModule, node: Any, constants: Mapping[str, NDArray[Any]], opset: int, position: int
 ) -> None:
     if node.domain not in ("", "ai.onnx"):
-        raise UnsupportedError(f"of the domain {node.domain}")
+        raise UnsupportedError(f"it is from the domain {node.domain}")
     get = part("onnx.helper").get_attribute_value
     attributes = {one.name: _plain(get(one)) for one in node.attribute}
     inputs = list(node.input)
@@ -173,7 +173,7 @@ def _tensor(value: NDArray[Any]) -> Tensor:
 
 
 def _place(module: OnnxModule, built: Built, node: Any, position: int) -> str | Function:
-    """Put a layer where its weight's name says, ``layer1.0.conv1``, or else its node's."""
+    """Add a layer under the name of its weight, such as ``layer1.0.conv1``, or of its node."""
     if not isinstance(built.run, nn.Module):
         return built.run
     weight = node.input[1].removesuffix(".weight")

@@ -1,6 +1,6 @@
-"""ONNX operators as functions of PyTorch.
+"""Converts ONNX operators to PyTorch functions.
 
-Shapes, axes, paddings and the like have to be constants, as they are after constant folding.
+Shapes, axes, paddings and similar inputs must be constants; constant folding makes them so.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from dreamquant.networks.onnx_spatial import depth_to_space, pad, pool, resize
 
 
 def build(node: Node) -> Built:
-    """A node as PyTorch.
+    """Convert a node to PyTorch.
 
     Raises:
-        UnsupportedError: this version converts no such operator, or not in this form.
+        UnsupportedError: this operator, or this form of it, cannot be converted.
     """
     if node.kind in _SIMPLE:
         return Built(_SIMPLE[node.kind], None)
     if node.kind in _QUANTIZED:
-        raise UnsupportedError("the file is quantized already; give the one in float")
+        raise UnsupportedError("the file is already quantized; give the float file")
     if node.kind not in _BUILDERS:
-        raise UnsupportedError("there is no such operator here")
+        raise UnsupportedError("this operator is not supported")
     return _BUILDERS[node.kind](node)
 
 
@@ -54,7 +54,7 @@ def _clip(node: Node) -> Built:
 
 
 class Reshape:
-    """Reshape, to sides that were folded for one input; :meth:`settle` frees that of the batch."""
+    """Reshape to a constant shape for one input; :meth:`settle` makes the batch axis free."""
 
     def __init__(self, sides: Sequence[int]) -> None:
         self._sides = list(sides)
@@ -64,13 +64,13 @@ class Reshape:
         return x.reshape([x.shape[i] if side == 0 else side for i, side in enumerate(self._sides)])
 
     def settle(self, one: Tensor, two: Tensor) -> None:
-        """Find the side that grows with the batch from what comes in for one input and for two."""
+        """Find the axis that grows with the batch, from inputs for a batch of one and of two."""
         grown = [k for k, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b]
         if not grown:
             return
         self._sides = list(self(one).shape)
-        # The batch is the outermost factor of its side: as many values lie outside of it after
-        # as before.
+        # The batch is the outermost factor of its axis: the product of the axes before it is the
+        # same before and after the reshape.
         outside = math.prod(one.shape[: grown[0]])
         fitting = [j for j in range(len(self._sides)) if math.prod(self._sides[:j]) == outside]
         if fitting:
@@ -80,7 +80,7 @@ class Reshape:
 def _reshape(node: Node) -> Built:
     target = node.whole(1, "shape")
     if target is None or (node.get("allowzero", 0) and 0 in target):
-        raise UnsupportedError("a shape with zeros")
+        raise UnsupportedError("its shape has zeros")
     return Built(Reshape(target))
 
 
@@ -88,7 +88,7 @@ def _reduce(node: Node) -> Built:
     axes, keep = node.whole(1, "axes"), bool(node.get("keepdims", 1))
     function = _REDUCTIONS[node.kind]
     if axes is None:
-        raise UnsupportedError("it reduces the batch too")
+        raise UnsupportedError("it also reduces the batch axis")
     return Built(lambda x: function(x, axes, keepdim=keep))
 
 
@@ -123,7 +123,7 @@ def _gather(node: Node) -> Built:
     if index.ndim == 0:
         return Built(lambda x: x.select(axis, int(index)))
     if index.ndim > 1:
-        raise UnsupportedError("a table of indices")
+        raise UnsupportedError("its indices have more than one dimension")
     chosen = [int(one) for one in index]
     return Built(lambda x: x.index_select(axis, torch.tensor(chosen, device=x.device)))
 
@@ -132,7 +132,7 @@ def _concat(node: Node) -> Built:
     axis = node.get("axis", 0)
 
     def concat(*parts: Tensor) -> Tensor:
-        # A constant part, such as a class token, is one for the whole batch.
+        # A constant part, such as a class token, is the same for all images of a batch.
         batch = max(part.shape[0] for part in parts)
         return torch.cat([p.expand(batch, *p.shape[1:]) if axis else p for p in parts], axis)
 
@@ -141,7 +141,7 @@ def _concat(node: Node) -> Built:
 
 def _flatten(node: Node) -> Built:
     if (axis := node.get("axis", 1)) != 1:
-        raise UnsupportedError(f"from axis {axis}")
+        raise UnsupportedError(f"it starts from axis {axis}")
     return Built(lambda x: x.flatten(1))
 
 
@@ -168,7 +168,7 @@ def _softmax(node: Node) -> Built:
     function = F.softmax if node.kind == "Softmax" else F.log_softmax
     if node.opset >= 13 or axis == -1:
         return Built(lambda x: function(x, axis))
-    # Over this axis and all after it, as one.
+    # This axis and all later axes are treated as one.
     return Built(lambda x: function(x.flatten(axis), -1).reshape(x.shape))
 
 
@@ -192,7 +192,7 @@ def _transpose(node: Node) -> Built:
 
 def _cast(node: Node) -> Built:
     if node.get("to") not in (1, 10, 11, 16):  # float, float16, double, bfloat16
-        raise UnsupportedError("to numbers that are not float")
+        raise UnsupportedError("it casts to a type that is not float")
     return Built(lambda x: x.float())
 
 

@@ -1,4 +1,4 @@
-"""ONNX operators that pool, pad and scale images, as functions of PyTorch."""
+"""Converts ONNX operators that pool, pad and scale images to PyTorch functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pool(node: Node) -> Built:
     pool = _POOLS["Max" if largest else "Average", dims]
     options: dict[str, Any] = {"stride": stride, "ceil_mode": bool(node.get("ceil_mode", 0))}
     if node.outputs > 1 or (not largest and set(dilation) != {1}):
-        raise UnsupportedError("indices, or an average over spread values")
+        raise UnsupportedError("it returns indices, or is an average with dilation")
     options |= {"dilation": dilation} if largest else {}
     if (
         pads is not None
@@ -51,7 +51,7 @@ def pool(node: Node) -> Built:
         counted = {} if largest else {"count_include_pad": bool(node.get("count_include_pad", 0))}
         return Built(lambda x: pool(x, kernel, padding=pads[:dims], **options, **counted))
     if not largest and not node.get("count_include_pad", 0):
-        raise UnsupportedError("padding that differs from side to side and does not count")
+        raise UnsupportedError("its padding differs between the sides and is not counted")
     value = -math.inf if largest else 0.0
     same = same_padding(node, kernel, stride, dilation)
     if pads is None:
@@ -63,7 +63,7 @@ def pad(node: Node) -> Built:
     """Pad."""
     pads, value = node.whole(1, "pads"), node.get("value", 0.0)
     if pads is None or node.constant(3) is not None:
-        raise UnsupportedError("no amounts, or axes of its own")
+        raise UnsupportedError("its padding depends on the size, or it pads selected axes")
     if (given := node.constant(2)) is not None:
         value = float(given)
     mode = {"edge": "replicate"}.get(node.get("mode", "constant"), node.get("mode", "constant"))
@@ -82,7 +82,7 @@ def resize(node: Node) -> Built:
     if mode not in ("nearest", "linear"):
         raise UnsupportedError(f"mode {mode}")
     if node.kind == "Resize" and mode == "linear" and where == "asymmetric":
-        raise UnsupportedError("linear, with coordinates from the corner")
+        raise UnsupportedError("it is linear with asymmetric coordinates")
     options: dict[str, Any] = {"mode": mode}
     if mode == "linear":
         options = {"align_corners": where == "align_corners"}
@@ -101,5 +101,5 @@ def resize(node: Node) -> Built:
 def depth_to_space(node: Node) -> Built:
     """DepthToSpace."""
     if node.get("mode", "DCR") != "CRD":
-        raise UnsupportedError("depth, column, row")
+        raise UnsupportedError("its mode is DCR, only CRD is supported")
     return Built(lambda x: F.pixel_shuffle(x, node.get("blocksize")))

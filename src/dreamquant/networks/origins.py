@@ -1,4 +1,4 @@
-"""Where a network comes from: a zoo, a file of Python, an ONNX file."""
+"""Builds a network from its origin: a model zoo, a Python file or an ONNX file."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def find(
     num_classes: int | None,
     shape: tuple[int, ...] | None = None,
 ) -> tuple[Found, str | None]:
-    """The network of that name as its origin builds it, and the SHA-256 of its file.
+    """Find the network of that name; returns also the SHA-256 of its file.
 
     Args:
         name: see :func:`dreamquant.networks.load.load_network`.
-        pretrained: with the weights of the zoo; a factory's are always its own.
-        num_classes: width of the logits, for a zoo's network; a factory knows its own.
-        shape: of one input, for an ONNX file that takes several.
+        pretrained: load the weights of the zoo; a factory decides about its weights itself.
+        num_classes: number of logits of a zoo's network; a factory decides itself.
+        shape: shape of one input, for an ONNX file that allows several.
 
     Raises:
-        NetworkError: it cannot be found or built.
+
     """
     zoo, _, architecture = name.partition(":")
     if zoo in ZOOS:
         if num_classes == 1:
             raise NetworkError(
-                "a zoo's network is not built with one logit",
+                "a network of a zoo cannot be built with one logit",
                 where="--classes 1",
-                remedy="give FILE.py:FACTORY, whose factory returns the zoo's network with it",
+                remedy="give FILE.py:FACTORY; let the factory return the zoo's network with it",
             )
         return ZOOS[zoo](architecture, pretrained=pretrained, num_classes=num_classes), None
     if names_onnx_file(name):
@@ -58,11 +58,11 @@ def find(
 
 
 def find_again(name: str, spec: InputSpec, source_sha256: str | None, *, pretrained: bool) -> Found:
-    """The same network later.
+    """Find a network again when a result is opened.
 
     Raises:
-        NetworkError: it cannot be found or built, or the file is not the one of that time; then no
-            code of it has run.
+        NetworkError: it cannot be found or built, or the file has changed; then none of its code
+                has run.
     """
     if name.partition(":")[0] not in ZOOS:
         _require_same_file(name, source_sha256)
@@ -70,10 +70,10 @@ def find_again(name: str, spec: InputSpec, source_sha256: str | None, *, pretrai
 
 
 def boxes_of(name: str, spec: InputSpec, source_sha256: str | None) -> Boxes | None:
-    """What makes boxes of a network's outputs, where its file defines that and is at hand.
+    """The function that converts a network's outputs to boxes, if its file defines one.
 
     Raises:
-        NetworkError: as of :func:`find_again`.
+        NetworkError: see :func:`find_again`.
     """
     if spec.task != "tensors" or source_sha256 is None or names_onnx_file(name):
         return None
@@ -81,18 +81,18 @@ def boxes_of(name: str, spec: InputSpec, source_sha256: str | None) -> Boxes | N
 
 
 def named_boxes(name: str) -> Boxes:
-    """What makes boxes of outputs, as ``FILE.py:NAME``.
+    """The function ``FILE.py:NAME`` that converts outputs to boxes.
 
     Raises:
         NetworkError: there is no such function.
     """
     if not names_user_file(name):
         raise NetworkError(
-            f"{name!r} names no function", where="--boxes", remedy="give FILE.py:NAME"
+            f"{name!r} does not name a function", where="--boxes", remedy="give FILE.py:NAME"
         )
     found = read_user_file(name, NetworkError).attribute()
     if not callable(found):
-        raise NetworkError(f"{name} is no function", where="--boxes", remedy="give FILE.py:NAME")
+        raise NetworkError(f"{name} is not a function", where="--boxes", remedy="give FILE.py:NAME")
     return cast(Boxes, found)
 
 
@@ -100,7 +100,7 @@ def _require_same_file(name: str, source_sha256: str | None) -> None:
     file = read_onnx(name) if names_onnx_file(name) else _read_factory(name)
     if file.sha256 != source_sha256:
         raise NetworkError(
-            f"{file.path.name} is not the file this network was built from",
+            f"{file.path.name} is not the file that this network was built from",
             where=f"{file.path}, sha256 {file.sha256}",
             remedy=f"restore the file as it was, sha256 {source_sha256 or 'not recorded'}",
         )
@@ -109,7 +109,7 @@ def _require_same_file(name: str, source_sha256: str | None) -> None:
 def _read_factory(name: str) -> UserFile:
     if not names_user_file(name):
         raise NetworkError(
-            f"{name!r} names no network", where="NETWORK", remedy=f"give one of {FORMS}"
+            f"{name!r} does not name a network", where="NETWORK", remedy=f"give one of {FORMS}"
         )
     return read_user_file(name, NetworkError)
 
@@ -132,14 +132,14 @@ def _build(factory: UserFile, build: Any) -> nn.Module:
         raise exported_program(factory.name)
     if not isinstance(module, nn.Module):
         raise NetworkError(
-            f"{factory.name}() returns no torch.nn.Module but {type(module).__name__}",
+            f"{factory.name}() returns {type(module).__name__}, not a torch.nn.Module",
             where=str(factory.path),
         )
     return module
 
 
 def _call_remedy(factory: UserFile, build: Any) -> str:
-    """What to do where the arguments given do not fit; ``""`` where they do."""
+    """The remedy if the given arguments do not fit; ``""`` if they fit."""
     try:
         signature = inspect.signature(build)
     except (TypeError, ValueError):
@@ -159,7 +159,7 @@ def _call_remedy(factory: UserFile, build: Any) -> str:
     return ""
 
 
-# --------------------------------------------------------- what a file tells of its input
+# --------------------------------------------------------- the input that a file defines
 
 
 def _with_input(module: nn.Module, path: Path, defined: Mapping[str, Any]) -> Found:
@@ -208,7 +208,7 @@ def _shape(
     if mean is None:
         return None
     plane = size if len(size) == 2 else size * 2
-    # A feature map of one channel may be fed without that axis: the network knows.
+    # A feature map with one channel may have no channel axis; the network accepts one of the two.
     if len(mean) == 1 and not _runs(module, (1, *plane)) and _runs(module, plane):
         return plane
     return (len(mean), *plane)
@@ -226,6 +226,6 @@ def _runs(module: nn.Module, shape: tuple[int, ...]) -> bool:
     try:
         with torch.no_grad():
             module.eval()(torch.zeros(1, *shape))
-    except Exception:  # the network's own code may raise anything
+    except Exception:  # the network's code may raise anything
         return False
     return True

@@ -1,4 +1,4 @@
-"""What a network returns: one tensor, or several in tuples, lists and dictionaries."""
+"""The outputs of a network: one tensor, or several in tuples, lists and dictionaries."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from dreamquant.errors import NetworkError
 
 
 def tensors_of(output: object) -> tuple[Tensor, ...]:
-    """All tensors of an output, in the order in which an exported file has them.
+    """All tensors of an output, in the order of an exported file.
 
     Raises:
-        NetworkError: it holds something else too.
+        NetworkError: the output contains something that is not a tensor.
     """
     return tuple(tensor for _, tensor in _named(output, ""))
 
 
 def names_of(output: object) -> tuple[str, ...]:
-    """Their names: keys and positions on the way to each, as in ``boxes.0``; one has no name."""
+    """Names of the tensors: keys and positions, such as ``boxes.0``; ``""`` for a single one."""
     return tuple(name for name, _ in _named(output, ""))
 
 
 def as_one(output: object) -> Tensor:
-    """The tensor (B, ...) where there is one; else the values of all in a row per image (B, V)."""
+    """A single tensor (B, ...) as it is; several are flattened and concatenated to (B, V)."""
     if isinstance(output, Tensor):
         return output
     return torch.cat([tensor.flatten(1) for tensor in tensors_of(output)], 1)
 
 
 def require_per_image(output: object, images: int) -> None:
-    """Refuse an output that does not keep the images apart.
+    """Refuse an output whose first dimension is not the number of images.
 
     Args:
-        output: for a batch of so many images.
-        images: how many.
+        output: output for a batch.
+        images: number of images of that batch.
 
     Raises:
-        NetworkError: a tensor has another first dimension, or there is no tensor.
+        NetworkError: the first dimension of a tensor differs, or there is no tensor.
     """
     named = list(_named(output, ""))
     for name, tensor in named:
@@ -48,10 +48,10 @@ def require_per_image(output: object, images: int) -> None:
             raise NetworkError(
                 f"{which} for {images} images has the shape {tuple(tensor.shape)}",
                 where=name,
-                remedy="wrap the network so that the first dimension of every output counts images",
+                remedy="wrap the network so that the first dimension of every output is the batch",
             )
     if not named:
-        raise NetworkError("its output holds no tensor", remedy="let its forward return one")
+        raise NetworkError("its output contains no tensor", remedy="let its forward return one")
 
 
 def _named(output: object, name: str) -> Iterator[tuple[str, Tensor]]:
@@ -65,9 +65,9 @@ def _named(output: object, name: str) -> Iterator[tuple[str, Tensor]]:
         parts = [(str(index), part) for index, part in enumerate(output)]
     else:
         raise NetworkError(
-            f"its output holds {type(output).__name__}, which is no tensor",
+            f"its output contains {type(output).__name__}, which is not a tensor",
             where=name,
-            remedy="wrap the network so that it returns tensors, alone or in a tuple, list or "
+            remedy="wrap the network so that it returns one tensor, or tensors in a tuple, list or "
             "dictionary",
         )
     for key, part in parts:

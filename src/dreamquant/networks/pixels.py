@@ -1,4 +1,4 @@
-"""Between pixels and what a network takes."""
+"""Converts pixels to the normalised input of a network, and back."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from torch import Tensor
 
 from dreamquant.networks.spec import InputSpec
 
-# From dark to bright in steps that are seen alike, whatever one's eyes tell of red and green.
+# From dark to bright in steps that look equal, also to people with red-green colour blindness.
 _HEAT = ((20, 24, 60), (48, 72, 140), (60, 132, 150), (140, 186, 120), (250, 230, 90))
 
 
 def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
-    """Whole numbers 0 to 255 (B, C, H, W), red first, as the network takes them, float32."""
+    """Convert pixels 0 to 255 (B, C, H, W), red first, to the network's input, float32."""
     mean, std = _per_channel(spec)
     return in_order(pixels, spec).float().div_(255).sub_(mean).div_(std)
 
 
 def in_order(images: Tensor, spec: InputSpec) -> Tensor:
-    """Images (B, C, H, W) from red first to the network's order of channels, or back."""
+    """Change images (B, C, H, W) from red first to the network's order of channels, or back."""
     return images.flip(1) if spec.bgr else images
 
 
 def standardise(features: Tensor, spec: InputSpec) -> Tensor:
-    """Features (B, ...) that are no pixels as the network takes them, float32."""
+    """Normalise features (B, ...), which are not pixels, for the network, float32."""
     mean, std = _per_channel(spec)
     return (features.float() - mean) / std
 
 
 def denormalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Pixels of normalised images (B, C, H, W), on the CPU, red first, from 0 to 1."""
+    """Convert normalised images (B, C, H, W) to pixels from 0 to 1, red first, on the CPU."""
     mean, std = _per_channel(spec)
     return in_order(images * std + mean, spec)
 
 
 def heat_map(features: Tensor) -> Tensor:
-    """Features (N, ...) drawn as uint8 (N, H, W, 3): of each the least is dark, the most bright."""
+    """Draw features (N, ...) as uint8 (N, H, W, 3): the smallest value dark, the largest bright."""
     rows = features[:, None] if features.dim() == 2 else features.flatten(1, -2)
     low, high = rows.amin((1, 2), keepdim=True), rows.amax((1, 2), keepdim=True)
     places = (rows - low) / (high - low).clamp(min=1e-12) * (len(_HEAT) - 1)

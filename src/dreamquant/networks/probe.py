@@ -1,4 +1,4 @@
-"""What a network is made of."""
+"""Lists the batch norms of a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def batch_norms(module: nn.Module) -> list[tuple[str, _BatchNorm]]:
     """Batch norms with running statistics and their names, in the order of registration.
 
-    One that occurs several times is listed once, under its first name.
+    A module that occurs several times is listed once, under its first name.
     """
     return [
         (name, part)

@@ -1,4 +1,4 @@
-"""Products of two tensors, however they are called."""
+"""Recognises matrix products of two tensors, in all ways to call them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-# By name, since PyTorch passes the same operation to modes as several functions; and where among
-# its arguments the two factors are.
+# Positions of the two factors among the arguments, by name of the function. Names are used because
+# PyTorch passes one operation to modes as several function objects.
 _FACTORS = {
     **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), (0, 1)),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (0, 1)),
@@ -18,7 +18,7 @@ _FACTORS = {
 
 
 def factors(function: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
-    """The two factors of a torch call that is a product; ``None`` of any other call."""
+    """The two factors of a torch call if it is a product, otherwise ``None``."""
     name = getattr(function, "__name__", "")
     if name not in _FACTORS:
         return None
@@ -31,6 +31,6 @@ def factors(function: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | No
 
 
 def replaced(args: Any, kwargs: Any, changed: dict[int, Tensor]) -> tuple[Any, Any]:
-    """Arguments of a call with other tensors in the place of those whose ``id`` is a key."""
+    """Arguments of a call in which each tensor whose ``id`` is a key is replaced."""
     new: tuple[Any, Any] = tree_map(lambda x: changed.get(id(x), x), (args, kwargs))
     return new

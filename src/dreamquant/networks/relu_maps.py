@@ -1,4 +1,4 @@
-"""ReLUs however they are called, and the tap on the last feature map that leaves one."""
+"""Recognises ReLUs in all ways to call them; the tap on the last feature map after a ReLU."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _HARDTANH: frozenset[Callable[..., Any]] = frozenset({F.hardtanh, F.hardtanh_})
 def is_relu(
     function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
 ) -> bool:
-    """Whether a torch call is a ReLU or ReLU6, however it is spelled."""
+    """Whether a torch call is a ReLU or ReLU6, in any spelling."""
     if function in _HARDTANH:
         return _hardtanh_is_relu6(arguments, keywords)
     return function in _ALWAYS_RELU
 
 
 class _LastReluMap(TorchFunctionMode):
-    """Keeps the last feature map (B, F, h, w) that leaves a ReLU during a forward pass."""
+    """Keeps the last feature map (B, F, h, w) that a ReLU returns in a forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,21 +62,21 @@ class _LastReluMap(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class LastMap(Tap[Tensor]):
-    """The last feature map (B, F, h, w) that leaves a ReLU, float32."""
+    """The last feature map (B, F, h, w) that a ReLU returns, float32."""
 
     def require(self, network: nn.Module, example: Tensor) -> None:
-        """Refuse a network in which no ReLU yields a feature map."""
+        """Refuse a network in which no ReLU returns a feature map."""
         with torch.no_grad(), self.watch(network) as collected:
             network(example)
         if not collected():
             raise NetworkError(
-                "the method reads the last feature map, and no ReLU of the network yields one",
+                "the method reads the last feature map, and no ReLU of the network returns one",
                 remedy="use a method without attention or robustness terms, such as gdfq",
             )
 
     @contextmanager
     def watch(self, network: nn.Module) -> Iterator[Collected]:
-        """Collect the map; nothing if no map was read."""
+        """Collect the map, if there is one."""
         with _LastReluMap() as mode:
             yield lambda: () if mode.found is None else (mode.found,)
 

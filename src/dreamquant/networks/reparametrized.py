@@ -1,7 +1,7 @@
-"""Weights computed from other tensors become the values they have: weight norm, pruning, and so on.
+"""Replaces weights that are computed from other tensors by their values: weight norm, pruning ...
 
-In eval mode such a weight is constant. Old and new interfaces of PyTorch are read, in a module and
-in the names of a checkpoint.
+In eval mode such a weight is constant. The old and the new interface of PyTorch are recognised, in
+modules and in the names of a checkpoint.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _PARAMETRIZED = ".parametrizations."
 
 
 def bake(module: nn.Module) -> tuple[str, ...]:
-    """Give every computed weight of ``module``, in eval mode, its value as a plain parameter.
+    """Replace every computed weight of ``module``, in eval mode, by a parameter with its value.
 
     Returns:
-        What was baked in, in words; empty where nothing was.
+        Descriptions of the replaced weights; empty if there were none.
     """
     found: Counter[str] = Counter()
     with torch.no_grad():
@@ -36,7 +36,7 @@ def bake(module: nn.Module) -> tuple[str, ...]:
 
 
 def bake_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same for the tensors of a checkpoint, and what was baked in, in words."""
+    """Do the same for the tensors of a checkpoint; returns also descriptions."""
     left = dict(tensors)
     found: Counter[str] = Counter()
     for name in tensors:
@@ -71,8 +71,8 @@ def _baked_by_hooks(part: nn.Module) -> list[str]:
 
 
 def _baked_parametrizations(part: nn.Module) -> list[str]:
-    # Not by remove_parametrizations: it deletes properties of a class that copies of the module
-    # share, and so breaks the user's own.
+    # remove_parametrizations is not used: it deletes properties of a class that copies of the
+    # module share, and so it would break the user's module.
     lists = cast(nn.ModuleDict, part.parametrizations)
     values = {name: getattr(part, name).detach().clone() for name in lists}
     kinds = [_kind(lists[name]) for name in lists]
@@ -101,7 +101,7 @@ def _detach(part: nn.Module) -> None:
 
 
 def _place_and_kind(name: str) -> tuple[str, str]:
-    """The name of the weight that a tensor takes part in, and how; ``""`` where it is its own."""
+    """The weight that a tensor is part of, and the kind; ``""`` for a plain weight."""
     if _PARAMETRIZED in name:
         layer, _, rest = name.partition(_PARAMETRIZED)
         weight, _, part = rest.partition(".")
@@ -114,7 +114,7 @@ def _place_and_kind(name: str) -> tuple[str, str]:
 
 
 def _value(left: dict[str, Tensor], place: str, kind: str) -> Tensor | None:
-    """The value of a computed weight, whose parts are taken out; ``None`` where they lack."""
+    """The value of a computed weight, whose parts are removed; ``None`` if a part is missing."""
     layer, _, weight = place.rpartition(".")
     new = f"{layer}{_PARAMETRIZED}{weight}" if layer else ""
     if kind == "pruning":

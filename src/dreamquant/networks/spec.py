@@ -1,4 +1,4 @@
-"""What a network expects of its input, and what its outputs are for."""
+"""The input that a network expects, and the task of its outputs."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ _MOST_VALUES = 2**25  # an image of 3,300 x 3,300 pixels
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network takes and gives: all that is needed to show it an image, or to invent one.
+    """Input and outputs of a network: all that is needed to evaluate images and to synthesize them.
 
-    A network sees ``(pixel / 255 - mean) / std`` per channel of images; ``mean`` and ``std`` are
-    therefore in units of [0, 1] pixels. Of features that are no pixels it sees
+    The network's input is ``(pixel / 255 - mean) / std`` for each channel of an image, so ``mean``
+    and ``std`` are in units of [0, 1] pixels. For features, which are not pixels, it is
     ``(value - mean) / std``.
 
     Attributes:
-        shape: of one input: channels, height, width of an image; any other rank, such as 98 frames
-            of 40 features, has one channel.
-        mean: one per channel.
-        std: one per channel, positive.
-        num_classes: width of the logits; of tensors that are no logits, how many classes their
-            origin says there are, or 0.
-        class_names: as many as ``num_classes``, or empty where unknown.
-        resize: short side to which evaluation images are scaled before the centre crop to
-            ``shape``; ``None`` where images come at the network's size.
-        task: what the outputs are for.
-        outputs: their names in exported files.
-        features: whether the input holds numbers that are no pixels, such as a spectrum.
-        bgr: whether the channels are blue, green, red, as OpenCV has them; ``mean`` and ``std``
-            are in the same order.
+        shape: shape of one input: channels, height, width of an image. An input of any other rank,
+            such as 98 frames of 40 features, has one channel.
+        mean: one value per channel.
+        std: one positive value per channel.
+        num_classes: number of logits. For outputs that are not logits, the number of classes that
+            the origin gives, or 0.
+        class_names: ``num_classes`` names, or empty if unknown.
+        resize: evaluation images are scaled to this short side before the centre crop to
+            ``shape``; ``None`` if images have the network's size.
+        task: task of the network.
+        outputs: names of the outputs in exported files.
+        features: whether the input is not an image, but for example a spectrum.
+        bgr: whether the channels are blue, green, red, as in OpenCV; ``mean`` and ``std`` have
+            the same order.
         entry: name of the input in exported files.
-        form: how they take it, where nothing else is asked for.
-        centre: of features, the mean of each column (last axis) of what the network sees; empty
-            for 0.
-        spread: likewise the deviation, positive; empty for 1.
+        form: form of the input in exported files, if the user does not choose another.
+        centre: mean of each column (last axis) of normalised features; empty for 0.
+        spread: standard deviation of each column, positive; empty for 1.
 
     Raises:
         NetworkError: lengths disagree, or a value is impossible.
@@ -62,9 +61,9 @@ class InputSpec:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
             raise NetworkError(
-                f"{self.shape} is no input shape",
+                f"{self.shape} is not an input shape",
                 where="--input",
-                remedy="give CxHxW, as 3x32x32, or the sides of a feature map, as 98x40",
+                remedy="give CxHxW, such as 3x32x32, or the sides of a feature map, such as 98x40",
             )
         if math.prod(self.shape) > _MOST_VALUES:
             raise NetworkError(
@@ -82,7 +81,9 @@ class InputSpec:
                 )
             if not all(math.isfinite(value) for value in values):
                 raise NetworkError(
-                    f"{values} holds no number", where=option, remedy="give finite numbers"
+                    f"{values} contains a value that is not a finite number",
+                    where=option,
+                    remedy="give finite numbers",
                 )
         if min(self.std) <= 0:
             raise NetworkError(
@@ -96,9 +97,9 @@ class InputSpec:
             )
         if self.bgr and (self.features or len(self.shape) != 3 or self.channels != 3):
             raise NetworkError(
-                f"an input of {' x '.join(map(str, self.shape))} has no blue, green and red",
+                f"an input of {' x '.join(map(str, self.shape))} has no colour channels",
                 where="--bgr",
-                remedy="leave it out: it is for images of 3 channels",
+                remedy="leave the option out: it is for images with 3 channels",
             )
         if self.class_names and len(self.class_names) != self.num_classes:
             raise NetworkError(
@@ -108,19 +109,19 @@ class InputSpec:
 
     @property
     def channels(self) -> int:
-        """Of an image or a volume, (C, ...) with two sides or more; 1 of anything else."""
+        """Number of channels of an image or a volume (C, ...); 1 for any other input."""
         return self.shape[0] if len(self.shape) > 2 else 1
 
     @property
     def pixels(self) -> bool:
-        """Whether the input can be pixels: features have other means and deviations than [0, 1]."""
+        """Whether mean and std can be those of pixels in [0, 1]."""
         return (
             not self.features and all(0 <= mean <= 1 for mean in self.mean) and max(self.std) <= 1
         )
 
     @property
     def plane(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image of as many values, of an input of any rank."""
+        """Channels, height and width of an image with the same number of values as the input."""
         if len(self.shape) < 3:
             return (1, 1, self.shape[0]) if len(self.shape) == 1 else (1, *self.shape)  # type: ignore[return-value]
         return math.prod(self.shape[:-2]), self.shape[-2], self.shape[-1]
@@ -130,11 +131,11 @@ class InputSpec:
         """Channels, height and width.
 
         Raises:
-            NetworkError: the input is no image.
+            NetworkError: the input is not an image.
         """
         if len(self.shape) != 3:
             raise NetworkError(
-                f"an input of {' x '.join(map(str, self.shape))} is no image (C, H, W)",
+                f"an input of {' x '.join(map(str, self.shape))} is not an image (C, H, W)",
                 where="--input",
                 remedy="wrap the network so that it takes 1xHxW: x.squeeze(1) in its forward",
             )

@@ -1,4 +1,4 @@
-"""The tap on the last feature map of each size: the ends of a network's stages."""
+"""The tap on the last feature map of each size, which is the end of a stage of the network."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from dreamquant.networks.taps import Collected, Tap
 
 @dataclass(frozen=True)
 class StageMaps(Tap[tuple[Tensor, ...]]):
-    """Of each spatial size the map (B, F, h, w) that leaves a module last, in the order executed.
+    """The last map (B, F, h, w) of each spatial size that a module returns, in the order executed.
 
-    Tokens (B, N, F) are a map (B, F, N, 1). Maps of one position are left out.
+    Tokens (B, N, F) count as a map (B, F, N, 1). Maps with one position are left out.
     """
 
     def require(self, network: nn.Module, example: Tensor) -> None:
-        """Refuse a network in which no module yields a feature map."""
+        """Refuse a network in which no module returns a feature map."""
         with torch.no_grad(), self.watch(network) as collected:
             network(example)
         if not collected():
             raise NetworkError(
-                "the method reads feature maps, and no module of the network yields one",
+                "the method reads feature maps, and no module of the network returns one",
                 where="--method",
                 remedy="choose another method: `dreamquant methods NAME` says what it reads",
             )
@@ -45,7 +45,7 @@ class StageMaps(Tap[tuple[Tensor, ...]]):
             made = output if output.dim() == 4 else output.transpose(1, 2).unsqueeze(3)
             size = tuple(made.shape[2:])
             if size != (1, 1):
-                found.pop(size, None)  # the last of a size stands where it was executed
+                found.pop(size, None)  # the order is that of the last map of each size
                 found[size] = made
 
         modules = [module for _, module in users_modules(network)]

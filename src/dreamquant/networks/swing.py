@@ -1,8 +1,8 @@
-"""Swing convolutions: strided convolutions read their input at a random offset (GENIE, CVPR 2023).
+"""Swing convolutions: strided convolutions read inputs at a random offset (GENIE, CVPR 2023).
 
-A convolution of stride 2 reads each input position through some of its weights only, so gradients
-to images are a checkerboard. Moving the input by up to a pixel, anew in each forward pass, evens it
-out.
+A convolution of stride 2 reads each input position with only some of its weights, so gradients of
+images show a checkerboard. A random shift of the input by up to one pixel, drawn for each forward
+pass, removes it on average.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _REACH = 1  # pixels
 
 
 def moved(x: Tensor, down: int, right: int) -> Tensor:
-    """``x`` (B, C, H, W) moved by whole pixels, -1 to 1; what comes in is a reflection.
+    """Shift ``x`` (B, C, H, W) by -1 to 1 pixels; the border is filled by reflection.
 
     Args:
-        x: at least 2 pixels high and wide.
-        down: rows.
-        right: columns.
+        x: images of at least 2 x 2 pixels.
+        down: number of rows.
+        right: number of columns.
     """
     height, width = x.shape[2:]
     wide = F.pad(x, (_REACH,) * 4, mode="reflect")
@@ -34,11 +34,11 @@ def moved(x: Tensor, down: int, right: int) -> Tensor:
 
 @contextmanager
 def swinging(network: nn.Module, choice: torch.Generator) -> Iterator[None]:
-    """Let each strided 2-d convolution of a network swing during forward passes.
+    """Let each strided 2-d convolution of a network read its input with a random offset.
 
     Args:
-        network: its modules keep their weights and outputs' sizes.
-        choice: draws the offsets, on the CPU.
+        network: the network; weights and sizes of outputs do not change.
+        choice: random generator of the offsets, on the CPU.
     """
 
     def swing(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...] | None:

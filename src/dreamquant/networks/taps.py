@@ -1,7 +1,7 @@
-"""Taps: what a forward pass computes inside, read without touching the network.
+"""Taps read intermediate values of a forward pass without changing the network.
 
-A tap is a value (a frozen dataclass). ``require`` refuses a network that lacks what the tap reads,
-before a run begins; ``watch`` collects it during a forward pass; ``value`` is what a term gets.
+A tap is a frozen dataclass. ``require`` refuses a network that does not have what the tap reads,
+before a run begins. ``watch`` collects it during a forward pass. ``value`` is what a term gets.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ Collected = Callable[[], tuple[Tensor, ...]]
 
 
 class Tap(ABC, Generic[Value]):
-    """Something inside a network that terms read; a frozen dataclass: equal taps are one."""
+    """Something inside a network that terms read. It is a frozen dataclass; equal taps are one."""
 
     @abstractmethod
     def require(self, network: nn.Module, example: Tensor) -> None:
-        """Refuse a network that has nothing to read here.
+        """Refuse a network that does not have what the tap reads.
 
         Args:
             network: in eval mode.
             example: normalised images (B, C, H, W).
 
         Raises:
-            NetworkError: it says in words what the network lacks.
+            NetworkError: the message says what the network does not have.
         """
 
     @abstractmethod
     def watch(self, network: nn.Module) -> AbstractContextManager[Collected]:
-        """Collect during one forward pass; call what it yields afterwards for the tensors."""
+        """Collect during one forward pass; it yields a function that returns the tensors."""
 
     @abstractmethod
     def value(self, tensors: Sequence[Tensor]) -> Value:
-        """What a term gets, made of the tensors that were collected."""
+        """The value for a term, from the collected tensors."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Output(Tap[Tensor]):
     """The network's output (B, classes)."""
 
     def require(self, network: nn.Module, example: Tensor) -> None:
-        """Every network has one."""
+        """Accept every network, because each one has an output."""
 
     def watch(self, network: nn.Module) -> AbstractContextManager[Collected]:
-        """Nothing to collect: the forward pass returns it."""
+        """Collect nothing, because the forward pass returns the output."""
         return nullcontext(lambda: ())
 
     def value(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The output, which a view gives by itself."""
+        """The output; a view provides it without this tap."""
         return tensors[0]
 
 
@@ -64,7 +64,7 @@ class Output(Tap[Tensor]):
 def entering(
     modules: Iterable[Watched], look: Callable[[Watched, tuple[Any, ...]], None]
 ) -> Iterator[None]:
-    """Let ``look`` see each module and its positional inputs, before it runs."""
+    """Call ``look`` with each module and its positional inputs before the module runs."""
     handles = [module.register_forward_pre_hook(look) for module in modules]
     try:
         yield
@@ -75,6 +75,6 @@ def entering(
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Hide what is computed within from modes: it is no part of the network that they follow."""
+    """Hide the operations inside from modes, because they are not part of the network."""
     with torch._C.DisableTorchFunction():
         yield

@@ -1,4 +1,4 @@
-"""What a network's outputs are for, seen from a forward pass or said by the user."""
+"""The task of a network, recognised from its output or given by the user."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dreamquant.networks.outputs import names_of, require_per_image
 def task_in(
     output: object, images: int, *, sigmoid: bool, plane: tuple[int, ...], classes: int | None
 ) -> Kind:
-    """The task that an output looks made for.
+    """Recognise the task from an output.
 
     Args:
-        output: for a batch.
-        images: of the batch.
-        sigmoid: whether it is what a sigmoid returned.
-        plane: height and width of the input; shorter where it is no picture.
-        classes: that the origin or the user says there are.
+        output: output for a batch.
+        images: number of images of the batch.
+        sigmoid: whether the output is the result of a sigmoid.
+        plane: height and width of the input; shorter if the input is not an image.
+        classes: number of classes that the origin or the user gives.
 
     Raises:
-        NetworkError: it does not keep images apart, or holds no tensors.
+        NetworkError: the first dimension is not the batch, or there are no tensors.
     """
     require_per_image(output, images)
     if not isinstance(output, Tensor):
@@ -35,10 +35,10 @@ def task_in(
 
 
 def require_task(task: Kind, output: object) -> None:
-    """Refuse a task that an output is not made for.
+    """Refuse a task that does not fit an output.
 
     Raises:
-        NetworkError: likewise.
+        NetworkError: the shape of the output does not fit the task.
     """
     needed = {"classification": 2, "multi-label": 2, "segmentation": 4}.get(task)
     if needed is None:
@@ -56,14 +56,14 @@ def require_task(task: Kind, output: object) -> None:
 
 
 def described(output: object) -> str:
-    """An output in words."""
+    """A description of an output."""
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
     return f"{type(output).__name__} of {len(names_of(output))} tensors"
 
 
 def output_names(task: Kind, output: object) -> tuple[str, ...]:
-    """What the outputs are called in exported files."""
+    """Names of the outputs in exported files."""
     if isinstance(output, Tensor):
         return ("output" if task == "tensors" else "logits",)
     return names_of(output)

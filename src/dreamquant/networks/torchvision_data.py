@@ -1,4 +1,4 @@
-"""Test splits of torchvision's data sets, read from disk and never downloaded."""
+"""Test splits of torchvision's data sets; they are read from disk and never downloaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from dreamquant.errors import DataError
 
-# Only data sets that tell their labels without decoding every image.
+# Only data sets that provide labels without decoding every image.
 TEST_SPLITS: dict[str, dict[str, Any]] = {
     "CIFAR10": {"train": False},
     "CIFAR100": {"train": False},
@@ -25,7 +25,7 @@ TEST_SPLITS: dict[str, dict[str, Any]] = {
 
 
 class TestSplit(Protocol):
-    """What is used of a torchvision data set."""
+    """The used part of the interface of a torchvision data set."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -41,16 +41,16 @@ def open_test_split(name: str, root: str | Path | None = None) -> tuple[TestSpli
 
     Args:
         name: class name in ``torchvision.datasets``; one of ``TEST_SPLITS``.
-        root: folder that torchvision calls ``root``; by default the environment variable
+        root: the argument ``root`` of torchvision; by default the environment variable
             ``TORCHVISION_ROOT``, else ``./data``.
 
     Raises:
-        DataError: the name is unknown, torchvision is not usable, or the files are not there.
+        DataError: the name is unknown, torchvision cannot be used, or the files are missing.
     """
     where = f"torchvision:{name}"
     if name not in TEST_SPLITS:
         raise DataError(
-            f"no torchvision data set {name!r} is known here",
+            f"the torchvision data set {name!r} is not supported",
             where=where,
             remedy=f"name one of {', '.join(TEST_SPLITS)}, or give the images as a folder",
         )
@@ -66,7 +66,7 @@ def open_test_split(name: str, root: str | Path | None = None) -> tuple[TestSpli
     folder = Path(root or os.environ.get("TORCHVISION_ROOT", "data")).expanduser()
     try:
         split = getattr(datasets, name)(root=str(folder), **TEST_SPLITS[name])
-    # Absent and damaged files end in many kinds of error, one per data set.
+    # Missing and damaged files raise different exceptions in different data sets.
     except Exception as error:
         raise DataError(
             f"torchvision cannot open {name}: {error}",

@@ -1,4 +1,4 @@
-"""``FILE.py:NAME``: something from a user's own file, run from the very bytes that are hashed."""
+"""``FILE.py:NAME``: an object from a user's file. The bytes that are hashed also run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dreamquant.networks.beside import beside, package_of
 from dreamquant.networks.zoo import nearest, one_line
 
 _MODULE_PREFIX = "_dreamquant_user_"
-# The greedy path leaves a drive letter its colon; parentheses hold literal arguments.
+# The greedy path keeps the colon of a drive letter; literal arguments are in parentheses.
 _FORM = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)(?P<arguments>\(.*\))?", re.DOTALL)
 
 
@@ -28,14 +28,14 @@ def names_user_file(text: str) -> bool:
 
 
 def read_user_file(text: str, error: type[DreamQuantError]) -> UserFile:
-    """The file that ``FILE.py:NAME`` names, read but not yet run.
+    """Read the file that ``FILE.py:NAME`` names, without running it.
 
     Args:
-        text: of that form.
-        error: what to raise for everything that can go wrong with it.
+        text: a name of that form.
+        error: class of the error to raise for any failure.
     """
     form = _FORM.fullmatch(text)
-    assert form is not None  # asked before: names_user_file
+    assert form is not None  # names_user_file has checked it
     path = Path(form["file"])
     try:
         source = path.read_bytes()
@@ -52,35 +52,35 @@ def read_user_file(text: str, error: type[DreamQuantError]) -> UserFile:
 def _literals(
     arguments: str, text: str, error: type[DreamQuantError]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Literal arguments, as data: no code in them runs."""
+    """Parse literal arguments as data; no code in them runs."""
     try:
         call = ast.parse(f"_{arguments}", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError("it is no call")
+            raise ValueError("it is not a call")
         positional = tuple(ast.literal_eval(value) for value in call.args)
         named = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
         if len(named) < len(call.keywords):
-            raise ValueError("it has a **")
+            raise ValueError("it uses **")
     except (ValueError, SyntaxError, MemoryError, RecursionError) as reason:
         raise error(
-            f"the arguments {arguments} are no literals: {one_line(reason)}",
+            f"the arguments {arguments} are not literals: {one_line(reason)}",
             where=text,
-            remedy="give numbers, strings, lists and the like, as FILE.py:Net(width=0.5)",
+            remedy="give numbers, strings or lists, such as FILE.py:Net(width=0.5)",
         ) from reason
     return positional, named
 
 
 @dataclass(frozen=True)
 class UserFile:
-    """A user's file as read once: what is hashed is what runs.
+    """A user's file that is read once, so that the hashed bytes are the bytes that run.
 
     Attributes:
-        path: of the file.
-        name: of the attribute wanted from it.
+        path: path of the file.
+        name: name of the attribute that is needed.
         source: its bytes.
-        error: raised for everything that can go wrong with it.
-        positional: arguments to call the attribute with.
-        named: likewise, by keyword.
+        error: class of the error that is raised for any failure.
+        positional: positional arguments for a call of the attribute.
+        named: keyword arguments for that call.
     """
 
     path: Path
@@ -92,15 +92,15 @@ class UserFile:
 
     @property
     def sha256(self) -> str:
-        """Of the source, in hexadecimal."""
+        """SHA-256 of the source, in hexadecimal."""
         return hashlib.sha256(self.source).hexdigest()
 
     def attribute(self) -> Any:
-        """Run the file and return what it calls ``name``."""
+        """Run the file and return its attribute ``name``."""
         return self.value_and_rest()[0]
 
     def value_and_rest(self) -> tuple[Any, dict[str, Any]]:
-        """Run the file; what it calls ``name``, and everything that it defines."""
+        """Run the file and return its attribute ``name`` and all its attributes."""
         namespace = self._imported()
         if not hasattr(namespace, self.name):
             known = [name for name in vars(namespace) if not name.startswith("_")]
@@ -112,11 +112,11 @@ class UserFile:
         return getattr(namespace, self.name), vars(namespace)
 
     def failed(self, what: str, error: BaseException, remedy: str = "") -> DreamQuantError:
-        """The error to raise when the file's code raised ``error``, with its line."""
+        """The error to raise when the file's code has raised ``error``; it names the line."""
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
         missing = f"install {getattr(error, 'name', None)}, or put its file beside this one"
-        usual = missing if isinstance(error, ModuleNotFoundError) else "mend the file there"
+        usual = missing if isinstance(error, ModuleNotFoundError) else "correct the file there"
         return self.error(
             f"{self.path.name} {what}: {type(error).__name__}: {one_line(error)}",
             where=f"{self.path}:{lines[-1]}" if lines else str(self.path),
@@ -127,15 +127,15 @@ class UserFile:
         path = str(self.path)
         identity = hashlib.sha256(path.encode() + b"\0" + self.source).hexdigest()
         spec = importlib.util.spec_from_file_location(_MODULE_PREFIX + identity[:16], path)
-        assert spec is not None  # None only for a suffix Python does not import
+        assert spec is not None  # None only for a suffix that Python does not import
         module = importlib.util.module_from_spec(spec)
-        # Dataclasses and pickle look their module up by name.
+        # Dataclasses and pickle look up their module by name.
         sys.modules[spec.name] = module
         try:
             with beside(self.path, anew=True):
-                # Relative imports go by the package, not by the module's own name.
+                # Relative imports use the package, not the name of the module.
                 module.__package__ = package_of(self.path)
-                # Not through the loader: it may run a cached compilation of an older version.
+                # The loader is not used, because it may run cached bytecode of an older version.
                 exec(compile(self.source, path, "exec"), module.__dict__)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             del sys.modules[spec.name]

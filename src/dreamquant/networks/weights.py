@@ -1,4 +1,4 @@
-"""Weights as data only: read, checked, hashed; no code in them ever runs."""
+"""Reads, checks and hashes weights as data only; code in weights files never runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from dreamquant.errors import WeightsError
 from dreamquant.networks.archives import require_no_bomb
 
-# What training scripts keep beside weights, and what holds nothing but values: arguments, and
-# numbers of NumPy, whose pickles of both names are in use.
+# Types that training scripts store beside weights and that contain only values: arguments, and
+# numbers of NumPy. NumPy's pickles use both of these module names.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -31,38 +31,38 @@ _HARMLESS: list[Any] = [
 ]
 _COUNTER = "num_batches_tracked"
 _SHOWN = 10
-_DEEPEST = 1  # dots in the place of a state dict: {"ema": {"model": {...}}} is found
+_DEEPEST = 1  # dots in the position of a state dict: {"ema": {"model": {...}}} is found
 _SAVE_REMEDY = "save it again with torch.save(model.state_dict(), FILE) or as safetensors"
 
 
 def read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The state dicts in a weights file, on the CPU, of the file's own types.
+    """Read the state dicts of a weights file, on the CPU; types are those of the file.
 
-    Reads safetensors and files of ``torch.save``, the latter without running any code in them.
+    It reads safetensors and files of ``torch.save``, without running code in them.
 
     Returns:
-        Tensors by name, of every dictionary that holds any: under ``""`` those the file itself
-        is, under ``state_dict`` or ``ema.model`` those of a dictionary within it.
+        The tensors of every dictionary that has any, by position. The position is ``""`` for the
+        file's top level, and ``state_dict`` or ``ema.model`` for a nested dictionary.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds no named tensors.
+        WeightsError: the file is missing or damaged, or contains no named tensors.
     """
     if not path.is_file():
         raise WeightsError(
-            "there is no such weights file", where=str(path), remedy="check the path"
+            "the weights file does not exist", where=str(path), remedy="check the path"
         )
     content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     found = list(_groups(content, ""))
     groups = {group.place: group.tensors for group in found if not group.others}
     if found and not groups:
         raise WeightsError(
-            f"the file holds entries that are no tensors: {some(found[0].others)}",
+            f"the file contains entries that are not tensors: {some(found[0].others)}",
             where=str(path),
             remedy=_SAVE_REMEDY,
         )
     if not groups:
         raise WeightsError(
-            f"the file holds no state dict but {_kind(content)}",
+            f"the file contains {_kind(content)}, not a state dict",
             where=str(path),
             remedy=_SAVE_REMEDY,
         )
@@ -70,14 +70,14 @@ def read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def require_finite(module: nn.Module, where: str = "") -> None:
-    """Refuse weights that are not numbers.
+    """Refuse weights with NaN or infinite values.
 
     Args:
         module: the network.
-        where: its weights come from.
+        where: origin of the weights, for the error.
 
     Raises:
-        WeightsError: a tensor of the network holds NaN or infinity; it names them with counts.
+        WeightsError: a tensor contains NaN or infinity; the message names tensors and counts.
     """
     broken = []
     for name, tensor in tensors_of(module).items():
@@ -88,22 +88,22 @@ def require_finite(module: nn.Module, where: str = "") -> None:
         raise WeightsError(
             f"the weights are not finite: {some(broken)}",
             where=where,
-            remedy="take a checkpoint from before the training diverged",
+            remedy="use a checkpoint from before the training diverged",
         )
 
 
 def state_sha256(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of the state, in hexadecimal.
+    """SHA-256 of names, types, shapes and bytes of the state, in hexadecimal.
 
-    The same for the same numbers, whatever the file they came from; batch-norm's
-    ``num_batches_tracked`` does not count, as files may lack it.
+    It depends only on the values, not on the file they come from. ``num_batches_tracked`` of batch
+    norms is left out, because it is missing in some files.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors_of(module).items()):
         if is_counter(name):
             continue
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        # bfloat16 has no numpy type, so the bytes are taken in torch.
+        # NumPy has no bfloat16, so the bytes are read with torch.
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -113,8 +113,8 @@ def _is_safetensors(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         start = file.read(9)
-    # Eight bytes of header length, then the header, which is JSON. Neither a zip archive nor a
-    # pickle can begin with a length that fits the file and have the brace there.
+    # safetensors: eight bytes with the length of the header, then the header, which is JSON. A zip
+    # archive or a pickle cannot begin with a valid length followed by a brace.
     length = int.from_bytes(start[:8], "little")
     return start[8:] == b"{" and length <= path.stat().st_size - 8
 
@@ -133,23 +133,23 @@ def _read_torch(path: Path) -> object:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message advises weights_only=False, which would run the file's code.
+        # torch's message recommends weights_only=False, which would run the file's code.
         name = re.search(r"GLOBAL (\S+)", str(error))
         found = f", such as {name[1]}" if name else ""
-        raise _unreadable(path, f"it holds more than tensors{found}") from error
-    # A damaged file makes torch.load raise nearly anything: RuntimeError, EOFError, KeyError,
-    # IndexError, TypeError, AssertionError, UnicodeDecodeError have been seen.
+        raise _unreadable(path, f"it contains more than tensors{found}") from error
+    # torch.load raises many types for damaged files. Seen: RuntimeError, EOFError, KeyError,
+    # IndexError, TypeError, AssertionError, UnicodeDecodeError.
     except Exception as error:
-        raise _unreadable(path, "it is damaged, or no weights file at all") from error
+        raise _unreadable(path, "it is damaged or is not a weights file") from error
 
 
 def _require_no_other_form(path: Path) -> None:
-    """Refuse what holds weights in a form that only its own loader reads, which would run it."""
+    """Refuse forms of weights whose only loader would run code."""
     if path.suffix == ".onnx":
         raise WeightsError(
-            "the weights are an ONNX file, which holds its network too",
+            "the weights are an ONNX file, which also contains the network",
             where=str(path),
-            remedy=f"give it as the network: dreamquant quantize {path}",
+            remedy=f"give the file as the network: dreamquant quantize {path}",
         )
     form = _archive_form(path)
     if form is not None:
@@ -157,7 +157,7 @@ def _require_no_other_form(path: Path) -> None:
         raise WeightsError(
             f"the weights are {name}, not a state dict",
             where=str(path),
-            remedy=f"where you trust the file: torch.save(dict({load}), NEW), then --weights NEW",
+            remedy=f"if you trust the file: torch.save(dict({load}), NEW), then --weights NEW",
         )
 
 
@@ -168,11 +168,11 @@ def _archive_form(path: Path) -> tuple[str, str] | None:
         with zipfile.ZipFile(path) as archive:
             members = [name.partition("/")[2] for name in archive.namelist()]
     except zipfile.BadZipFile:
-        return None  # and damaged: the reader says so
+        return None  # damaged: the reader reports it
     if any(name.startswith("code/") for name in members) and "constants.pkl" in members:
         return "TorchScript", f"torch.jit.load({str(path)!r}).state_dict()"
     if any(name.startswith(("models/", "serialized_exported_program")) for name in members):
-        return "a program of torch.export", f"torch.export.load({str(path)!r}).state_dict"
+        return "a torch.export program", f"torch.export.load({str(path)!r}).state_dict"
     return None
 
 
@@ -183,7 +183,7 @@ def _unreadable(path: Path, reason: str) -> WeightsError:
 
 
 class _Group(NamedTuple):
-    """A dictionary with tensors: where it is, what else it holds, nested dictionaries apart."""
+    """A dictionary with tensors: its position, and its other entries except dictionaries."""
 
     place: str
     tensors: dict[str, Tensor]
@@ -214,18 +214,18 @@ def _kind(content: object) -> str:
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module by name."""
-    # A module may add objects of its own (get_extra_state), which are no weights.
+    """The tensors of a module's state, by name."""
+    # A module may add other objects (get_extra_state), which are not weights.
     return {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
 
 
 def is_counter(name: str) -> bool:
-    """Whether this is a batch norm's ``num_batches_tracked``, no part of what it computes."""
+    """Whether this is ``num_batches_tracked`` of a batch norm, which eval mode does not use."""
     return name.rpartition(".")[2] == _COUNTER
 
 
 def some(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     listed = list(names)
     more = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f", and {more} more" if more > 0 else "")

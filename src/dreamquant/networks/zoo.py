@@ -1,7 +1,7 @@
-"""Networks of torchvision, timm and pytorchcv: the one file that imports them, and only when asked.
+"""Networks of torchvision, timm and pytorchcv; only this file imports them, and only when needed.
 
-A zoo counts as present only if it really imports: one built for another torch is installed, yet
-raises RuntimeError or OSError instead of ImportError.
+A zoo is available only if its import succeeds. A zoo that was built for another version of torch is
+installed, but its import raises RuntimeError or OSError.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dreamquant.networks.found import Found
 
 _UNUSABLE = (ImportError, RuntimeError, OSError)
 
-# What these builders change when they are given weights. They get it without weights too, so that
-# a name is one architecture, whether its weights come from the zoo, a file or a saved result.
+# These builders change these arguments if they get weights. They get the same arguments without
+# weights, so that a name is always the same architecture.
 _TORCHVISION_ARGUMENTS: dict[str, dict[str, object]] = {
     "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
 }
 
-# pytorchcv ships no normalisation; these are the defaults of its training scripts, which live in
+# pytorchcv contains no normalisation. These are the defaults of its training scripts, which are in
 # another repository: https://github.com/osmr/imgclsmob, pytorch/datasets/cifar10_cls_dataset.py.
 _PYTORCHCV_CIFAR_HINT = (
     "pytorchcv's CIFAR networks were trained with "
@@ -43,10 +43,10 @@ def from_torchvision(
     """A classification network of torchvision.
 
     Args:
-        architecture: ``resnet50``, or ``resnet50.IMAGENET1K_V1`` for other than the default
-            weights and their preprocessing.
-        pretrained: load those weights, from the cache or the network.
-        num_classes: width of the logits if not pretrained; ``None`` for torchvision's own.
+        architecture: ``resnet50``, or ``resnet50.IMAGENET1K_V1`` to select weights and their
+            preprocessing.
+        pretrained: load these weights, from the cache or the internet.
+        num_classes: number of logits if not pretrained; ``None`` for torchvision's default.
 
     Raises:
         NetworkError: torchvision cannot be used, does not know the name, or cannot build it.
@@ -81,8 +81,8 @@ def from_timm(architecture: str, *, pretrained: bool, num_classes: int | None = 
 
     Args:
         architecture: ``mobilenetv2_100`` or, with a tag of its weights, ``resnet18.a1_in1k``.
-        pretrained: load those weights, from the cache or the network.
-        num_classes: width of the logits if not pretrained; ``None`` for timm's own.
+        pretrained: load these weights, from the cache or the internet.
+        num_classes: number of logits if not pretrained; ``None`` for timm's default.
 
     Raises:
         NetworkError: timm cannot be used, does not know the name, or cannot build it.
@@ -108,24 +108,24 @@ def from_timm(architecture: str, *, pretrained: bool, num_classes: int | None = 
 
 
 def from_pytorchcv(architecture: str, *, pretrained: bool, num_classes: int | None = None) -> Found:
-    """A network of pytorchcv, which knows the image size of its networks but no normalisation.
+    """A network of pytorchcv, which defines the image size of its networks but no normalisation.
 
     Args:
-        architecture: such as ``resnet20_cifar10``.
-        pretrained: load its weights, from the cache or the network.
-        num_classes: width of the logits if not pretrained; ``None`` for pytorchcv's own.
+        architecture: name, such as ``resnet20_cifar10``.
+        pretrained: load its weights, from the cache or the internet.
+        num_classes: number of logits if not pretrained; ``None`` for pytorchcv's default.
 
     Raises:
         NetworkError: pytorchcv cannot be used, does not know the name, or cannot build it.
     """
     provider = _import_pytorchcv()
-    # The table of names is private, but the only one there is.
+    # The table of names is private, but there is no public one.
     _require_known("pytorchcv network", architecture, provider._models)
     arguments = {} if pretrained else _without_nones(num_classes=num_classes)
     with _building("pytorchcv", architecture, pretrained):
         module = provider.get_model(architecture, **arguments)
         if pretrained:
-            # Some of its files hold leftovers of training, which its own loader drops too.
+            # Some of its files contain tensors of training, which its loader ignores too.
             load_weights(module, _pytorchcv_weights(architecture), drop_unexpected=True)
     size = getattr(module, "in_size", None)
     return Found(
@@ -139,11 +139,11 @@ def from_pytorchcv(architecture: str, *, pretrained: bool, num_classes: int | No
 ZOOS: MappingProxyType[str, Callable[..., Found]] = MappingProxyType(
     {"torchvision": from_torchvision, "timm": from_timm, "pytorchcv": from_pytorchcv}
 )
-"""The prefix of a network's name, and what finds the network."""
+"""For each prefix of a name, the function that finds the network."""
 
 
 def zoo_versions() -> dict[str, str]:
-    """Zoo name to its version, or to the reason why it cannot be used, in one line."""
+    """For each zoo its version, or in one line the reason why it cannot be used."""
     importers = {
         "torchvision": _import_torchvision,
         "timm": _import_timm,
@@ -153,13 +153,13 @@ def zoo_versions() -> dict[str, str]:
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The message of an error without line breaks, or its type where it has none."""
+    """The message of an error without line breaks, or its type if there is no message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; nearest: a, b"`` for the known names most like ``name``, or ``""`` if none is."""
+    """``"; nearest: a, b"`` with the known names most similar to ``name``, or ``""``."""
     names = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
     return f"; nearest: {', '.join(names)}" if names else ""
 
@@ -217,13 +217,13 @@ def _require_known(what: str, name: str, known: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def _building(zoo: str, architecture: str, pretrained: bool) -> Iterator[None]:
-    """Turn whatever a zoo's builder raises into a NetworkError that says what to do."""
+    """Turn any exception of a zoo's builder into a NetworkError with a remedy."""
     try:
-        # pytorchcv prints its downloads; a command's output is not the place for that.
+        # pytorchcv prints its downloads, which do not belong into a command's output.
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    # Another project's code: a download fails in as many ways as there are libraries for it, and
-    # an unfit class count is anything from ValueError to AssertionError.
+    # Code of another project: downloads fail with many types of exception, and a wrong number of
+    # classes raises ValueError, AssertionError and others.
     except Exception as error:
         doing = "get the weights of" if pretrained else "build"
         remedy = (
@@ -243,7 +243,7 @@ def _torchvision_arguments(builder: str, weights: Any) -> dict[str, object]:
 
 
 def _pytorchcv_weights(architecture: str) -> Path:
-    # Its own loader unpickles whatever the file holds; so only its download is used.
+    # pytorchcv's loader unpickles anything in the file, so only its download is used.
     from pytorchcv.models.common.model_store import get_model_file
 
     return Path(get_model_file(architecture))

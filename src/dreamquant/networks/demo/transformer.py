@@ -1,4 +1,4 @@
-"""Small image transformers: pre-norm blocks, a class token, no batch norm anywhere."""
+"""Small image transformers: pre-norm blocks, a class token, no batch norm."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention of all tokens to all, with one layer for q, k and v.
+    """Scaled dot-product attention between all tokens, with one layer for q, k and v.
 
     Args:
-        width: of a token.
-        heads: that share it.
+        width: width of a token.
+        heads: number of heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -32,11 +32,11 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and two linear layers, each around a shortcut.
+    """Attention and two linear layers, each with a shortcut.
 
     Args:
-        width: of a token.
-        heads: of attention.
+        width: width of a token.
+        heads: number of attention heads.
         hidden: width between the two linear layers.
     """
 
@@ -57,16 +57,16 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Patches become tokens; a class token reads them and is classified.
+    """A vision transformer: patches become tokens, and the class token is classified.
 
     Args:
-        embed: maps images (N, C, H, W) to (N, width, h, w), a token a position.
+        embed: maps images (N, C, H, W) to (N, width, h, w), one token for each position.
         tokens: h · w.
-        width: of a token.
-        depth: blocks.
-        heads: of attention.
-        classes: of the output.
-        ratio: hidden width of a block over ``width``.
+        width: width of a token.
+        depth: number of blocks.
+        heads: number of attention heads.
+        classes: number of outputs.
+        ratio: hidden width of a block, divided by ``width``.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ def digits() -> nn.Module:
     """Build the transformer for 8 x 8 grey digits: 16 patches of 2 x 2 pixels, six blocks.
 
     Returns:
-        A network from normalised images (N, 1, 8, 8) to logits (N, 10), with fresh weights;
+        A network from normalised images (N, 1, 8, 8) to logits (N, 10), with random weights;
         ``dreamquant.networks.demo.TRANSFORMER_WEIGHTS`` has trained ones.
     """
     return Transformer(nn.Conv2d(1, 32, 2, stride=2), 16, width=32, depth=6, heads=4)
