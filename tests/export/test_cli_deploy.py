@@ -164,10 +164,10 @@ def test_predict_decodes_images_and_normalises_them(run, own, tmp_path, target):
 @pytest.mark.parametrize(
     ("name", "mode", "note"),
     [
-        ("grey.png", "L", "it is grey, the network takes colours"),
+        ("grey.png", "L", "it is grey, but the network expects colour"),
         ("alpha.png", "RGBA", "its transparency is ignored"),
         ("print.jpg", "CMYK", "converted from CMYK to RGB without a colour profile"),
-        ("deep.png", "I;16", "its 16 bits a pixel are cut to 8\n"),
+        ("deep.png", "I;16", "its 16 bits per pixel are reduced to 8\n"),
         ("palette.gif", "P", ""),
     ],
 )
@@ -182,7 +182,7 @@ def test_predict_takes_the_first_frame_of_an_animation(run, own, tmp_path):
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     written = run("predict", own / BOX, tmp_path / "a.gif", "--json")
-    assert "a.gif: the first of its 2 frames is taken\n" in written.err
+    assert "a.gif: only the first of its 2 frames is used\n" in written.err
 
 
 def test_benchmark_times_both_networks(run, own):
@@ -204,7 +204,7 @@ def test_a_slower_file_is_said_to_be_and_why(run, own, monkeypatch):
     assert "0.50 times as fast as float32" in written.out
     assert written.err.startswith(
         "warning: the file is slower than float32\n"
-        "warning: an int4 file is made for size: its weights are unpacked in every run\n"
+        "warning: an int4 file is made for small size: its weights are unpacked in every run\n"
     )
     monkeypatch.setattr(benchmark, "_has_integer_dot_products", lambda: False)
     assert "warning: this processor has no integer dot products (VNNI)\n" in (
@@ -290,7 +290,7 @@ def test_no_whole_onnx_file(refused, own, data, tmp_path, content):
     whole = (own / BOX).read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     message = refused("evaluate", file, data)
-    assert message.startswith("error: alone.onnx is not a whole ONNX file: ")
+    assert message.startswith("error: alone.onnx is not a complete ONNX file: ")
     assert message.endswith(
         "  where:  TMP/alone.onnx\n  remedy: export it again or restore a copy\n"
     )
@@ -311,7 +311,7 @@ def test_a_file_of_another_tool(refused, own, data, tmp_path):
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
     assert refused("evaluate", tmp_path / "other.onnx", data) == (
-        "error: nothing tells the input of this network\n"
+        "error: the file does not describe its input\n"
         "  where:  TMP/other.onnx\n"
         "  remedy: give a file that `dreamquant export` wrote; `dreamquant evaluate` takes "
         "others with --mean and --std\n"
@@ -331,7 +331,7 @@ def test_images_that_are_none(refused, own, tmp_path):
     assert message.startswith("error: the image cannot be read: ")
     assert "  where:  TMP/half.png\n" in message
     assert refused("predict", own / BOX, tmp_path / "dog.png") == (
-        "error: there is no such image\n  where:  TMP/dog.png\n  remedy: check the path\n"
+        "error: the image does not exist\n  where:  TMP/dog.png\n  remedy: check the path\n"
     )
     (tmp_path / "empty").mkdir()
     for arguments in ([], [tmp_path / "empty"]):

@@ -277,7 +277,8 @@ def test_what_runtimes_move_quantizers_across_changes_nothing(
 def without_a_form(exporter):
     return [
         "  where:  Own",
-        f"  remedy: write that part of its forward pass with operations that `{exporter}` knows, "
+        f"  remedy: write that part of its forward pass with operations that `{exporter}` "
+        f"supports, "
         "for any number of images",
     ]
 

@@ -169,7 +169,7 @@ def test_a_folder_of_another_result_is_refused(copy, tmp_path):
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["files"]["student.safetensors"]["sha256"] = "0" * 64
     (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ResultError, match="holds another result"):
+    with pytest.raises(ResultError, match="contains another result"):
         export_result(copy, to=other)
 
 
@@ -184,7 +184,9 @@ def test_a_file_that_fails_its_verification_is_not_written(copy, monkeypatch, da
         return done
 
     monkeypatch.setattr(module, "encode", wrong)
-    with pytest.raises(ExportError, match="the exported network is not the student") as failed:
+    with pytest.raises(
+        ExportError, match="the exported network differs from the student"
+    ) as failed:
         export_result(copy, ["int8box"])
     left = {"manifest.json", "student.safetensors", "failed.int8box.json"}
     assert {path.name for path in copy.iterdir()} == left
@@ -243,7 +245,7 @@ def test_no_agreement_is_claimed_where_no_input_is_confident(copy, monkeypatch):
     assert set(file.verification.agreement.values()) == {None}
     on_record = read_manifest(copy)["files"][FILES[0]]["verification"]
     assert on_record["warnings"][-1].startswith(
-        f"only 0 of {file.verification.images} synthetic inputs are confident"
+        f"only 0 of {file.verification.images} noise images are confident"
     )
 
 

@@ -160,5 +160,5 @@ def test_who_runs_it_on_a_processor_that_saturates_is_warned(
     if weights_range == "safe":
         assert told == warnings == ""
     else:
-        assert "cuts off sums of integers in 3 layers of this file" in told
+        assert "saturates sums of integers in 3 layers of this file" in told
         assert "verified in ONNX Runtime with session.x64quantprecision=1" in warnings

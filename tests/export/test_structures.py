@@ -132,6 +132,6 @@ def test_a_transformer_exports_where_what_softmax_gives_is_on_a_linear_grid():
     _, student = student_of(Transformer, scheme)
     with pytest.raises(ExportError, match="powers of two") as refused:
         onnx_file(student, MANIFEST, SPEC, "int8box", layout=None, two_bit=False)
-    assert refused.value.remedy == "quantize with the linear grid for softmax"
+    assert refused.value.remedy == "quantize again with --softmax linear"
     _, student = student_of(Transformer, Scheme(Bits(8, 8), "operands"))
     assert onnx_file(student, MANIFEST, SPEC, "int8box", layout=None, two_bit=False).data

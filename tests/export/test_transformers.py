@@ -75,5 +75,5 @@ def test_four_bit_weights_leave_products_of_activations_on_integers():
 
 def test_a_count_of_images_that_cannot_vary_is_refused_in_words():
     student = student_of(Counted(lambda x: int(x.shape[0])), Bits(8, 8))
-    with pytest.raises(ExportError, match="constant of the number of images"):
+    with pytest.raises(ExportError, match="fixes the number of images as a constant"):
         exported(student, "int8box")

@@ -62,5 +62,5 @@ def test_weights_of_earlier_versions_are_refused():
     weight = quantized(8)
     weight.quantizer.zero_point.fill_(-100)
     weight.latent.data.mul_(0).add_(weight.quantizer.scale.view(-1, 1, 1, 1) * 220)
-    with pytest.raises(ExportError, match="weights of 8 bits have a zero-point"):
+    with pytest.raises(ExportError, match="8-bit weights have a zero-point"):
         weights.boxed(weight, None, 255, "layer")

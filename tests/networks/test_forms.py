@@ -127,7 +127,7 @@ def test_torchscript_is_refused_and_the_remedy_works(
 
 def test_exported_programs_are_refused_and_the_remedy_works(tmp_path) -> None:
     program = torch.export.export(tiny(), (torch.zeros(2, 3, 8, 8),))
-    with pytest.raises(NetworkError, match=r"a torch\.export program") as e:
+    with pytest.raises(NetworkError, match=r"is a torch\.export program") as e:
         wrap_module(program.module(), SPEC)
     assert "torch.save(dict(program.state_dict), FILE)" in e.value.remedy
     torch.save(dict(program.state_dict), tmp_path / "w.pt")

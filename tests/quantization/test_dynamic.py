@@ -92,5 +92,5 @@ def test_a_result_names_the_cost_opens_alike_and_cannot_be_exported(tmp_path) ->
         opened = open_result(out, network=demo.teacher().module).model(images)
         torch.testing.assert_close(opened, result.model(images))
     pytest.importorskip("onnxscript")
-    with pytest.raises(ExportError, match="found anew for each image"):
+    with pytest.raises(ExportError, match="computed for each image and channel"):
         export_result(out, ("int8box",))

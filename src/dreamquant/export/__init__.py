@@ -1,1 +1,1 @@
-"""Students as files that other runtimes run, each verified before it gets its name."""
+"""Exports students to files for other runtimes; each file is verified before it is named."""

@@ -1,4 +1,4 @@
-"""How fast an exported file is, against the same network in float32."""
+"""Measures the speed of an exported file, compared with the same network in float32."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Timing:
     """Latencies of one network.
 
     Attributes:
-        p50: median of a run, in milliseconds.
-        p90: nine of ten runs take no longer.
-        images_per_second: at the median.
+        p50: median time of a run, in milliseconds.
+        p90: 90th percentile of the time of a run, in milliseconds.
+        images_per_second: throughput at the median.
     """
 
     p50: float
@@ -49,16 +49,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """An exported file beside the same network in float32.
+    """Latencies of an exported file and of the same network in float32.
 
     Attributes:
-        runtime: that ran both.
-        threads: of it.
-        batch: images a run.
-        runs: of each network, in turns.
-        quantized: the file.
-        float32: the same network without quantizers.
-        warnings: why the file is slower, where it is, or wrong on this processor.
+        runtime: the runtime that ran both.
+        threads: number of its threads.
+        batch: number of images per run.
+        runs: number of runs of each network; the networks alternate.
+        quantized: latencies of the file.
+        float32: latencies of the same network without quantizers.
+        warnings: reasons why the file is slower, or wrong on this processor, if it is.
     """
 
     runtime: str
@@ -71,7 +71,7 @@ class Benchmark:
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as float32 the file is, at the median."""
+        """Median time of float32 divided by the median time of the file."""
         return self.float32.p50 / self.quantized.p50
 
     def as_json(self) -> dict[str, Any]:
@@ -80,18 +80,18 @@ class Benchmark:
 
 
 def benchmark(path: Path, *, runtime: str, threads: int | None, batch: int, runs: int) -> Benchmark:
-    """Time an exported file and its float32 twin in turns, so that both meet the same machine.
+    """Time an exported file and its float32 version alternately, under the same conditions.
 
     Args:
-        path: of the file.
+        path: path of the file.
         runtime: ``onnxruntime`` or ``openvino``.
-        threads: of the runtime; as many as PyTorch takes where ``None``.
-        batch: images a run.
-        runs: timed of each, after a warm-up.
+        threads: number of threads of the runtime; ``None`` for PyTorch's number.
+        batch: number of images per run.
+        runs: number of timed runs of each network, after a warm-up.
 
     Raises:
-        ExportError: the file is damaged or was not exported by DreamQuant, or the runtime is
-            missing or does not run it; or ``batch`` or ``runs`` is below 1.
+        ExportError: the file is damaged or was not exported by DreamQuant, the runtime is
+                missing or cannot run it, or ``batch`` or ``runs`` is below 1.
     """
     for value, option in ((batch, "--batch"), (runs, "--runs"), (threads, "--threads")):
         if value is not None and value < 1:
@@ -113,9 +113,9 @@ def benchmark(path: Path, *, runtime: str, threads: int | None, batch: int, runs
 
 
 def float_twin(data: bytes) -> bytes:
-    """The network of an exported file without its quantizers, its weights in float32.
+    """The network of an exported file without quantizers and with float32 weights.
 
-    A quantizer that cuts off what is below zero becomes a ReLU.
+    A quantizer that clips negative values becomes a ReLU.
     """
     onnx = part("onnx")
     model = onnx.load_model_from_string(data)
@@ -141,14 +141,14 @@ def float_twin(data: bytes) -> bytes:
 
 
 def _is_integer(node: Any, producers: dict[str, Any]) -> bool:
-    """Whether a node belongs to a quantizer."""
+    """Whether a node is part of a quantizer."""
     while node is not None and node.op_type in ("Clip", "Pad"):
         node = producers.get(node.input[0])
     return node is not None and node.op_type == "QuantizeLinear"
 
 
 def _in_float(node: Any, producers: dict[str, Any], constants: dict[str, Any]) -> list[Any]:
-    """What a quantizer that ends in ``node`` is in float: maybe a ReLU, maybe a padding."""
+    """The float nodes that replace a quantizer with last node ``node``: ReLU, padding or none."""
     onnx = part("onnx")
     before = {"DequantizeLinear": node}
     while "QuantizeLinear" not in before:
@@ -193,7 +193,7 @@ def _images(description: Description, batch: int) -> Array:
 def _in_turns(
     sessions: list[Any], feed: dict[str, Array], outputs: Sequence[str], runs: int
 ) -> NDArray[np.float64]:
-    """Seconds of each run, (sessions, runs)."""
+    """The time of each run in seconds, (sessions, runs)."""
     rounds = range(_WARM_UP + runs)
     times = np.array([[_timed(s, feed, outputs) for s in sessions] for _ in rounds])
     return times[_WARM_UP:].T
@@ -211,15 +211,16 @@ def _timing(seconds: NDArray[np.float64], batch: int) -> Timing:
 
 
 def _reasons(data: bytes, description: Description, threads: int) -> tuple[str, ...]:
-    """Why a file may be slower than float32."""
+    """Reasons why a file may be slower than float32."""
     reasons = []
     integer, in_float = kernels(data, threads=threads)[:2]
     if description.target == "int4":
-        reasons.append("an int4 file is made for size: its weights are unpacked in every run")
+        reasons.append("an int4 file is made for small size: its weights are unpacked in every run")
     elif in_float:
         reasons.append(
-            f"{in_float} of {integer + in_float} convolutions run in float: the manifest says why; "
-            "--placement layer-input --elementwise 8 lets all of them run on integers"
+            f"{in_float} of {integer + in_float} convolutions run in float (the manifest gives "
+            f"reasons); "
+            "with --placement layer-input --elementwise 8 all of them run on integers"
         )
     if not _has_integer_dot_products():
         reasons.append("this processor has no integer dot products (VNNI)")
@@ -231,5 +232,5 @@ def _reasons(data: bytes, description: Description, threads: int) -> tuple[str, 
 
 def _has_integer_dot_products() -> bool:
     known = machine.flags()
-    # Where they are unknown, nothing is blamed on them.
+    # If the processor's features are unknown, they are not given as a reason.
     return not known or machine.has_vnni() or "asimddp" in known

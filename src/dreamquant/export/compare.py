@@ -1,4 +1,4 @@
-"""When codes and logits of an exported network count as those of its student."""
+"""Decides whether codes and logits of an exported network equal those of its student."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from dreamquant.networks.outputs import tensors_of
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
 
-_FLIPPED = 0.001  # the largest share of a layer's codes that may differ, each by one
-_FEW = 2  # so many may differ anyway: a layer of a few hundred codes knows no such small share
-# Of a tensor's largest value: what the order of a float32 sum decides. Means of quantized values
-# often lie right between two codes of the same scale.
+_FLIPPED = 0.001  # largest fraction of a layer's codes that may differ, each by one
+_FEW = 2  # this number may always differ, because a layer may have only a few hundred codes
+# Relative to a tensor's largest value: the effect of the order of float32 sums. Means of quantized
+# values often lie exactly between two codes of the same scale.
 _TIE = 3e-6
 _AGREEMENT = 0.995
 
 
 class NotTheStudentError(ExportError):
-    """An exported network computes something else than its student.
+    """The outputs of an exported network differ from those of its student.
 
     Args:
-        reason: what differs.
-        evidence: of it, to report: plain JSON values without weights.
+        reason: a description of the difference.
+        evidence: data for a report: plain JSON values without weights.
     """
 
     def __init__(self, reason: str, evidence: dict[str, Any] | None = None) -> None:
         self.reason, self.evidence = reason, evidence
         super().__init__(
-            f"the exported network is not the student: {reason}",
+            f"the exported network differs from the student: {reason}",
             where="verification",
-            remedy="this file was not written; please report this with the network",
+            remedy="the file was not written; please report this with the network",
         )
 
 
 class Difference(NamedTuple):
-    """How a layer's codes differ from the student's.
+    """The differences between a layer's codes and the student's codes.
 
     Attributes:
-        name: of the tensor that holds them.
-        flips: codes that differ.
-        size: codes compared.
-        largest: of the differences.
-        ties: of the codes that differ, those whose value lies between two codes.
+        name: name of the tensor with the codes.
+        flips: number of codes that differ.
+        size: number of codes compared.
+        largest: largest difference.
+        ties: number of differing codes whose value lies exactly between two codes.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Difference(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """Of the codes, those that differ."""
+        """The fraction of codes that differ."""
         return self.flips / self.size
 
     @property
     def tolerable(self) -> bool:
-        """Whether rounding explains it."""
+        """Whether rounding explains the differences."""
         return self.largest <= 1 and self.flips - self.ties <= _FLIPPED * self.size + _FEW
 
     def __str__(self) -> str:
@@ -73,12 +73,12 @@ class Difference(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What a student does to some images.
+    """Codes and outputs of a student for some images.
 
     Attributes:
-        codes: uint8, at each call of an activation quantizer in the order executed.
-        tied: of each code, whether its value lies between two codes.
-        outputs: (B, ...) each.
+        codes: codes (uint8) of each call of an activation quantizer, in the order executed.
+        tied: for each code, whether its value lies exactly between two codes.
+        outputs: outputs, (B, ...) each.
     """
 
     codes: list[Array]
@@ -87,21 +87,21 @@ class Recorded(NamedTuple):
 
 
 def compare_codes(found: Array, wanted: Array, tied: Array, name: str) -> Difference:
-    """Two tensors of codes (uint8, of one shape), and where they lie between two values."""
+    """Compare two tensors of codes (uint8, same shape); ``tied`` marks values between two codes."""
     difference = np.abs(found.astype(np.int16) - wanted)
     flips, ties = (int(np.count_nonzero(each)) for each in (difference, difference * tied))
     return Difference(name, flips, difference.size, int(difference.max(initial=0)), ties)
 
 
 class Outputs(NamedTuple):
-    """What the student gives for some images.
+    """Outputs of a student for some images.
 
     Attributes:
-        names: of its outputs.
-        values: (B, ...) each.
-        sensitivity: of each, how far it moves when codes flip, see :func:`sensitivity_of`.
-        confident: (B,), of logits, whether top-1 stands well above the sensitivity; ``None`` of
-            anything else.
+        names: names of the outputs.
+        values: their values, (B, ...) each.
+        sensitivity: change of each output when codes flip, see :func:`sensitivity_of`.
+        confident: (B,), whether the margin of top-1 is well above the sensitivity; ``None`` if
+            outputs are not logits.
     """
 
     names: tuple[str, ...]
@@ -113,26 +113,26 @@ class Outputs(NamedTuple):
 def require_equal_outputs(
     names: Sequence[str], found: Sequence[Tensor], wanted: Sequence[Tensor]
 ) -> None:
-    """Outputs where the last layer's input is equal.
+    """Compare outputs for equal inputs of the last layer.
 
     Raises:
-        NotTheStudentError: they differ by more than rounding does.
+        NotTheStudentError: they differ by more than rounding explains.
     """
     for name, ours, aim in zip(names, found, wanted, strict=True):
         deviation = float((ours - aim).abs().max())
         if deviation > _FLIPPED * float(aim.abs().max()):
             raise NotTheStudentError(
-                f"{name} deviate by {deviation:.3g} though the last layer's input is equal"
+                f"{name} deviate by {deviation:.3g} although the last layer's input is equal"
             )
 
 
 def compare_outputs(found: Sequence[Tensor], wanted: Outputs, runtime: str) -> float | None:
-    """Agreement of top-1 on confident inputs; ``None`` if no input is confident.
+    """Compare outputs and return the top-1 agreement on confident inputs; ``None`` without any.
 
     Args:
         found: outputs of the file.
-        wanted: of the student.
-        runtime: that ran the file.
+        wanted: outputs of the student.
+        runtime: the runtime that ran the file.
 
     Raises:
         NotTheStudentError: they differ by more than flipped codes explain.
@@ -144,8 +144,8 @@ def compare_outputs(found: Sequence[Tensor], wanted: Outputs, runtime: str) -> f
         rounding = 1e-4 * float(aim.abs().max())
         if not deviation <= 2 * sensitivity + rounding:
             raise NotTheStudentError(
-                f"in {runtime} {name} deviate by {deviation:.3g}, where flipped codes move the "
-                f"student's own by {sensitivity:.3g}"
+                f"in {runtime} {name} deviate by {deviation:.3g}, but flipped codes change the "
+                f"student's by {sensitivity:.3g} only"
             )
     if wanted.confident is None:
         return None
@@ -153,7 +153,7 @@ def compare_outputs(found: Sequence[Tensor], wanted: Outputs, runtime: str) -> f
 
 
 def deviation_of(found: Tensor, wanted: Tensor) -> float:
-    """The largest deviation of an image (B, ...) in the middle of all images."""
+    """The median over images of the largest deviation of an image (B, ...)."""
     return float((found - wanted).abs().reshape(len(wanted), -1).amax(1).median())
 
 
@@ -172,9 +172,9 @@ def _same_top1(found: Tensor, wanted: Tensor, confident: Tensor, runtime: str) -
 def sensitivity_of(
     student: Student, images: Tensor, outputs: Sequence[Tensor]
 ) -> tuple[float, ...]:
-    """How far each output typically moves when each quantizer flips as many codes as it may.
+    """The typical change of each output when every quantizer flips the tolerated number of codes.
 
-    Of each image it flips at least one: 0.1 % of few codes is less than one, and yet one may flip.
+    At least one code of each image is flipped, because 0.1 % of a few codes is less than one.
     """
     generator = torch.Generator().manual_seed(1)
 
@@ -182,7 +182,7 @@ def sensitivity_of(
         chance = torch.rand((len(result), result[0].numel()), generator=generator)
         least = chance.amin(1, keepdim=True).clamp(min=_FLIPPED / 2)
         steps = (chance <= least).float() - (chance > 1 - _FLIPPED / 2).float()
-        # Not with `+`, which the student would take for a sum of its own.
+        # `+` is not used, because the student would quantize it as a sum of the network.
         scale = cast(ActivationQuantizer, quantizer).scale
         return torch.addcmul(result, steps.view_as(result), scale)
 
@@ -192,14 +192,14 @@ def sensitivity_of(
 
 
 def margins(logits: Tensor) -> Tensor:
-    """By how much the largest of (B, classes) logits exceeds the second, (B,)."""
+    """Largest minus second largest logit, (B,), of logits (B, classes)."""
     best = logits.topk(2, dim=1).values
     return best[:, 0] - best[:, 1]
 
 
 @torch.no_grad()
 def record(student: Student, images: Tensor) -> Recorded:
-    """What a student does to images (B, ...)."""
+    """Codes and outputs of a student for images (B, ...)."""
     codes: list[Array] = []
     tied: list[Array] = []
 
@@ -216,7 +216,7 @@ def record(student: Student, images: Tensor) -> Recorded:
 
 @contextmanager
 def hooked(student: Student, hook: Any) -> Iterator[None]:
-    """Inside, a forward hook hangs at every activation quantizer."""
+    """Register a forward hook on every activation quantizer inside the block."""
     quantizers = student.activation_quantizers().values()
     handles = [quantizer.register_forward_hook(hook) for quantizer in quantizers]
     try:
@@ -227,5 +227,5 @@ def hooked(student: Student, hook: Any) -> Iterator[None]:
 
 
 def smallest(differences: Sequence[Difference]) -> Difference:
-    """The one of the fewest codes."""
+    """The difference of the layer with the fewest codes."""
     return min(differences, key=lambda difference: difference.size)

@@ -1,4 +1,4 @@
-"""Markers into integers: quantizers as standard ONNX operations, and what integer kernels need."""
+"""Replaces markers by standard ONNX operations for quantizers and integer kernels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dreamquant.quantization.student import Student
 
 Target = Literal["int8box", "int4"]
 _UINT8 = 255
-# A bias is rounded to the integers of its kernel where that moves fewer codes than this share.
+# A bias is rounded to integers if that changes a smaller fraction of codes than this.
 _MOVED = 0.001
 _LARGEST_BIAS = 2**30
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -40,11 +40,11 @@ _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 @dataclass
 class Encoded:
-    """What became of a graph.
+    """The result of encoding a graph.
 
     Attributes:
-        codes: of each call of an activation quantizer, the name of the tensor that holds its
-            codes (uint8).
+        codes: for each call of an activation quantizer, the name of the tensor with its codes
+            (uint8).
         in_float: layers that no integer kernel can run, each with the reason.
     """
 
@@ -53,22 +53,23 @@ class Encoded:
 
 
 def encode(model: ir.Model, student: Student, target: Target, *, two_bit: bool) -> Encoded:
-    """Replace every marker of a graph whose batch norms are folded.
+    """Replace every marker of a graph with folded batch norms.
 
-    Activations become ``QuantizeLinear → Clip → DequantizeLinear`` on uint8, the Clip on integers
-    and only where it clips. A ReLU whose results are all quantized moves into that Clip, which is
-    the same, since rounding is monotone. Weights become integer initialisers and
-    ``DequantizeLinear``: for ``int8box`` int8 with zero-point zero, for ``int4`` as few bits as
-    ONNX has for them. Biases of integer kernels become int32 in units of their products.
+    Activations become ``QuantizeLinear → Clip → DequantizeLinear`` on uint8. The Clip works on
+    integers and is left out if it changes nothing. If all results of a ReLU are quantized, the
+    ReLU becomes part of that Clip; results are the same, because rounding is monotone. Weights
+    become integer initialisers and ``DequantizeLinear``: int8 with zero-point zero for
+    ``int8box``, the smallest possible ONNX type for ``int4``. Biases of integer kernels become
+    int32 in units of the products.
 
     Args:
         model: from :func:`dreamquant.export.graph.draw`; changed in place.
-        student: that the graph was drawn from.
+        student: the student that the graph was made from.
         target: ``int8box`` for speed, ``int4`` for size.
-        two_bit: store weights of 2 bits in INT2, which needs opset 25 (``int4`` only).
+        two_bit: store 2-bit weights as INT2, which needs opset 25 (``int4`` only).
 
     Raises:
-        ExportError: weights of 8 bits have a zero-point, as earlier versions gave them.
+        ExportError: 8-bit weights have a zero-point, as in results of earlier versions.
     """
     encoder = _Encoder(model.graph, student, target, two_bit)
     encoder.encode_activations()
@@ -102,7 +103,7 @@ class _Encoder:
             self._remove(marker, up_to=quantizer.source)
 
     def _remove(self, marker: ir.Node, *, up_to: ir.Value) -> None:
-        """Remove a marker, and what changed places with it once nothing else reads that."""
+        """Remove a marker, and the nodes swapped with it if nothing else reads them."""
         value: ir.Value = marker.outputs[0]
         while value is not up_to and not value.uses():
             node = value.producer()
@@ -111,7 +112,7 @@ class _Encoder:
             self.graph.remove(node, safe=True)
 
     def _insert(self, marker: ir.Node, quantizer: MergedQuantizer) -> ir.Node:
-        """Write a quantizer out before its marker; gives its last node."""
+        """Insert the nodes of a quantizer before its marker; returns the last node."""
         name, like = f"{attribute(marker, QUANTIZER)}.{attribute(marker, CALL)}", marker.outputs[0]
         scale = initializer(
             self.graph, f"{name}.scale", np.float32(quantizer.scale), ir.DataType.FLOAT
@@ -150,7 +151,7 @@ class _Encoder:
                 self.encoded.in_float.append(f"{name}: {reason}")
 
     def _encode_bias(self, layer: ir.Node, marker: ir.Node) -> str:
-        """Why the layer stays in float, or nothing."""
+        """Encode the bias; returns the reason why the layer stays in float, or ``""``."""
         readers = readers_of(layer)
         if not self._is_boxed(marker):
             self._keep_bias(layer, marker, readers)
@@ -164,7 +165,7 @@ class _Encoder:
         moved = float(np.abs(rounded * unit - exact).mean()) / step
         if moved > _MOVED:
             self._keep_bias(layer, marker, readers)
-            return f"rounding its bias to 32-bit integers would move {moved:.2%} of its codes"
+            return f"rounding its bias to 32-bit integers would change {moved:.2%} of its codes"
         self._round_bias(layer, attribute(marker, QUANTIZER), rounded, unit)
         return ""
 
@@ -179,7 +180,7 @@ class _Encoder:
         set_bias(layer, node.outputs[0])
 
     def _keep_bias(self, layer: ir.Node, marker: ir.Node, readers: Sequence[ir.Node]) -> None:
-        """Add the bias in float after the layer: ONNX Runtime would round it inside."""
+        """Add the bias in float after the layer; ONNX Runtime would round it in the layer."""
         bias, out = bias_of(layer), layer.outputs[0]
         if bias is None or not _quantize(readers):
             return
@@ -218,7 +219,7 @@ class _Encoder:
             self.graph.remove(marker, safe=True)
 
     def _codes(self, marker: ir.Node) -> Codes:
-        """Made once, while biases are still numbers."""
+        """The codes of a weight; computed once, while biases are still float."""
         if marker not in self.made:
             self.made[marker] = self._make_codes(marker)
         return self.made[marker]
@@ -243,7 +244,7 @@ class _Encoder:
 
 
 def _obstacle(layer: ir.Node, marker: ir.Node | None) -> str:
-    """Why no integer kernel can run the layer, or nothing."""
+    """The reason why no integer kernel can run the layer, or ``""``."""
     if marker is None:
         return "its weight is not quantized"
     source = source_of(layer)
@@ -257,9 +258,9 @@ def _obstacle(layer: ir.Node, marker: ir.Node | None) -> str:
 
 
 def _least_scale(codes: Codes, layers: Sequence[ir.Node]) -> Floats:
-    """Scales with which no bias exceeds 32 bits.
+    """The smallest scales with which no bias exceeds 32 bits.
 
-    A channel that batch norm made constant has hardly any weight, but a bias as any other.
+    A channel that batch norm made constant has tiny weights, but a bias of normal size.
     """
     least = np.zeros_like(codes.scale)
     for layer in layers:
@@ -271,7 +272,7 @@ def _least_scale(codes: Codes, layers: Sequence[ir.Node]) -> Floats:
 
 
 def _unit(input_scale: Floats, codes: Codes) -> Floats:
-    """What one integer of a kernel's sums is worth, as float32 has it."""
+    """The float32 value of one integer unit of a kernel's sums."""
     product = codes.scale.astype(np.float32) * input_scale.astype(np.float32)
     return product.astype(np.float64)
 
@@ -281,7 +282,7 @@ def _quantize(readers: Sequence[ir.Node]) -> bool:
 
 
 def _highest(value: ir.Value) -> int:
-    """The largest code that a tensor can have."""
+    """The largest possible code of a tensor."""
     node = value.producer()
     while node is not None and node.op_type in {_DEQUANTIZE} | PASSED_ON:
         node = read_by(node).producer()

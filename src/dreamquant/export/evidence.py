@@ -1,4 +1,4 @@
-"""What to report of a layer whose codes are wrong: its operations and codes, no weights."""
+"""Data for a report about a layer with wrong codes: operations and codes, without weights."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dreamquant.export.parts import part
 from dreamquant.export.runtime import Array
 
 _EXAMPLES = 200
-_SCALARS = 1  # larger constants are weights or biases
+_SCALARS = 1  # constants with more values are weights or biases
 
 
 def evidence(model: Any, name: str, codes: Set[str], found: Array, wanted: Array) -> dict[str, Any]:
-    """The operations between a layer's input codes and its own, and codes that differ.
+    """The operations between a layer's input codes and output codes, and the differing codes.
 
     Args:
         model: the ``onnx.ModelProto``.
-        name: of the tensor of codes that is wrong.
-        codes: names of all such tensors.
-        found: what the file gives (uint8).
-        wanted: what the student gives.
+        name: name of the tensor with wrong codes.
+        codes: names of all tensors of codes.
+        found: codes of the file (uint8).
+        wanted: codes of the student.
     """
     differing = np.argwhere(found != wanted)[:_EXAMPLES]
     places = [tuple(int(i) for i in place) for place in differing]
@@ -35,7 +35,7 @@ def evidence(model: Any, name: str, codes: Set[str], found: Array, wanted: Array
 
 
 def _operations(model: Any, name: str, codes: Set[str]) -> list[dict[str, Any]]:
-    """In the order executed, back to where other codes are read."""
+    """Operations in the order executed, starting where other codes are read."""
     producers = {out: node for node in model.graph.node for out in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     wanted, seen = [name], set()

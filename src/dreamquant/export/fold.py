@@ -1,4 +1,4 @@
-"""Batch norm into the layer before it, on the graph: what is folded is seen, not guessed."""
+"""Folds batch norms into the layers before them, on the exported graph."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from dreamquant.export.nodes import (
     weight_marker,
 )
 
-FACTOR = "dreamquant.factor"  # in a weight marker's ``meta``: float64, one per output channel
+FACTOR = "dreamquant.factor"  # key in a weight marker's ``meta``: float64, one per output channel
 
 
 def fold_batch_norms(graph: ir.Graph) -> list[str]:
-    """Fold each batch norm into the layer whose result it alone reads.
+    """Fold each batch norm into the layer before it, if nothing else reads that layer's result.
 
-    With ``f = weight / sqrt(var + eps)`` the layer's weights are to be multiplied by ``f`` per
-    output channel, which is left to whoever encodes them (``FACTOR``); its bias becomes
+    Let ``f = weight / sqrt(var + eps)``. The layer's weights must be multiplied by ``f`` for each
+    output channel; this happens when they are encoded (``FACTOR``). The bias becomes
     ``(bias - mean) * f + shift``. Both are computed in float64.
 
     Args:
-        graph: from :func:`dreamquant.export.graph.draw`; changed in place.
+        graph: the graph of :func:`dreamquant.export.graph.draw`; changed in place.
 
     Returns:
-        What could not be folded and stays a float operation, with the reason.
+        Batch norms that could not be folded and stay float operations, with the reason.
     """
     left = []
     for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
@@ -45,14 +45,14 @@ def fold_batch_norms(graph: ir.Graph) -> list[str]:
 
 def _obstacle(layer: ir.Node | None) -> str:
     if layer is None or layer.op_type not in LAYERS:
-        return "no layer comes right before it"
+        return "no layer is directly before it"
     if layer.outputs[0].is_graph_output():
-        return f"the result of {layer.name} is an output too"
+        return f"the result of {layer.name} is also an output of the network"
     if len(layer.outputs[0].uses()) > 1:
-        return f"another operation reads the result of {layer.name} too"
+        return f"another operation also reads the result of {layer.name}"
     marker = weight_marker(layer)
     if marker is None or len(marker.outputs[0].uses()) > 1:
-        return f"the weight of {layer.name} is not its own"
+        return f"another layer shares the weight of {layer.name}"
     return ""
 
 
@@ -60,7 +60,7 @@ def _fold(graph: ir.Graph, layer: ir.Node, norm: ir.Node) -> None:
     weight, shift, mean, variance = (constant(value) for value in norm.inputs[1:])
     factor = weight / np.sqrt(variance + norm.attributes["epsilon"].as_float())
     marker = weight_marker(layer)
-    assert marker is not None  # else there would have been an obstacle
+    assert marker is not None  # otherwise there was an obstacle
     marker.meta[FACTOR] = factor
     bias = bias_of(layer)
     before = constant(bias) if bias is not None else np.zeros_like(mean)

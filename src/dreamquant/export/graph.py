@@ -1,4 +1,4 @@
-"""A student as an ONNX graph of float operations, with a marker where each quantizer stands."""
+"""Converts a student to an ONNX graph of float operations with a marker for each quantizer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DOMAIN = "dreamquant"
 ACTIVATION, WEIGHT = "Activation", "Weight"
 QUANTIZER, CALL = "quantizer", "call"
 BATCH = "batch"
-OPSET = 21  # the first with 4-bit integers, and the last that every common runtime takes
+OPSET = 21  # the first version with 4-bit integers, and the last that every common runtime supports
 
 
 class _Calls:
-    """Numbers the calls of quantizers, so that the exporter takes no two for the same."""
+    """Numbers the calls of quantizers, so that the exporter does not merge equal calls."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -44,7 +44,7 @@ class _ActivationMarker(nn.Module):
         self.name, self.calls = name, calls
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``, by way of a node that names the quantizer and numbers the call."""
+        """``x`` after a node with the name of the quantizer and the number of the call."""
         return _marked(x, ACTIVATION, {QUANTIZER: self.name, CALL: self.calls.next()})
 
 
@@ -54,7 +54,7 @@ class _WeightMarker(nn.Module):
         self.name, self.uses = name, _Calls()
 
     def forward(self, weight: Tensor) -> Tensor:
-        """``weight``, by way of a node that names the layer; each use has a node of its own."""
+        """``weight`` after a node with the name of the layer; each use has a separate node."""
         return _marked(weight, WEIGHT, {QUANTIZER: self.name, CALL: self.uses.next()})
 
 
@@ -65,7 +65,7 @@ def _marked(x: Tensor, kind: str, attributes: dict[str, Any]) -> Tensor:
 
 
 class _MarkedStudent(nn.Module):
-    """A copy of a student that computes nothing itself, but whose graph can be drawn."""
+    """A copy of a student that is only traced, with markers instead of quantizers."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _MarkedStudent(nn.Module):
 
 
 def draw(student: Student, spec: InputSpec) -> ir.Model:
-    """The float graph of a student, from ``images`` (batch, ...) to its outputs.
+    """Trace the float graph of a student, from ``images`` (batch, ...) to its outputs.
 
     Each call of an activation quantizer is a node ``dreamquant::Activation`` with attributes
     ``quantizer`` (its name in the student) and ``call`` (counted from 0 in the order executed);
@@ -95,8 +95,8 @@ def draw(student: Student, spec: InputSpec) -> ir.Model:
     the number of the use.
 
     Args:
-        student: its training is over.
-        spec: what it expects and gives.
+        student: a trained student.
+        spec: its input and outputs.
 
     Raises:
         ExportError: the network's code cannot be traced, or an operation has no ONNX form.
@@ -111,20 +111,20 @@ def draw(student: Student, spec: InputSpec) -> ir.Model:
             dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             verbose=False,
         )
-    assert program is not None  # None only for the exporter before dynamo
+    assert program is not None  # None only for the older exporter
     _require_any_batch(program.model, student.network)
     return program.model
 
 
 class Drawing:
-    """A student's graph, drawn once for several files: the exporter takes seconds for each.
+    """A student's graph, traced once for several files, because tracing takes seconds.
 
     Args:
-        student: its training is over; the graph ends as its network was given.
-        spec: what it expects and gives.
+        student: a trained student; the graph returns the outputs of the user's network.
+        spec: its input and outputs.
 
     Raises:
-        ExportError: its activation ranges are found anew for each image.
+        ExportError: its activation ranges are computed for each image.
     """
 
     def __init__(self, student: Student, spec: InputSpec) -> None:
@@ -132,10 +132,10 @@ class Drawing:
         self.student, self.spec = as_given(student), spec
 
     def copy(self) -> ir.Model:
-        """The graph, to be changed at will.
+        """A copy of the graph, which the caller may change.
 
         Raises:
-            ExportError: as of :func:`draw`.
+            ExportError: see :func:`draw`.
         """
         model: ir.Model = ir.from_proto(self._drawn)
         return model
@@ -149,8 +149,8 @@ def _require_static(student: Student) -> None:
     quantizers = student.activation_quantizers().values()
     if any(isinstance(quantizer, DynamicQuantizer) for quantizer in quantizers):
         raise ExportError(
-            "activation ranges are found anew for each image and channel, and kernels of runtimes "
-            "take one static range a tensor",
+            "activation ranges are computed for each image and channel, but kernels of runtimes "
+            "need one static range for each tensor",
             where="--target",
             remedy="quantize by a method whose ranges are static, such as adadfq",
         )
@@ -161,13 +161,13 @@ def _require_any_batch(model: ir.Model, network: nn.Module) -> None:
     if shape is None or not isinstance(shape[0], int):
         return
     raise ExportError(
-        "the network cannot be exported: its code makes a constant of the number of images",
+        "the network cannot be exported: its code fixes the number of images as a constant",
         where=type(network).__name__,
-        remedy="in its forward pass, take that number from `x.shape[0]` wherever it is needed, and "
-        "convert it to no int",
+        remedy="in its forward pass, use `x.shape[0]` wherever that number is needed, and do not "
+        "convert it to int",
     )
 
 
 def attribute(node: ir.Node, name: str) -> str:
-    """A marker's attribute as text."""
+    """An attribute of a marker as text."""
     return str(node.attributes[name].value)

@@ -1,4 +1,4 @@
-"""A result's student into files: each is verified, then written whole, then on record."""
+"""Exports the student of a result: files are verified, then written, then recorded."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class ExportedFile:
     """A file that was exported.
 
     Attributes:
-        path: of it.
+        path: path of the file.
         target: ``int8box``, ``int4`` or ``pt2``.
-        bytes: its size.
-        verification: how it compares with the student; ``None`` for programs, whose logits are
+        bytes: size of the file.
+        verification: the comparison with the student; ``None`` for programs, whose logits are
             equal.
         in_float: computations that stay in float, each with its reason.
     """
@@ -64,7 +64,7 @@ class ExportedFile:
 
 
 def file_name(target: FileTarget) -> str:
-    """What the file of a target is called."""
+    """The name of the file of a target."""
     return "model.pt2" if target == "pt2" else f"model.{target}.onnx"
 
 
@@ -76,34 +76,34 @@ def export_result(
     preprocessing: Layout | None = None,
     two_bit: bool = False,
 ) -> list[ExportedFile]:
-    """Export the quantized network of a result folder to files that other runtimes run.
+    """Export the quantized network of a result folder to files for other runtimes.
 
     Args:
-        result: a result folder, or a result that lies in ``to``.
-        targets: ``int8box``, the fast one; ``int4``, the small one; ``pt2``, a ``torch.export``
+        result: a result folder, or a result in memory; then ``to`` is required.
+        targets: ``int8box`` for speed; ``int4`` for small size; ``pt2`` for a ``torch.export``
             program.
-        to: folder for the files, where not the result folder.
-        preprocessing: let ONNX files take uint8 images of this layout, ``nhwc`` or ``nchw``.
-        two_bit: store weights of 2 bits in INT2 in the small file, which few runtimes read yet.
+        to: folder for the files; by default the result folder.
+        preprocessing: ONNX files take uint8 images of this layout, ``nhwc`` or ``nchw``.
+        two_bit: store 2-bit weights of the ``int4`` file as INT2, which few runtimes support.
 
     Returns:
-        The files, in the order of ``targets``. Their checksums are in the manifest beside them.
+        The files, in the order of ``targets``. The manifest beside them has their checksums.
 
     Raises:
         ExportError: the network cannot be exported, a file fails its verification, or an optional
-            package is missing. What was exported before stays. A file that computes something
-            else than the student leaves ``failed.TARGET.json`` to report, without weights.
-        ResultError: the folder holds no result, or a file cannot be written.
+                package is missing. Earlier files stay. If a file computes something else than the
+                student, ``failed.TARGET.json`` is written for a report, without weights.
+            ResultError: the folder contains no result, or a file cannot be written.
     """
     unknown = [target for target in targets if target not in TARGETS]
     if unknown:
         raise ExportError(
-            f"{unknown[0]!r} is no target", where="--target", remedy=f"give {', '.join(TARGETS)}"
+            f"{unknown[0]!r} is not a target", where="--target", remedy=f"give {', '.join(TARGETS)}"
         )
     require_export()
     opened = result if isinstance(result, Result) else open_result(result)
     folder = _folder(to, None if isinstance(result, Result) else Path(result), opened)
-    # Late, since it imports what may be missing.
+    # Imported here, because it imports packages that may be missing.
     from dreamquant.export.graph import Drawing
 
     drawing = Drawing(opened.model, opened.input)
@@ -114,17 +114,17 @@ def export_result(
 
 
 def rehearse_export(student: Student, spec: InputSpec) -> None:
-    """Export a student to the fast file and verify it, without writing anything.
+    """Export a student as ``int8box`` and verify it, without writing a file.
 
-    What an exporter or a runtime lacks, it lacks whatever the student has learned: a long run
-    whose result is to be exported can find out before it begins.
+    Whether export works does not depend on training. So a long run can check before it begins
+    whether its result can be exported.
 
     Args:
-        student: its ranges are known; ``fix`` was called.
-        spec: what it expects.
+        student: a student with known ranges, after ``fix``.
+        spec: its input.
 
     Raises:
-        ExportError: as of :func:`export_result`.
+        ExportError: see :func:`export_result`.
     """
     from dreamquant.export.onnx_file import onnx_file
 
@@ -134,17 +134,17 @@ def rehearse_export(student: Student, spec: InputSpec) -> None:
 
 
 def _folder(to: str | Path | None, own: Path | None, result: Result) -> Path:
-    """Where the files go: a folder whose manifest is of this result, or that has none."""
+    """The folder for the files; its manifest must be of this result, if there is one."""
     folder = Path(to) if to is not None else own
     if folder is None:
-        raise ExportError("nothing tells where to export to", where="export_result(to=…)")
+        raise ExportError("no folder is given for the files", where="export_result(to=…)")
     if own is not None and folder.resolve() == own.resolve():
         return folder
     if (folder / MANIFEST).exists() and _identity(read_manifest(folder)) != _identity(
         result.manifest
     ):
         raise ResultError(
-            f"{folder} holds another result",
+            f"{folder} contains another result",
             where="--to",
             remedy="give another folder",
         )
@@ -165,7 +165,7 @@ def _write(
     preprocessing: Layout | None,
     two_bit: bool,
 ) -> ExportedFile:
-    # Late, since they import what may be missing.
+    # Imported here, because they import packages that may be missing.
     from dreamquant.export.compare import NotTheStudentError
 
     try:
@@ -187,7 +187,7 @@ def _write(
         }
         write_json(path, report)
         error.remedy = (
-            f"this file was not written; please report this with {path}, which holds no weights"
+            f"the file was not written; please report this with {path}, which has no weights"
         )
         raise
 
@@ -226,7 +226,7 @@ def _verified(
 
 
 def _put_on_record(folder: Path, file: ExportedFile, data: bytes, manifest: dict[str, Any]) -> None:
-    """Name the file in the folder's manifest; beside exports elsewhere goes a copy of it."""
+    """Record the file in the folder's manifest; another folder gets a copy of the manifest."""
     here = read_manifest(folder) if (folder / MANIFEST).exists() else manifest
     described = file.as_json()
     del described["path"]

@@ -1,4 +1,4 @@
-"""Means of codes in three dimensions, written so that every runtime computes them."""
+"""Rewrites means of 3-d tensors of codes so that every runtime computes them correctly."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _RANK = 3
 
 
 def lift_means(graph: ir.Graph) -> None:
-    """Let means of codes in three dimensions see a fourth one, of size 1.
+    """Add a fourth dimension of size 1 to 3-d tensors of codes before means.
 
-    OpenVINO 2026.4 computes them wrongly: its kernel for 8-bit integers gives numbers of any size,
-    and others in each run, from 8 to 40 images on. In four dimensions it is right. Such means are
-    heads like ``x.flatten(2).mean(2)``, and those over the tokens of a transformer.
+    OpenVINO 2026.4 computes them wrongly: from 8 to 40 images on, its kernel for 8-bit integers
+    returns random numbers, different in each run. In four dimensions it is correct. Such means
+    occur in heads like ``x.flatten(2).mean(2)``, and over the tokens of a transformer.
 
     Args:
-        graph: its quantizers are encoded; changed in place.
+        graph: a graph with encoded quantizers; changed in place.
     """
     for node in [node for node in graph if node.op_type == "ReduceMean"]:
         source, (read, *_) = source_of(node), node.inputs
@@ -32,7 +32,7 @@ def _lift(graph: ir.Graph, node: ir.Node, read: ir.Value) -> None:
     last = initializer(graph, "last_dimension", np.array([-1], np.int64), ir.DataType.INT64)
     axes = node.inputs[1]
     assert axes is not None
-    assert axes.const_value is not None  # the exporter writes them so
+    assert axes.const_value is not None  # the exporter always writes constants
     found = axes.const_value.numpy() % _RANK
     own = initializer(graph, f"{node.name}.axes", found, ir.DataType.INT64)
     wider = ir.node("Unsqueeze", [read, last], name=f"{node.name}.wider")

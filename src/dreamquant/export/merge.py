@@ -1,4 +1,4 @@
-"""Activation quantizers merged with the ReLU and the padding before them."""
+"""Merges activation quantizers with the ReLU and the padding before them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dreamquant.quantization.quantizers import ActivationQuantizer
 
 @dataclass(frozen=True)
 class MergedQuantizer:
-    """Where an activation quantizer reads, and its numbers; equal ones are one in the file.
+    """The input and the numbers of an activation quantizer; equal ones occur once in the file.
 
-    A ReLU or a padding with zeros before it changes places with it, so that it reads what the
-    layer before them gives.
+    A ReLU or a zero padding before the quantizer is swapped with it, so that the quantizer reads
+    the result of the layer before them.
     """
 
     source: ir.Value
@@ -34,12 +34,12 @@ class MergedQuantizer:
 
 
 def merged(marker: ir.Node, quantizer: ActivationQuantizer) -> MergedQuantizer:
-    """A marker's quantizer, having changed places with the padding and the ReLU before it."""
+    """A marker's quantizer, swapped with the padding and the ReLU before it."""
     if isinstance(quantizer, LogQuantizer):
         raise ExportError(
-            "ONNX has no quantizer on powers of two",
+            "ONNX has no quantizer with powers of two",
             where=attribute(marker, QUANTIZER),
-            remedy="quantize with the linear grid for softmax",
+            remedy="quantize again with --softmax linear",
         )
     value = read_by(marker)
     low, high = quantizer.grid
@@ -75,7 +75,7 @@ def _pads_with_zeros(node: ir.Node) -> bool:
 
 
 def _clamp(node: ir.Node) -> tuple[float | None, float | None] | None:
-    """The ends of a ReLU or Clip; ``None`` for anything else."""
+    """The limits of a ReLU or Clip; ``None`` for any other node."""
     if node.op_type == "Relu":
         return 0.0, None
     if node.op_type != "Clip" or any(end and end.const_value is None for end in node.inputs[1:]):

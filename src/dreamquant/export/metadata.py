@@ -1,4 +1,4 @@
-"""What an exported file says of itself, and how it is read again."""
+"""Writes and reads the metadata of an exported file."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dreamquant.networks.spec import InputSpec
 
 Layout = Literal["nhwc", "nchw"]
 
-IMAGES = "dreamquant/images"  # the input, until it gets its own name
+IMAGES = "dreamquant/images"  # temporary name of the input
 _PREFIX = "dreamquant."
 
 
 @dataclass(frozen=True)
 class Description:
-    """What an exported file says of itself.
+    """The metadata of an exported file.
 
     Attributes:
         target: ``int8box`` or ``int4``.
-        input: what the network expects, its class names with it.
-        layout: of the uint8 images that the file takes; ``None`` where it takes normalised ones, as
-            ``input.form`` says.
-        ending: what makes logits of its output, see :func:`dreamquant.networks.endings.ending_of`;
-            ``None`` in files of versions that did not say.
+        input: input and outputs of the network, with class names.
+        layout: layout of the uint8 images that the file takes; ``None`` if it takes normalised
+            images in the form ``input.form``.
+        ending: names of the functions that convert its output to logits, see
+            :func:`dreamquant.networks.endings.ending_of`; ``None`` in files of older versions.
     """
 
     target: str
@@ -38,7 +38,7 @@ class Description:
 
 
 def own_layout(form: Form) -> Layout | None:
-    """Of the uint8 images that a file takes by its form; ``None`` where it takes numbers."""
+    """The layout of uint8 images for a form of input; ``None`` for normalised numbers."""
     layouts: dict[Form, Layout] = {"uint8-nchw": "nchw", "uint8-nhwc": "nhwc"}
     return layouts.get(form)
 
@@ -50,7 +50,7 @@ def describe(
     layout: Layout | None,
     ending: tuple[str, ...],
 ) -> dict[str, str]:
-    """The ``metadata_props`` of a file; every value is JSON."""
+    """Make the ``metadata_props`` of a file; every value is JSON."""
     bits = {
         layer["name"]: {"weight": layer["weight_bits"], "input": layer["input_bits"]}
         for layer in manifest["coverage"]["layers"]
@@ -71,19 +71,19 @@ def describe(
 
 
 def encoded(name: str, value: object) -> tuple[str, str]:
-    """One more entry for ``metadata_props``."""
+    """Make one entry of ``metadata_props``."""
     return f"{_PREFIX}{name}", json.dumps(value)
 
 
 def read(properties: Mapping[str, str], where: str) -> Description:
-    """What a file says of itself.
+    """Read the metadata of a file.
 
     Raises:
-        ExportError: it was not exported by DreamQuant, or its metadata are damaged.
+        ExportError: the file was not exported by DreamQuant, or its metadata are damaged.
     """
     if f"{_PREFIX}input" not in properties:
         raise ExportError(
-            "nothing tells the input of this network",
+            "the file does not describe its input",
             where=where,
             remedy="give a file that `dreamquant export` wrote; `dreamquant evaluate` "
             "takes others with --mean and --std",

@@ -1,4 +1,4 @@
-"""Small things on ONNX graphs: constants, nodes, and who feeds whom."""
+"""Small functions for ONNX graphs: constants, nodes and their connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def initializer(graph: ir.Graph, name: str, values: Any, dtype: ir.DataType) -> ir.Value:
-    """The graph's constant ``name``, made from ``values`` where there is none yet."""
+    """The graph's constant ``name``; it is made from ``values`` if it does not exist."""
     if name in graph.initializers:
         return graph.initializers[name]
     tensor = ir.tensor(values, dtype=dtype, name=name)
@@ -30,7 +30,7 @@ def initializer(graph: ir.Graph, name: str, values: Any, dtype: ir.DataType) -> 
 
 
 def constant(value: ir.Value | None) -> Floats:
-    """The numbers of a constant."""
+    """The values of a constant."""
     assert value is not None
     assert value.const_value is not None
     return value.const_value.numpy().astype(np.float64)
@@ -44,7 +44,7 @@ def named_node(
     dtype: ir.DataType = ir.DataType.FLOAT,
     **attributes: int,
 ) -> ir.Node:
-    """A node whose one result is called as the node, and has the shape of ``like``."""
+    """A node with one result, which has the node's name and the shape of ``like``."""
     node = ir.node(kind, list(inputs), attributes, name=name)
     out = node.outputs[0]
     out.name, out.dtype, out.shape = name, dtype, like.shape
@@ -52,14 +52,14 @@ def named_node(
 
 
 def read_by(node: ir.Node, index: int = 0) -> ir.Value:
-    """One input of a node, which must be there."""
+    """Input ``index`` of a node; it must exist."""
     value = node.inputs[index]
     assert value is not None
     return value
 
 
 def source_of(layer: ir.Node) -> ir.Node | None:
-    """What makes a layer's input, looking through what runtimes move quantizers across."""
+    """The node that makes a layer's input; operations that commute with quantizers are skipped."""
     node = read_by(layer).producer()
     while node is not None and node.op_type in PASSED_ON:
         node = read_by(node).producer()
@@ -67,7 +67,7 @@ def source_of(layer: ir.Node) -> ir.Node | None:
 
 
 def readers_of(node: ir.Node) -> list[ir.Node]:
-    """What reads a node's result, likewise, and looking through what clamps it."""
+    """The nodes that read a result; clamps and operations as above are skipped."""
     readers: list[ir.Node] = []
     for reader in node.outputs[0].consumers():
         readers += readers_of(reader) if reader.op_type in _CLAMPS | PASSED_ON else [reader]
@@ -75,18 +75,18 @@ def readers_of(node: ir.Node) -> list[ir.Node]:
 
 
 def bias_of(layer: ir.Node) -> ir.Value | None:
-    """A layer's bias, where it has one."""
+    """The bias of a layer, or ``None``."""
     return layer.inputs[2] if len(layer.inputs) > 2 else None
 
 
 def set_bias(layer: ir.Node, bias: ir.Value) -> None:
-    """Give a layer a bias, or another one."""
+    """Set the bias of a layer."""
     layer.resize_inputs(3)
     layer.replace_input_with(2, bias)
 
 
 def weight_marker(layer: ir.Node) -> ir.Node | None:
-    """The marker of a layer's quantized weight; ``None`` where that is not quantized."""
+    """The marker of a layer's quantized weight; ``None`` if the weight is not quantized."""
     marker = read_by(layer, 1).producer()
     if marker is None or (marker.domain, marker.op_type) != (DOMAIN, WEIGHT):
         return None
@@ -94,12 +94,12 @@ def weight_marker(layer: ir.Node) -> ir.Node | None:
 
 
 def regrouped(graph: ir.Graph, node: ir.Node, groups: int, shape: Sequence[int]) -> ir.Node:
-    """A weight as a transposed convolution with groups has it: (inputs, outputs / groups, ...).
+    """Reorder a weight for a transposed convolution with groups: (inputs, outputs / groups, ...).
 
     Args:
-        graph: that gets a reshape, a transpose and a reshape after ``node``.
-        node: that gives the weight with its output channels first.
-        groups: of the convolution.
+        graph: the graph; it gets a reshape, a transpose and a reshape after ``node``.
+        node: the node that makes the weight with output channels first.
+        groups: number of groups of the convolution.
         shape: (outputs, inputs / groups, ...).
     """
     outputs, inputs, *kernel = shape

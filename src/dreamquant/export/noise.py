@@ -1,4 +1,4 @@
-"""The inputs on which an exported file is compared with its student."""
+"""Noise images for the comparison of an exported file with its student."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 from dreamquant.networks.spec import InputSpec
 
 _SCALES = (1.0, 4.0)
-_PIXELS = 2**19  # images to compare on, counted in pixels, so that memory stays small
+_PIXELS = 2**19  # limit of all pixels of these images, so that memory stays small
 _MOST_IMAGES = 32
 
 
 def noise(spec: InputSpec) -> Tensor:
-    """Normalised inputs (N, ...): patches and grain, then the same four times larger."""
+    """Normalised inputs (N, ...): coarse and fine noise, then the same multiplied by four."""
     channels, height, width = spec.plane
     count = max(4, min(_MOST_IMAGES, _PIXELS // (height * width)))
     generator = torch.Generator().manual_seed(0)

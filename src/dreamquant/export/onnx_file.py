@@ -1,4 +1,4 @@
-"""A student as one verified ONNX file."""
+"""Exports a student to one verified ONNX file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _TWO_BIT_OPSET = 25
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A student's ONNX file, not yet written.
+    """A student's ONNX file in memory.
 
     Attributes:
-        data: its bytes.
-        verification: how it compares with the student.
+        data: bytes of the file.
+        verification: the comparison with the student.
         in_float: computations that stay in float, each with its reason.
     """
 
@@ -52,18 +52,18 @@ def onnx_file(
     two_bit: bool,
     drawing: Drawing | None = None,
 ) -> OnnxFile:
-    """Draw, encode and verify a student.
+    """Trace, encode and verify a student.
 
-    The file has the names that ``spec`` gives its input and outputs.
+    The file's input and outputs have the names in ``spec``.
 
     Args:
-        student: its training is over; the file ends as its network was given.
-        manifest: of its result, for the file's metadata.
-        spec: what it expects.
-        target: see :func:`dreamquant.export.encode.encode`, as for ``two_bit``.
-        layout: of the uint8 images that the file shall take; ``None`` for what ``spec.form`` says.
-        two_bit: store weights of 2 bits in INT2.
-        drawing: of this student, where several files are made of it.
+        student: a trained student; the file returns the outputs of the user's network.
+        manifest: manifest of its result, for the file's metadata.
+        spec: its input and outputs.
+        target: see :func:`dreamquant.export.encode.encode`.
+        layout: layout of the uint8 images that the file takes; ``None`` for ``spec.form``.
+        two_bit: store 2-bit weights as INT2.
+        drawing: the traced graph of this student, if several files are made.
 
     Raises:
         ExportError: the network cannot be exported, or the file fails its verification.
@@ -80,7 +80,7 @@ def onnx_file(
     model.metadata_props.clear()
     model.metadata_props.update(metadata.describe(manifest, spec, target, layout, ending))
     plain = _serialized(model)
-    # OpenVINO knows no integers of 2 bits.
+    # OpenVINO has no 2-bit integers.
     runtimes = ("onnxruntime",) if two_bit else ("onnxruntime", "openvino")
     verification = verify(plain, encoded.codes, given, spec, runtimes)
     in_float = (*unfolded, *encoded.in_float)
@@ -101,7 +101,7 @@ def _holds(model: ir.Model, dtype: ir.DataType) -> bool:
 
 
 def _tidy(model: ir.Model, outputs: Sequence[str], *, opset: int | None) -> None:
-    """Drop what the markers left behind, and give input and outputs their names."""
+    """Remove unused nodes and values of markers, and name input and outputs."""
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     model.opset_imports.pop(DOMAIN, None)
@@ -111,7 +111,7 @@ def _tidy(model: ir.Model, outputs: Sequence[str], *, opset: int | None) -> None
     for value, name in zip(model.graph.outputs, outputs, strict=True):
         _name(value, name, model)
     for value in (images, *model.graph.outputs):
-        assert value.shape is not None  # torch.export knows every shape
+        assert value.shape is not None  # torch.export sets every shape
         value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
     if opset is not None:
         model.opset_imports[""] = opset
@@ -119,7 +119,7 @@ def _tidy(model: ir.Model, outputs: Sequence[str], *, opset: int | None) -> None
 
 
 def _name(value: ir.Value, name: str, model: ir.Model) -> None:
-    """Give a value a name; another that has it, such as a former output, gives it up."""
+    """Name a value; if another value has this name, that one is renamed."""
     graph = model.graph
     inner = [made for node in graph for made in node.outputs]
     for other in (*graph.inputs, *graph.initializers.values(), *inner):
@@ -134,7 +134,7 @@ def _serialized(model: ir.Model) -> onnx.ModelProto:
 
 
 def _take_channels_last(model: ir.Model, spec: InputSpec) -> None:
-    """Let the network take channels last, otherwise as it does."""
+    """Make the network take channels last."""
     images = _entry(spec, "nhwc", ir.DataType.FLOAT)
     _prepend(model.graph, images, [_channels_first(images)])
 
@@ -150,7 +150,7 @@ def _channels_first(images: ir.Value) -> ir.Node:
 
 
 def _prepend(graph: ir.Graph, entry: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Put nodes between the input and what reads it."""
+    """Insert nodes between the input and its readers."""
     (before,) = graph.inputs
     for node in nodes:
         node.outputs[0].name = f"{node.name}.out"
@@ -160,7 +160,7 @@ def _prepend(graph: ir.Graph, entry: ir.Value, nodes: Sequence[ir.Node]) -> None
 
 
 def _take_pixels(model: ir.Model, spec: InputSpec, layout: Layout) -> None:
-    """Let the network take uint8 images, and normalise them as evaluation does."""
+    """Make the network take uint8 images and normalise them like evaluation."""
     graph = model.graph
     pixels = _entry(spec, layout, ir.DataType.UINT8)
     nodes = [ir.node("Cast", [pixels], {"to": ir.DataType.FLOAT}, name="pixels.float")]

@@ -1,4 +1,4 @@
-"""The optional packages that export and its files need, imported only here and when asked."""
+"""Imports the optional packages for export; only this file does, and only when needed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _EXTRAS = {"openvino": "openvino"}
 
 
 def require(*names: str) -> None:
-    """Make sure that packages can be imported.
+    """Check that packages can be imported.
 
     Raises:
-        ExportError: one is missing or does not load.
+        ExportError: a package is missing or does not load.
     """
     for name in names:
         part(name)
 
 
 def require_export() -> None:
-    """Make sure that results can be exported.
+    """Check that all packages for export can be imported.
 
     Raises:
         ExportError: a package is missing or does not load.
@@ -31,14 +31,14 @@ def require_export() -> None:
 
 
 def part(name: str) -> ModuleType:
-    """The package ``name``.
+    """Import the package ``name``.
 
     Raises:
-        ExportError: it is missing or does not load.
+        ExportError: the package is missing or does not load.
     """
     try:
         return importlib.import_module(name)
-    except Exception as error:  # another project's code may raise anything
+    except Exception as error:  # code of another project may raise anything
         raise ExportError(
             f"{name} cannot be used: {one_line(error)}",
             where="an exported file",

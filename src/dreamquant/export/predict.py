@@ -1,4 +1,4 @@
-"""What a student or an exported file says of image files."""
+"""Predictions of a student or an exported file for image files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _CONVERTED = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file as the network sees it.
+    """An image file, decoded for the network.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         pixels: uint8 (H, W, C) of the network's size.
-        notes: what had to be done to it that may change its class.
+        notes: conversions that may change its class.
     """
 
     path: Path
@@ -44,14 +44,14 @@ class Picture:
 
 
 def read_pictures(paths: Sequence[Path], spec: InputSpec) -> list[Picture]:
-    """The image files at ``paths``, scaled and cropped as evaluation does.
+    """Read the image files at ``paths``; they are scaled and cropped like in evaluation.
 
     Args:
         paths: image files, or folders of them.
-        spec: what the network expects.
+        spec: input of the network.
 
     Raises:
-        DataError: no image is found, or one cannot be read.
+        DataError: there is no image, or an image cannot be read.
     """
     files = [file for path in paths for file in _files(path)]
     if not files:
@@ -76,7 +76,7 @@ def _read(path: Path, spec: InputSpec) -> Picture:
             remedy="give an .npz to `dreamquant evaluate`",
         )
     if not path.is_file():
-        raise DataError("there is no such image", where=str(path), remedy="check the path")
+        raise DataError("the image does not exist", where=str(path), remedy="check the path")
     pixels = decode_file(Extent(path, 0, -1, str(path)), spec)
     return Picture(path, pixels, _notes(path, spec))
 
@@ -86,11 +86,11 @@ def _notes(path: Path, spec: InputSpec) -> tuple[str, ...]:
         frames, mode = getattr(image, "n_frames", 1), image.mode
     notes = [_CONVERTED[mode]] if mode in _CONVERTED else []
     if mode.startswith("I"):
-        notes.append("its 16 bits a pixel are cut to 8")
+        notes.append("its 16 bits per pixel are reduced to 8")
     if mode in ("1", "L", "LA", "I", "I;16") and spec.shape[0] == 3:
-        notes.append("it is grey, the network takes colours")
+        notes.append("it is grey, but the network expects colour")
     if frames > 1:
-        notes.append(f"the first of its {frames} frames is taken")
+        notes.append(f"only the first of its {frames} frames is used")
     return tuple(notes)
 
 
@@ -102,14 +102,14 @@ def predict(
     top: int,
     boxes: Boxes | None = None,
 ) -> list[Prediction]:
-    """What the network says of each picture.
+    """The prediction for each picture.
 
     Args:
-        model: gives the outputs of normalised images (B, C, H, W).
-        pictures: from :func:`read_pictures`.
-        spec: what the network expects and gives.
-        top: so many classes or boxes, or all where there are fewer.
-        boxes: makes boxes of the outputs.
+        model: function from normalised images (B, C, H, W) to outputs.
+        pictures: pictures of :func:`read_pictures`.
+        spec: input and outputs of the network.
+        top: number of classes or boxes; all, if there are fewer.
+        boxes: converts outputs to boxes.
 
     Raises:
         DataError: ``top`` is below 1.

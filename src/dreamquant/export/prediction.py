@@ -1,4 +1,4 @@
-"""A network's outputs in words: classes, labels, what fills the image, boxes, or bare numbers."""
+"""Converts a network's outputs to predictions: classes, labels, areas, boxes or statistics."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dreamquant.networks.spec import InputSpec
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of an image.
+    """The prediction of a network for an image.
 
     Attributes:
-        path: of the file.
-        classes: names, or numbers for classes without names, the likeliest first, with their
-            probability in [0, 1]; of a segmenter with the fraction of the image that they fill; of
-            a detector with the score of each box.
-        boxes: of a detector, x1, y1, x2, y2 in units of the image for each of these classes.
-        outputs: of any other network, by name: shape, lowest, mean and highest value.
+        path: path of the file.
+        classes: names of classes (or their numbers), the most likely first, with probabilities in
+            [0, 1]. For segmentation: with the fraction of the image. For detection: with the
+            score of each box.
+        boxes: for detection, x1, y1, x2, y2 relative to the image for each of these classes.
+        outputs: for other networks, by name: shape, smallest, mean and largest value.
     """
 
     path: Path
@@ -47,13 +47,13 @@ class Prediction:
 
 
 def tell(output: Any, spec: InputSpec, top: int, boxes: Boxes | None) -> Iterator[Prediction]:
-    """Predictions without a path, one an image.
+    """Predictions without a path, one for each image.
 
     Args:
-        output: for a batch.
-        spec: of the network.
-        top: so many classes or boxes.
-        boxes: makes boxes of the output.
+        output: output for a batch.
+        spec: input and outputs of the network.
+        top: number of classes or boxes.
+        boxes: converts the output to boxes.
     """
     if spec.task == "tensors":
         return _boxes(boxes(output), spec, top) if boxes else _numbers(output, spec)
@@ -61,7 +61,7 @@ def tell(output: Any, spec: InputSpec, top: int, boxes: Boxes | None) -> Iterato
 
 
 def _fractions(output: Tensor, spec: InputSpec) -> Tensor:
-    """How much of each class there is, (B, classes)."""
+    """The fraction of the image that each class fills, (B, classes)."""
     if spec.task == "multi-label":
         return output.sigmoid()
     if spec.task == "segmentation":

@@ -1,4 +1,4 @@
-"""A student as a ``torch.export`` program."""
+"""Exports a student to a ``torch.export`` program."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dreamquant.quantization.student import Student
 
 
 def program(student: Student, manifest: Mapping[str, Any], spec: InputSpec) -> bytes:
-    """The bytes of a ``.pt2`` file, whose outputs are the student's own.
+    """The bytes of a ``.pt2`` file with the same outputs as the student.
 
-    Its quantizers compute in float, as the student does; the batch is free.
+    Quantizers compute in float, like in the student. The batch size is free.
 
     Raises:
-        ExportError: the network cannot be traced, or the saved program computes something else.
+        ExportError: the network cannot be traced, or the outputs of the saved program differ.
     """
     images, given = noise(spec), as_given(student)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Exported files in ONNX Runtime and OpenVINO."""
+"""Runs exported files in ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _FLOAT_PRODUCTS = ("MatMul", "FusedMatMul", "MatMulNBits", "Gemm", "FusedGemm")
 
 
 class Session(Protocol):
-    """A network in some runtime."""
+    """A network that is loaded in a runtime."""
 
     def run(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """The outputs asked for."""
+        """Run the network and return the named outputs."""
         ...
 
 
@@ -47,10 +47,10 @@ class OrtSession:
     """A network in ONNX Runtime on the CPU.
 
     Args:
-        model: the file's bytes.
-        threads: of the runtime.
-        optimized: where to put the graph that really runs.
-        exact: take kernels that no sum saturates in, slower ones where the processor has no VNNI.
+        model: bytes of the file.
+        threads: number of threads.
+        optimized: file for the optimized graph.
+        exact: use kernels in which no sum saturates; they are slower without VNNI.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class OrtSession:
         ort = part("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors alone: they are raised too
+        options.log_severity_level = 3  # errors only; they are raised too
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
         if exact:
@@ -67,34 +67,34 @@ class OrtSession:
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """The outputs asked for."""
+        """Run the network and return the named outputs."""
         result: list[Array] = self._session.run(list(outputs), dict(feed))
         return result
 
 
 @cache
 def _core(openvino: ModuleType) -> Any:
-    """The one core of this process, which lives as long as the process.
+    """The only core of this process; it lives as long as the process.
 
-    A core's CPU plugin gives the thread that compiles first a stack for signals. Where the core
-    dies in another thread, that stack is unmapped but still set: the next Ctrl-C then ends the
-    process by a segmentation fault (seen in OpenVINO 2026.4).
+    The CPU plugin of a core sets a signal stack for the thread that compiles first. If another
+    thread deletes the core, that stack is unmapped but still set. The next Ctrl-C then causes a
+    segmentation fault (seen in OpenVINO 2026.4).
     """
     return openvino.Core()
 
 
 class OpenVinoSession:
-    """A network in OpenVINO on the CPU, likewise."""
+    """A network in OpenVINO on the CPU; for the arguments see :class:`OrtSession`."""
 
     def __init__(self, model: bytes, *, threads: int) -> None:
         core = _core(part("openvino"))
         read = core.read_model(model)
-        # Else it may compute in bfloat16 where the processor has it.
+        # Otherwise it computes in bfloat16 on processors that support it.
         options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         self._compiled = core.compile_model(read, "CPU", options)
 
     def run(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """The outputs asked for."""
+        """Run the network and return the named outputs."""
         found = self._compiled(dict(feed))
         return [np.asarray(found[name]) for name in outputs]
 
@@ -106,15 +106,16 @@ RUNTIMES: dict[str, type[OrtSession] | type[OpenVinoSession]] = {
 
 
 class OnnxNetwork(nn.Module):
-    """An exported file as a module: the outputs of its network for normalised images (B, ...).
+    """An exported file as a module, from normalised images (B, ...) to outputs.
 
-    Those of a classifier are logits, whatever the file ends in; several are a dictionary by name.
+    Outputs of a classifier are converted to logits. Several outputs are a dictionary by name.
 
     Args:
-        session: it runs in.
-        description: of the file; one that takes uint8 images gets them back from the normalised.
-        runtime: of the session.
-        path: of the file.
+        session: session that runs the file.
+        description: metadata of the file. If it takes uint8 images, normalised images are
+            converted back to uint8.
+        runtime: runtime of the session.
+        path: path of the file.
         model: the file's ``onnx.ModelProto``.
     """
 
@@ -143,12 +144,12 @@ class OnnxNetwork(nn.Module):
 
 
 def as_taken(images: Tensor, spec: InputSpec, layout: metadata.Layout | None) -> Array:
-    """Normalised images (B, ...) as a file takes them.
+    """Convert normalised images (B, ...) to the input of a file.
 
     Args:
-        images: channels first.
-        spec: of the network.
-        layout: of uint8 images, which the normalised ones came from; ``None`` for numbers.
+        images: normalised images, channels first.
+        spec: input of the network.
+        layout: layout of the file's uint8 images; ``None`` for normalised numbers.
     """
     if layout is None:
         return (images.movedim(1, -1) if spec.form == "nhwc" else images).contiguous().numpy()
@@ -159,16 +160,16 @@ def as_taken(images: Tensor, spec: InputSpec, layout: metadata.Layout | None) ->
 def open_onnx(
     path: Path, *, runtime: str = "onnxruntime", threads: int | None = None
 ) -> OnnxNetwork:
-    """An exported file, ready to run.
+    """Open an exported file for a runtime.
 
     Args:
-        path: of the file; its checksum has to be that in the manifest beside it, if there is one.
+        path: path of the file. If there is a manifest beside it, the checksum is compared.
         runtime: ``onnxruntime`` or ``openvino``.
-        threads: of the runtime; as many as PyTorch has where not given.
+        threads: number of threads of the runtime; by default PyTorch's number.
 
     Raises:
         ExportError: the file is damaged or was not exported by DreamQuant, or the runtime is
-            missing or does not run it.
+                missing or cannot run it.
     """
     require("onnx", runtime)
     data = read_whole(path)
@@ -177,17 +178,17 @@ def open_onnx(
         session = RUNTIMES[runtime](data, threads=threads or torch.get_num_threads())
     model = part("onnx").load_model_from_string(data)
     network = OnnxNetwork(session, description, runtime, path, model)
-    # Once, since a file may be sound and yet not what its metadata tell.
+    # One run, because a valid file may not fit its metadata.
     network(torch.zeros(1, *description.input.shape))
     return network
 
 
 @contextmanager
 def running(runtime: str, path: Path) -> Iterator[None]:
-    """Whatever the runtime raises inside becomes an :class:`ExportError` that names the file."""
+    """Turn any exception of the runtime into an :class:`ExportError` that names the file."""
     try:
         yield
-    except Exception as error:  # runtimes raise types of their own
+    except Exception as error:  # runtimes raise their own types
         raise ExportError(
             f"{runtime} cannot run the file: {one_line(error)}",
             where=str(path),
@@ -196,10 +197,10 @@ def running(runtime: str, path: Path) -> Iterator[None]:
 
 
 def read_whole(path: Path) -> bytes:
-    """The bytes of an exported file, as the manifest beside it describes them.
+    """Read the bytes of an exported file and compare them with the manifest beside it.
 
     Raises:
-        ExportError: it cannot be read, or is another file than the manifest says.
+        ExportError: the file cannot be read, or differs from the manifest.
         ResultError: the manifest is damaged.
     """
     try:
@@ -228,15 +229,15 @@ def properties_of(data: bytes, path: Path) -> dict[str, str]:
     """The ``metadata_props`` of an ONNX file.
 
     Raises:
-        ExportError: it is damaged, or no ONNX file.
+        ExportError: the file is damaged or is not an ONNX file.
     """
     onnx = part("onnx")
     try:
         model = onnx.load_model_from_string(data)
         onnx.checker.check_model(model)
-    except Exception as error:  # protobuf and the checker raise types of their own
+    except Exception as error:  # protobuf and the checker raise their own types
         raise ExportError(
-            f"{path.name} is not a whole ONNX file: {one_line(error, 120)}",
+            f"{path.name} is not a complete ONNX file: {one_line(error, 120)}",
             where=str(path),
             remedy="export it again or restore a copy",
         ) from error
@@ -244,13 +245,13 @@ def properties_of(data: bytes, path: Path) -> dict[str, str]:
 
 
 class Kernels(NamedTuple):
-    """How many nodes ONNX Runtime runs on integers and in float.
+    """Numbers of nodes that ONNX Runtime runs on integers and in float.
 
     Attributes:
-        integer_convolutions: among the convolutions.
-        float_convolutions: likewise.
-        integer_products: among all other products of matrices, those of linear layers included.
-        float_products: likewise.
+        integer_convolutions: convolutions on integers.
+        float_convolutions: convolutions in float.
+        integer_products: matrix products on integers, including linear layers.
+        float_products: matrix products in float, including linear layers.
     """
 
     integer_convolutions: int
@@ -260,7 +261,7 @@ class Kernels(NamedTuple):
 
 
 def kernels(model: bytes, *, threads: int) -> Kernels:
-    """The kernels of the graph that ONNX Runtime makes of a file."""
+    """Count the kernels of the graph that ONNX Runtime makes from a file."""
     onnx = part("onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"

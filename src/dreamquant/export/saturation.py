@@ -1,8 +1,8 @@
-"""Sums that kernels without VNNI cut off: which layers of a file could meet them, and how often.
+"""Saturation of sums in kernels without VNNI: which layers of a file it affects, and how often.
 
-Such kernels, on x86 with AVX2 or AVX-512 alone, multiply unsigned 8-bit activations and signed
-8-bit weights and hold the sum of two neighbouring products in 16 bits, where it saturates
-(the instruction ``vpmaddubsw``).
+On x86 with AVX2 or AVX-512, but without VNNI, kernels multiply unsigned 8-bit activations by signed
+8-bit weights. They store the sum of two neighbouring products in 16 bits, where it can saturate
+(instruction ``vpmaddubsw``).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Integers = NDArray[np.int64]
 
 _LEAST, _MOST = -(2**15), 2**15 - 1
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
-# Runtimes move quantizers across what only moves or selects values.
+# Runtimes move quantizers across operations that only move or select values.
 PASSED_ON = frozenset(
     {"Pad", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Flatten"}
 )
-_EMULATED = 2**24  # products at a time
+_EMULATED = 2**24  # number of products per step
 _IMAGES = 4
 
 
@@ -39,11 +39,11 @@ class _Layer:
     """A layer whose input and weight are integers.
 
     Attributes:
-        node: of the graph.
-        weight: codes less zero-points, shaped as the weight.
-        scale: of the input, as ``zero_point``.
-        zero_point: see above.
-        highest: the largest code that the input can have.
+        node: node of the graph.
+        weight: codes minus zero-points, with the shape of the weight.
+        scale: scale of the input.
+        zero_point: zero-point of the input.
+        highest: largest possible code of the input.
     """
 
     node: Any
@@ -54,10 +54,10 @@ class _Layer:
 
 
 def layers_that_may_saturate(model: Any) -> tuple[str, ...]:
-    """Names of the layers in which some pair of products may exceed 16 bits.
+    """Names of the layers in which a sum of two products may exceed 16 bits.
 
-    The bound holds whichever products a kernel pairs: it adds the two largest weights of either
-    sign of an output channel, both times the largest code that their input can have.
+    The bound is valid for any pairing of products: it multiplies the sum of the two largest weights
+    of each sign of an output channel by the largest possible code of the input.
 
     Args:
         model: an ``onnx.ModelProto`` that DreamQuant wrote.
@@ -66,16 +66,16 @@ def layers_that_may_saturate(model: Any) -> tuple[str, ...]:
 
 
 def saturated(model: Any, images: Array, session: Callable[[bytes], Session]) -> dict[str, float]:
-    """Of each layer that may saturate, the fraction of sums that do on images.
+    """For each layer that may saturate, the fraction of sums that saturate on images.
 
-    Computed in integers, so that it is the same on every machine. Neighbours are paired as
-    kernels pack them: adjacent input channels of one position. A few images and positions of each
-    are looked at. Transposed convolutions run in float in today's runtimes, and count nothing.
+    It is computed in integers, so that it is the same on every machine. Products are paired as in
+    the kernels: adjacent input channels of one position. Only a few images and positions are
+    used. Transposed convolutions run in float in current runtimes, so they have no such sums.
 
     Args:
         model: as for :func:`layers_that_may_saturate`.
-        images: normalised (N, C, H, W).
-        session: the file in a runtime, for what enters each layer.
+        images: normalised images (N, C, H, W).
+        session: opens a file in a runtime, to get the input of each layer.
     """
     found = [layer for layer in _layers(model) if _may_saturate(layer)]
     if not found:
@@ -90,25 +90,25 @@ def saturated(model: Any, images: Array, session: Callable[[bytes], Session]) ->
 
 
 def warn_of_saturation(model: Any, runtime: str) -> str:
-    """What to know of a file on this processor, or nothing.
+    """The warning about a file on this processor, or ``""``.
 
     Args:
         model: as for :func:`layers_that_may_saturate`.
-        runtime: that is to run it.
+        runtime: the runtime that will run it.
     """
     layers = layers_that_may_saturate(model)
     if not layers or not saturates(runtime):
         return ""
     return (
-        f"this processor ({machine.described()}) cuts off sums of integers in {len(layers)} layers "
-        "of this file, so that its answers are wrong here: quantize again with --weights-range "
-        f"safe, or set {EXACT}=1 in ONNX Runtime, which is exact and slower"
+        f"this processor ({machine.described()}) saturates sums of integers in {len(layers)} "
+        "layers of this file, so that its outputs are wrong here: quantize again with "
+        f"--weights-range safe, or set {EXACT}=1 in ONNX Runtime, which is exact but slower"
     )
 
 
 @lru_cache
 def saturates(runtime: str) -> bool:
-    """Whether a runtime's kernels cut off sums on this processor, by trying."""
+    """Whether a runtime's kernels saturate on this processor; a small network is run to test it."""
     codes = np.full((1, 16, 8, 8), 255, np.uint8)
     session = RUNTIMES[runtime](_all_largest(), threads=1)
     (sums,) = session.run({IMAGES: codes}, ["sums"])
@@ -116,11 +116,11 @@ def saturates(runtime: str) -> bool:
 
 
 def pair_sums(activations: Integers, weights: Integers) -> tuple[Integers, Integers]:
-    """Sums of products, and the same from kernels that hold pairs of them in 16 bits.
+    """Exact sums of products, and the sums of kernels that store pairs in 16 bits.
 
     Args:
         activations: (M, K) codes; products of columns 0 and 1, 2 and 3, … are paired.
-        weights: (O, K) codes less zero-points.
+        weights: (O, K) codes minus zero-points.
 
     Returns:
         Exact and saturating sums, (M, O) each.
@@ -133,14 +133,14 @@ def pair_sums(activations: Integers, weights: Integers) -> tuple[Integers, Integ
 
 def _may_saturate(layer: _Layer) -> bool:
     rows = _rows(layer)
-    rows = np.pad(rows, ((0, 0), (0, 2)))  # a pair may have one product only, or none
+    rows = np.pad(rows, ((0, 0), (0, 2)))  # a pair may have only one product, or none
     two = np.partition(rows, (1, -2), axis=1)
     largest = max(two[:, -2:].sum(1).max(initial=0), -two[:, :2].sum(1).min(initial=0))
     return bool(largest * layer.highest > _MOST)
 
 
 def _rows(layer: _Layer) -> Integers:
-    """Weights of each sum, (sums, products)."""
+    """The weights of each sum, (sums, products)."""
     kind, weight = layer.node.op_type, layer.weight
     if kind == "ConvTranspose" or (kind == "Gemm" and not _attribute(layer.node, "transB", 0)):
         weight = weight.swapaxes(0, 1)
@@ -189,7 +189,7 @@ def _behind(name: str, producers: Mapping[str, Any]) -> Any:
 
 
 def _highest(codes: str, producers: Mapping[str, Any], constants: Mapping[str, Any]) -> int:
-    """The largest code that a tensor of codes can have."""
+    """The largest possible code of a tensor of codes."""
     node = _behind(codes, producers)
     if node is None or node.op_type != "Clip":
         return 255
@@ -202,7 +202,7 @@ def _attribute(node: Any, name: str, default: Any) -> Any:
 
 
 def _showing(model: Any, names: list[str]) -> bytes:
-    """The file with the tensors called ``names`` among its outputs, in float."""
+    """The file with the tensors ``names`` as additional float outputs."""
     onnx = part("onnx")
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
@@ -215,7 +215,7 @@ def _showing(model: Any, names: list[str]) -> bytes:
 
 
 def _fraction(layer: _Layer, values: Array) -> float:
-    """Of the sums that a layer makes of its input, how many saturate."""
+    """The fraction of a layer's sums that saturate."""
     if layer.node.op_type == "ConvTranspose":
         return 0.0
     codes = np.round(values / layer.scale).astype(np.int64) + layer.zero_point
@@ -231,14 +231,14 @@ def _fraction(layer: _Layer, values: Array) -> float:
 
 
 def _columns(layer: _Layer, codes: Integers) -> Integers:
-    """What each sum of a convolution reads, (sums, groups, products), channels innermost."""
+    """The inputs of each sum of a convolution, (sums, groups, products), channels innermost."""
     size, dimensions = layer.weight.shape[2:], layer.weight.ndim - 2
     groups, channels = _attribute(layer.node, "group", 1), codes.shape[1]
     pads = _attribute(layer.node, "pads", [0] * 2 * dimensions)
     around = list(zip(pads[:dimensions], pads[dimensions:], strict=True))
     padded = np.pad(codes, [(0, 0), (0, 0), *around], constant_values=layer.zero_point)
     places = int(np.prod(size))
-    # One kernel for each place that a window covers, of that place alone.
+    # One kernel for each position of the window; it selects only that position.
     kernels = torch.eye(places).reshape(places, 1, *size).repeat(channels, *[1] * (dimensions + 1))
     convolve = (F.conv1d, F.conv2d, F.conv3d)[dimensions - 1]
     found = convolve(
@@ -254,7 +254,7 @@ def _columns(layer: _Layer, codes: Integers) -> Integers:
 
 
 def _packed(layer: _Layer) -> Integers:
-    """Weights in the order of :func:`_columns`, (sums, products)."""
+    """The weights in the order of :func:`_columns`, (sums, products)."""
     if layer.node.op_type == "Gemm":
         return _rows(layer)
     flat = layer.weight.reshape(*layer.weight.shape[:2], -1)
@@ -262,7 +262,7 @@ def _packed(layer: _Layer) -> Integers:
 
 
 def _all_largest() -> bytes:
-    """A convolution whose codes are 255 and 127 throughout, and whose results are then 255."""
+    """A convolution in which all codes are 255 and 127, so that exact results are 255."""
     onnx = part("onnx")
     make, from_array = onnx.helper, onnx.numpy_helper.from_array
     scales = np.full(16, 1 / (127 * 16), np.float32)

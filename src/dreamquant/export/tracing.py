@@ -1,4 +1,4 @@
-"""A network's own code while it is traced: whatever goes wrong there is told as one error."""
+"""Turns any failure while a network is traced into one error."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ _TALKATIVE = ("torch.onnx", "torch.fx.experimental.symbolic_shapes")
 
 @contextmanager
 def tracing(network: nn.Module, exporter: str) -> Iterator[None]:
-    """Whatever is raised inside becomes an :class:`ExportError` that names the network.
+    """Turn any exception inside into an :class:`ExportError` that names the network.
 
-    The exporter's remarks on its own internals are left out.
+    Messages of the exporter about its internals are suppressed.
 
     Args:
-        network: the user's own.
-        exporter: the function that traces it.
+        network: the user's network.
+        exporter: name of the function that traces it.
     """
     try:
         with _quiet(), _symbolic_len():
             yield
-    except Exception as error:  # the network's own code, and any operation of it, may fail
+    except Exception as error:  # the network's code and any operation may fail
         raise ExportError(
             f"the network cannot be exported: {_cause(error)}",
             where=type(network).__name__,
-            remedy=f"write that part of its forward pass with operations that `{exporter}` knows, "
+            remedy=f"write that part of its forward pass with operations that `{exporter}` "
+            f"supports, "
             "for any number of images",
         ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without remarks: PyTorch logs some, warns of others, and prints whole programs."""
+    """Suppress messages: PyTorch logs, warns and prints whole programs."""
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -57,9 +58,9 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _symbolic_len() -> Iterator[None]:
-    """Let ``len(x)`` of a tensor stay the symbol that ``x.shape[0]`` is.
+    """Let ``len(x)`` of a tensor be symbolic, like ``x.shape[0]``.
 
-    Python makes a number of it otherwise, and the graph would take that many images alone.
+    Python converts it to a number otherwise, and the graph would accept only this number of images.
     """
     length = builtins.len
     builtins.len = lambda x: x.shape[0] if isinstance(x, Tensor) and x.dim() else length(x)
@@ -70,7 +71,7 @@ def _symbolic_len() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """The first failure of a chain, which is the network's own."""
+    """The message of the first exception of a chain, which is the network's."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {one_line(error)}"

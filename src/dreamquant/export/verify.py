@@ -1,4 +1,4 @@
-"""An exported file against the student it came from: every layer, and the whole."""
+"""Compares an exported file with its student, layer by layer and as a whole."""
 
 from __future__ import annotations
 
@@ -44,30 +44,32 @@ from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.student import Student
 
-_CONFIDENT = 4.0  # margins above so many typical deviations make an input confident
-_FEWEST = 8  # confident inputs, below which agreement on them says little
+_CONFIDENT = 4.0  # an input is confident if its margin exceeds this number of typical deviations
+_FEWEST = 8  # with fewer confident inputs, agreement on them says little
 _FORCED = "forced/"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, and how it came out.
+    """The results of the comparison of a file with its student.
 
     Attributes:
-        images: on which.
-        layers: calls of activation quantizers compared, each fed with the student's own codes.
-        flipped: the largest share of codes of one of them that differ, each by one.
-        confident: images whose top-1 is compared end to end; ``None`` where outputs are no logits
-            of classes.
-        agreement: of top-1 on these, by runtime that is right; ``None`` if no input is confident.
+        images: number of images.
+        layers: number of compared calls of activation quantizers; each gets the student's codes.
+        flipped: largest fraction of differing codes of one call; they differ by one.
+        confident: number of images whose top-1 is compared end to end; ``None`` if outputs are
+            not logits of classes.
+        agreement: top-1 agreement on these images, for each correct runtime; ``None`` if no
+            input is confident.
         exact_on: instruction sets of x86 on which no sum of integers saturates, by calculation.
-        saturating: layers that may saturate elsewhere, each with the fraction of its sums that do
-            on these images, by emulation.
-        warnings: what the comparison could not show, and what holds for some runtime only.
-        integer_convolutions: in the graph that ONNX Runtime runs; ``None`` where it does not.
-        float_convolutions: likewise.
-        integer_products: of matrices, likewise.
-        float_products: likewise.
+        saturating: layers that may saturate on others, each with the fraction of its sums that
+            saturate on these images, by emulation.
+        warnings: limits of the comparison, and problems of single runtimes.
+        integer_convolutions: number in the graph that ONNX Runtime runs; ``None`` if it does not
+            run the file.
+        float_convolutions: number in that graph.
+        integer_products: number of matrix products on integers in that graph.
+        float_products: number of matrix products in float in that graph.
     """
 
     images: int
@@ -93,23 +95,23 @@ def verify(
 ) -> Verification:
     """Compare an exported network with its student.
 
-    The images are noise of two spatial scales, as they are and four times larger. Layer by layer
-    the network gets the student's codes and may differ from it by one, in 0.1 % of the codes and
-    where a value lies between two. As a whole, its logits may deviate as the student's own do when
-    so many of its codes flip; where its decision stands well above that, it must be the same.
-
-    The first runtime that loads the file decides; what others lack or do otherwise is a warning.
-    Where kernels of this processor saturate, ONNX Runtime takes those that do not.
+    The images are noise of two spatial scales, with two amplitudes. Each layer of the network
+    gets the student's codes. Its own codes may differ by one, in 0.1 % of the codes and where a
+    value lies between two codes. The logits of the whole network may deviate as much as the
+    student's logits do when this fraction of its codes flips. If the margin of an input is well
+    above that, top-1 must be equal. The first runtime that loads the file decides; problems of
+    other runtimes are warnings. If kernels of this processor saturate, ONNX Runtime uses exact
+    ones.
 
     Args:
-        model: without preprocessing.
+        model: the file without preprocessing.
         codes: see :class:`dreamquant.export.encode.Encoded`.
-        student: it was made from.
-        spec: what it expects and gives.
-        runtimes: to compare in; all but ONNX Runtime may be missing.
+        student: the student that it was made from.
+        spec: its input and outputs.
+        runtimes: runtimes for the comparison; all but ONNX Runtime may be missing.
 
     Raises:
-        ExportError: the file is malformed, no runtime loads it, or it computes something else.
+        ExportError: the file is malformed, no runtime loads it, or its results differ.
     """
     data = model.SerializeToString()
     _require_well_formed(model)
@@ -126,7 +128,7 @@ def verify(
         try:
             found = _as_tensors(session.run({IMAGES: images.numpy()}, spec.outputs))
             agreement[runtime] = compare_outputs(found, wanted, runtime)
-        except Exception as error:  # runtimes raise types of their own
+        except Exception as error:  # runtimes raise their own types
             if runtime == first:
                 raise
             warnings.append(_does_otherwise(runtime, error))
@@ -153,15 +155,16 @@ def verify(
 def verify_form(
     model: onnx.ModelProto, plain: onnx.ModelProto, spec: InputSpec, layout: Layout | None
 ) -> None:
-    """Compare a network that takes pixels, or channels last, with the one verified.
+    """Compare a network that takes pixels or channels last with the verified network.
 
     Args:
         model: the network.
-        plain: the one that takes normalised images, channels first, as ``spec`` says.
-        layout: of the uint8 images that ``model`` takes; ``None`` for numbers, channels last.
+        plain: the verified network, which takes normalised images, channels first.
+        layout: layout of the uint8 images that ``model`` takes; ``None`` for normalised numbers,
+            channels last.
 
     Raises:
-        ExportError: the file is malformed, does not load, or computes something else.
+        ExportError: the file is malformed, does not load, or its results differ.
     """
     _require_well_formed(model)
     generator = torch.Generator().manual_seed(2)
@@ -190,10 +193,10 @@ def _as_tensors(found: Sequence[Array]) -> list[Tensor]:
 
 
 def forced_network(model: onnx.ModelProto, codes: Mapping[int, str]) -> bytes:
-    """The network cut at its activation quantizers.
+    """The network, split at its activation quantizers.
 
-    Each layer reads codes from an input of the network, ``forced/NAME``, and its own codes are an
-    output, so that one run compares all layers, in the very kernels that a runtime fuses.
+    Each layer reads codes from an input ``forced/NAME`` of the network, and its own codes are an
+    output. So one run compares all layers, with the kernels that the runtime really uses.
     """
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
@@ -212,7 +215,7 @@ def forced_network(model: onnx.ModelProto, codes: Mapping[int, str]) -> bytes:
 def _require_well_formed(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker raises types of its own
+    except Exception as error:  # the checker raises its own types
         raise NotTheStudentError(f"the ONNX checker refuses it: {one_line(error)}") from error
 
 
@@ -226,19 +229,18 @@ def _session(runtime: str, data: bytes, exact: bool) -> Session:
 def _sessions(
     data: bytes, runtimes: Sequence[str], exact: bool
 ) -> tuple[dict[str, Session], list[str]]:
-    """The file in each runtime that loads it, and what the others lack."""
+    """The file in each runtime that loads it, and the messages of the others."""
     sessions, lacking = {}, []
     for runtime in runtimes:
         try:
             sessions[runtime] = _session(runtime, data, exact)
-        except Exception as error:  # runtimes raise types of their own
+        except Exception as error:  # runtimes raise their own types
             lacking.append(f"{runtime} cannot run the file: {one_line(error)}")
     if not sessions:
         raise ExportError(
             "; ".join(lacking),
             where="verification",
-            remedy="this file was not written; replace the operation that is named, or update the "
-            "runtimes",
+            remedy="the file was not written; replace the named operation, or update the runtimes",
         )
     return sessions, lacking
 
@@ -285,8 +287,8 @@ def _few(confident: int | None, images: int) -> tuple[str, ...]:
     if confident is None or confident >= _FEWEST:
         return ()
     return (
-        f"only {confident} of {images} synthetic inputs are confident, so that equal top-1 on them "
-        "says little: evaluate the file on images; each layer was compared on all of them",
+        f"only {confident} of {images} noise images are confident, so equal top-1 on them says "
+        "little: evaluate the file on real images; each layer was compared on all noise images",
     )
 
 
@@ -295,6 +297,6 @@ def _exactly(exact: bool) -> tuple[str, ...]:
         return ()
     return (
         f"kernels of this processor ({machine.described()}) saturate with weights of the full "
-        f"range: the file was verified in ONNX Runtime with {EXACT}=1; set that where it runs on "
-        "such a processor, or quantize with --weights-range safe",
+        f"range: the file was verified in ONNX Runtime with {EXACT}=1; set it on such processors, "
+        "or quantize with --weights-range safe",
     )

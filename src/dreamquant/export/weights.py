@@ -1,4 +1,4 @@
-"""Weights as the integers of a file: boxed in 8 bits for speed, or as few bits as trained."""
+"""Converts weights to the integers of a file: 8 bits for speed, or the trained bits for size."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _NUMPY = {
 
 @dataclass(frozen=True)
 class Codes:
-    """A weight as integers: ``(codes - zero_point) * scale`` along ``axis``.
+    """An integer weight, with values ``(codes - zero_point) * scale`` along ``axis``.
 
     Attributes:
-        codes: shaped as the weight; of a transposed convolution with groups, its output channels
-            first: (channels, inputs / groups, ...).
-        zero_point: one per channel, as ``scale``, which is positive.
-        scale: see above.
-        axis: of the channels.
-        dtype: that holds the codes.
-        groups: of a transposed convolution; 1 for other layers.
+        codes: integers with the shape of the weight. For a transposed convolution with groups,
+            output channels come first: (channels, inputs / groups, ...).
+        zero_point: one value per channel.
+        scale: one positive value per channel.
+        axis: axis of the channels.
+        dtype: type of the codes in the file.
+        groups: groups of a transposed convolution; 1 for other layers.
     """
 
     codes: Integers
@@ -46,22 +46,22 @@ class Codes:
     groups: int = 1
 
     def arrays(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Codes and zero-points in a NumPy type of that many bits."""
+        """Codes and zero-points in the NumPy type for ``dtype``."""
         kind = _NUMPY[self.dtype]
         return self.codes.astype(kind), self.zero_point.astype(kind)
 
     def coarsened(self, least: Floats) -> Codes:
-        """The same with scales of at least ``least`` each, for codes without zero-points."""
+        """The same weight with scales of at least ``least``; codes must have no zero-points."""
         scale = np.maximum(self.scale, least)
         codes = self.codes * _wide(self.scale / scale, self.axis, self.codes.ndim)
         return replace(self, codes=np.round(codes).astype(np.int64), scale=scale)
 
 
 def least_type(bits: int, *, two_bit: bool) -> ir.DataType:
-    """The least ONNX type that holds weights of so many bits.
+    """The smallest ONNX type for weights of this number of bits.
 
     Args:
-        bits: 2 to 8.
+        bits: number of bits, 2 to 8.
         two_bit: whether INT2 may be used.
     """
     if bits == 2 and two_bit:
@@ -70,19 +70,19 @@ def least_type(bits: int, *, two_bit: bool) -> ir.DataType:
 
 
 def boxed(weight: QuantizedWeight, factor: Floats | None, input_maximum: int, name: str) -> Codes:
-    """Codes less their zero-points in int8, a multiple of them where they leave room.
+    """Codes minus zero-points in int8, multiplied by an integer if there is room.
 
-    Integer kernels take no zero-points of weights. The multiples change no value, for the scales
-    are divided by the same number, but they make the unit of the bias finer.
+    Integer kernels take no zero-points of weights. The factor changes no value, because the scales
+    are divided by it, but it makes the unit of the bias finer.
 
     Args:
-        weight: the student's.
-        factor: to multiply it by per channel, of either sign.
-        input_maximum: the largest code that the layer's input can have.
-        name: of the layer, for errors.
+        weight: the student's weight.
+        factor: factor for each channel, positive or negative.
+        input_maximum: largest possible code of the layer's input.
+        name: name of the layer, for errors.
 
     Raises:
-        ExportError: weights of 8 bits have a zero-point, as earlier versions gave them.
+        ExportError: 8-bit weights have a zero-point, as in results of earlier versions.
     """
     codes, zero_point, scale = _parameters(weight, factor)
     axis, dimensions = _axis(weight), codes.ndim
@@ -91,7 +91,7 @@ def boxed(weight: QuantizedWeight, factor: Floats | None, input_maximum: int, na
     reach = np.abs(codes).max(tuple(d for d in range(dimensions) if d != axis))
     if reach.max() > KERNEL_REACH:
         raise ExportError(
-            "weights of 8 bits have a zero-point, which integer kernels do not take",
+            "8-bit weights have a zero-point, which integer kernels do not support",
             where=name,
             remedy="quantize again with this version",
         )
@@ -107,16 +107,16 @@ def boxed(weight: QuantizedWeight, factor: Floats | None, input_maximum: int, na
 
 
 def small(weight: QuantizedWeight, factor: Floats | None, dtype: ir.DataType) -> Codes:
-    """Codes as trained, with their zero-points.
+    """The trained codes with their zero-points.
 
     Args:
-        weight: the student's.
-        factor: to multiply it by per channel, of either sign.
-        dtype: that holds them.
+        weight: the student's weight.
+        factor: factor for each channel, positive or negative.
+        dtype: type of the codes in the file.
     """
     codes, zero_point, scale = _parameters(weight, factor)
     axis, dimensions = _axis(weight), codes.ndim
-    # A negative scale turns the grid about -1/2, which maps it onto itself.
+    # A negative scale mirrors the grid at -1/2, which maps the grid onto itself.
     codes = np.where(_wide(scale < 0, axis, dimensions), -1 - codes, codes)
     zero_point = np.where(scale < 0, -1 - zero_point, zero_point)
     nothing = _wide(scale == 0, axis, dimensions)
@@ -142,17 +142,17 @@ def _parameters(
 
 
 def _axis(weight: QuantizedWeight) -> int:
-    """Along which output channels lie in what :func:`_parameters` gives."""
+    """The axis of the output channels in the result of :func:`_parameters`."""
     return weight.quantizer.axis if weight.quantizer.groups == 1 else 0
 
 
 def _magnitude(scale: Floats, weight: QuantizedWeight) -> Floats:
-    """Positive scales; where batch norm multiplies by zero, any will do."""
+    """Positive scales; where batch norm multiplies by zero, the scale is arbitrary."""
     own = weight.quantizer.scale.numpy().astype(np.float64)
     magnitude: Floats = np.where(scale == 0, own, np.abs(scale))
     return magnitude
 
 
 def _wide(values: NDArray[Any], axis: int, dimensions: int) -> NDArray[Any]:
-    """One value per channel, shaped to broadcast against the weight."""
+    """One value per channel, in a shape that broadcasts with the weight."""
     return values.reshape([-1 if d == axis else 1 for d in range(dimensions)])
