@@ -66,7 +66,7 @@ def test_options_and_extras_that_remedies_name_are_there() -> None:
 def test_an_npz_without_images(tmp_path: Path) -> None:
     images = np.zeros((2, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "a.npz", x=images)
-    with pytest.raises(DataError, match=r"the \.npz holds no array named images"):
+    with pytest.raises(DataError, match=r"the \.npz contains no array named images"):
         open_images(tmp_path / "a.npz", SPEC)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(2))
     assert open_images(tmp_path / "a.npz", SPEC).labelled

@@ -295,9 +295,9 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "1x8x8", "--mean", "-0.5,grey", "--std", "1"],
-            "error: '-0.5,grey' is no list of numbers\n"
+            "error: '-0.5,grey' is not a list of numbers\n"
             "  where:  --mean\n"
-            "  remedy: separate them by commas, as 0.485,0.456,0.406\n",
+            "  remedy: separate numbers by commas, for example 0.485,0.456,0.406\n",
         ),
         (
             [NETWORK, *WEIGHTS, "--input", "1x8x8", "--mean", "nan", "--std", "1"],
@@ -410,29 +410,30 @@ def test_bad_weights(refused_run, bad, file, message):
         ),
         (
             "text.txt",
-            "error: the images are of a form that is not known\n"
+            "error: the form of the images is not known\n"
             "  where:  BAD/text.txt\n"
             "  remedy: give a folder of images, an .npz, a .tar, or torchvision:NAME:ROOT\n",
         ),
         (
             "damaged.npz",
-            "error: the .npz cannot be read: it is damaged, holds more than numbers, or unpacks to "
+            "error: the .npz cannot be read: it is damaged, contains more than numbers, or "
+            "unpacks to "
             "far more than its size\n"
             "  where:  BAD/damaged.npz\n"
-            "  remedy: save it anew with numpy.savez(file, images=..., labels=...)\n",
+            "  remedy: save it again with numpy.savez(file, images=..., labels=...)\n",
         ),
         (
             "size.npz",
             "error: images have shape (10, 5, 8, 1), but the network takes 1 x 8 x 8\n"
             "  where:  BAD/size.npz\n"
-            "  remedy: save them as uint8 (N, 8, 8, 1); only image files are scaled and converted "
-            "here\n",
+            "  remedy: save them as uint8 (N, 8, 8, 1); only image files are scaled and "
+            "converted\n",
         ),
         (
             "classes.npz",
             "error: labels go from 12 to 12, but the network has 10 classes (0 to 9)\n"
             "  where:  BAD/classes.npz\n"
-            "  remedy: give images of the classes the network was trained on\n",
+            "  remedy: give images of the classes that the network was trained on\n",
         ),
     ],
 )
@@ -448,7 +449,7 @@ def test_a_folder_with_a_result_is_left_alone(refused, finished):
     before = listing(finished)
     message = refused("quantize", *DIGITS, *SHORT, "--out", str(finished))
     assert message == (
-        f"error: {finished} already holds a result\n"
+        f"error: {finished} already contains a result\n"
         "  where:  --out\n"
         "  remedy: give another folder, or delete this one\n"
     )
@@ -479,7 +480,7 @@ def test_the_demo_replaces_nothing_but_a_demo(refused, tmp_path, finished):
     text = (finished / "manifest.json").read_text()
     manifest.write_text(text.replace('"weights_sha256": "', '"weights_sha256": "other'))
     assert refused("demo", "--out", str(tmp_path)) == (
-        "error: TMP already holds a result\n"
+        "error: TMP already contains a result\n"
         "  where:  --out\n"
         "  remedy: give another folder, or delete this one\n"
     )
@@ -570,9 +571,9 @@ def test_nothing_to_measure(refused, bad, finished):
 
 def test_a_result_knows_its_input(refused, finished):
     assert refused("evaluate", str(finished), *DATA, "--mean", "0", "--classes", "10") == (
-        "error: a result knows the input and the classes of its network\n"
+        "error: a result already contains the input and the classes of its network\n"
         "  where:  --mean, --classes\n"
-        "  remedy: leave it out\n"
+        "  remedy: leave these options out\n"
     )
 
 
@@ -583,7 +584,7 @@ def test_weights_of_another_teacher(refused, finished, tmp_path):
     assert refused("evaluate", str(finished), *DATA, *given) == (
         "error: these are not the weights that the result was made from\n"
         "  where:  TMP/other.safetensors\n"
-        "  remedy: give --weights FILE with the teacher's own\n"
+        "  remedy: give --weights FILE with the teacher's weights\n"
     )
     missing = ("--weights", str(tmp_path / "missing.pt"))
     assert refused("evaluate", str(finished), *DATA, *missing) == (

@@ -161,7 +161,7 @@ def test_a_stopped_distillation_says_how_to_go_on(run, small, tmp_path, monkeypa
     interrupt_at(monkeypatch, 1)
     options = ("--student", small, "--iterations", "3", "--device", "cpu", "--bits", "w8a8")
     said = run("distill", *DIGITS, *options, "--out", str(tmp_path / "out"), code=130).err
-    assert said.splitlines()[-1].startswith("go on with: dreamquant distill --resume ")
+    assert said.splitlines()[-1].startswith("resume with: dreamquant distill --resume ")
 
 
 # ------------------------------------------------------------------------------ speed
@@ -474,7 +474,9 @@ def test_a_stopped_demo_goes_on_by_the_same_command(run, brief_demo, tmp_path, m
     with monkeypatch.context() as patched:
         interrupt_at(patched, 2)
         stopped = run("demo", "--out", out, code=130)
-    assert stopped.err.endswith(f"go on with: {shlex.join(['dreamquant', 'demo', '--out', out])}\n")
+    assert stopped.err.endswith(
+        f"resume with: {shlex.join(['dreamquant', 'demo', '--out', out])}\n"
+    )
     went_on = run("demo", "--out", out).err
     assert "student learns: 3 steps" in went_on
     assert "generator warms up" not in went_on
@@ -497,7 +499,7 @@ def test_a_run_stopped_within_an_iteration_is_resumed_to_the_same_bytes(
         stopped = run(*arguments, code=130)
     assert stopped.out == ""
     assert "stopped: the run is saved" in stopped.err
-    command = stopped.err.splitlines()[-1].removeprefix("go on with: ")
+    command = stopped.err.splitlines()[-1].removeprefix("resume with: ")
     run(*shlex.split(command)[1:])
     for name in ("student.safetensors", "samples.png"):
         assert (tmp_path / "out" / name).read_bytes() == (saved / "result" / name).read_bytes()
@@ -542,7 +544,7 @@ def test_ctrl_c_in_a_real_process(run, tmp_path, data):
     assert process.returncode == 130
     assert printed == ""
     command = shlex.join(["dreamquant", "quantize", "--resume", *arguments, "--out", str(out)])
-    assert said.splitlines()[-1] == f"go on with: {command}"
+    assert said.splitlines()[-1] == f"resume with: {command}"
     assert not (out / "manifest.json").exists()
     run(*shlex.split(command)[1:])
     run("quantize", *arguments, "--out", str(whole))

@@ -206,8 +206,8 @@ def test_quantized_features_come_with_their_scale(tmp_path: Path, name: str) -> 
         ({"features": FEATURES, "images": GOOD}, "holds images and features"),
         ({"features": FEATURES[:, :4]}, "(3, 4, 4), but the network takes 5 x 4"),
         ({"features": FEATURES > 0}, "features are bool, not float"),
-        ({"features": np.full((3, 5, 4), np.nan)}, "hold NaN or infinity"),
-        ({"features": np.zeros((3, 5, 4), np.int8)}, "int8 without one scale and one zero_point"),
+        ({"features": np.full((3, 5, 4), np.nan)}, "contain NaN or infinity"),
+        ({"features": np.zeros((3, 5, 4), np.int8)}, "int8, but scale or zero_point is missing"),
         ({"images": GOOD}, "images are pixels, but the network takes 5 x 4"),
         ({"features": FEATURES[:0]}, "no images"),
     ],
@@ -297,7 +297,7 @@ def test_folder_refusals(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no images" in refusal(tmp_path / "empty")
     write(tmp_path / "one.png", png(1))
-    assert "form that is not known" in refusal(tmp_path / "one.png")
+    assert "form of the images is not known" in refusal(tmp_path / "one.png")
     write(tmp_path / "few" / "cat" / "x.png", png(1))
     write(tmp_path / "few" / "dog" / "x.png", png(1))
     assert "2 class folders with images, such as cat, for a network of 3" in refusal(
@@ -358,10 +358,10 @@ def test_tar_of_images_is_unlabelled(tmp_path: Path) -> None:
         (b"file,label\na.png,1\nb.png,1\nc.png,1\n", "lists 3 files for 2 images"),
         (b"file,label\na.png,1\na.png,1\nb.png,1\n", "lists 3 files for 2 images"),
         (b"file,label\na.png,1\nb.png,9\n", "to 9, but the network has 3 classes"),
-        (b"file,label\na.png,1\nb.png\n", "no table of file,label"),
-        (b"file,label\na.png,cat\nb.png,1\n", "no table of file,label"),
-        (b"name,class\na.png,1\nb.png,1\n", "no table of file,label"),
-        (b"\xff\xfe\x00", "no table of file,label"),
+        (b"file,label\na.png,1\nb.png\n", "not a table of file,label"),
+        (b"file,label\na.png,cat\nb.png,1\n", "not a table of file,label"),
+        (b"name,class\na.png,1\nb.png,1\n", "not a table of file,label"),
+        (b"\xff\xfe\x00", "not a table of file,label"),
     ],
 )
 def test_table_refusals(tmp_path: Path, table: bytes, message: str) -> None:
@@ -402,7 +402,7 @@ def test_tar_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(long_name.tobuf(tarfile.GNU_FORMAT) + content)
     assert "cannot be read" in refusal(path)
     write_tar(path, {"0/a.png": png(1)}, "w:gz")
-    assert "has to be decompressed first" in refusal(path)
+    assert "must be decompressed first" in refusal(path)
     write_tar(path, {"notes.txt": b"hello"})
     assert "no images" in refusal(path)
     write_tar(path, {"0/a.png": png(1)})
@@ -592,7 +592,7 @@ def test_links_that_lead_round_in_circles_are_followed_once(tmp_path: Path) -> N
 def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     spec = InputSpec((1, 8, 8), (0.5,), (0.5,), 5)
-    with pytest.raises(DataError, match="no ordinary file"):
+    with pytest.raises(DataError, match="not a regular file"):
         next(open_images(tmp_path, spec).batches(1))
 
 

@@ -50,8 +50,8 @@ def test_boxes_as_yolo_has_them(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,class\na.png,1\n", "is no table of file,class,cx,cy,w,h"),
-        ("file,class,cx,cy,w,h\nz.png,1,0,0,0,0\n", "there is no such image"),
+        ("file,class\na.png,1\n", "is not a table of file,class,cx,cy,w,h"),
+        ("file,class,cx,cy,w,h\nz.png,1,0,0,0,0\n", "names z.png, which does not exist"),
         ("file,class,cx,cy,w,h\na.png,7,0,0,0,0\n", "a box of class 7, but the network has 3"),
     ],
 )

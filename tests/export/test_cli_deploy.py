@@ -235,7 +235,7 @@ def test_a_damaged_student(refused, copied, damage):
     student.write_bytes(content if damage == "tampered with" else content[:-40])
     message = refused("export", copied)
     told = {
-        "cut off": "error: student.safetensors is not a whole safetensors file: ",
+        "cut off": "error: student.safetensors is not a complete safetensors file: ",
         "tampered with": "error: student.safetensors is not the file that the manifest describes",
     }
     assert message.startswith(told[damage])
@@ -321,7 +321,7 @@ def test_a_file_of_another_tool(refused, own, data, tmp_path):
 def test_images_that_are_none(refused, own, tmp_path):
     (tmp_path / "cat.png").write_bytes(b"hello")
     assert refused("predict", own / BOX, tmp_path / "cat.png") == (
-        "error: the image cannot be read: it is of no known format\n"
+        "error: the image cannot be read: its format is not known\n"
         "  where:  TMP/cat.png\n"
         "  remedy: replace or remove it; known are BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP\n"
     )
@@ -344,7 +344,7 @@ def test_images_that_are_none(refused, own, tmp_path):
 
 def test_images_given_twice_or_never(refused, own, data):
     assert refused("evaluate", own / BOX) == (
-        "error: there are no images to measure on\n"
+        "error: no images are given for the evaluation\n"
         "  where:  dreamquant evaluate\n"
         "  remedy: give --data IMAGES\n"
     )

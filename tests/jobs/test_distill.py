@@ -201,5 +201,5 @@ def test_bits_that_are_not_supported_are_told_before_training(file, tmp_path):
 
 
 def test_a_folder_with_a_result_is_refused(file, short):
-    with pytest.raises(ResultError, match="already holds a result"):
+    with pytest.raises(ResultError, match="already contains a result"):
         distill(file, out=short[1])

@@ -226,7 +226,7 @@ def test_a_damaged_pool_is_refused_by_name(made, teacher, tmp_path, damage, mess
 def test_a_pool_of_another_size_is_refused(made, teacher):
     from dataclasses import replace
 
-    with pytest.raises(DataError, match="1 x 8 x 8, and the network takes 1 x 9 x 9"):
+    with pytest.raises(DataError, match="1 x 8 x 8, but the network takes 1 x 9 x 9"):
         open_pool(made[0], replace(teacher.input, shape=(1, 9, 9)))
 
 

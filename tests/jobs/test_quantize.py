@@ -482,7 +482,7 @@ def test_a_run_killed_after_its_result_was_whole_gives_that(tmp_path):
     assert logits(again.teacher, (3, 8, 8)).equal(logits(whole.teacher, (3, 8, 8)))
     with pytest.raises(TrainingError, match="made with seed = 0, this run has 1"):
         quantize_tiny(out=out, resume=True, seed=1)
-    with pytest.raises(ResultError, match="already holds a result"):
+    with pytest.raises(ResultError, match="already contains a result"):
         quantize_tiny(out=out)
 
 

@@ -198,7 +198,7 @@ def test_truncated_tensors(tmp_path, keep):
     path = tmp_path / "student.safetensors"
     write_tensors(path, TENSORS, {"key": "value"})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ResultError, match="not a whole safetensors file") as caught:
+    with pytest.raises(ResultError, match="not a complete safetensors file") as caught:
         read_tensors(path)
     assert caught.value.where == str(path)
 

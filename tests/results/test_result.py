@@ -206,7 +206,7 @@ def test_folder_that_holds_a_result_already(saved):
     before = {path: path.read_bytes() for path in saved.iterdir()}
     for call in (quantized(in_memory(1), scheme()).save, claim_folder):
         assert refusal(ResultError, call, saved) == (
-            f"{saved} already holds a result\n"
+            f"{saved} already contains a result\n"
             "  where:  --out\n"
             "  remedy: give another folder, or delete this one"
         )
@@ -317,7 +317,7 @@ def test_student_cut_off(saved, kept):
     content = (saved / STUDENT).read_bytes()
     (saved / STUDENT).write_bytes(content[:kept])
     text = refusal(ResultError, open_result, saved, network=tiny())
-    assert text.startswith("student.safetensors is not a whole safetensors file")
+    assert text.startswith("student.safetensors is not a complete safetensors file")
 
 
 def test_student_that_is_not_there(saved):
@@ -389,7 +389,7 @@ def test_weights_that_are_not_the_teachers(tmp_path):
     assert refusal(WeightsError, reopen_teacher, manifest, other) == (
         "these are not the weights that the result was made from\n"
         f"  where:  {other}\n"
-        "  remedy: give --weights FILE with the teacher's own"
+        "  remedy: give --weights FILE with the teacher's weights"
     )
     save_file({"x": torch.zeros(1)}, other)
     assert "belong to another network" in refusal(WeightsError, reopen_teacher, manifest, other)

@@ -1,4 +1,4 @@
-"""The phases of a run in words."""
+"""The description of the phases of a run."""
 
 from dreamquant.results.steps import steps_in_brief, steps_taken
 

@@ -230,7 +230,7 @@ def test_tensors_that_do_not_fit(change, message):
     assert message in text
     assert text.endswith(
         "\n  where:  folder/student.safetensors"
-        "\n  remedy: load it with the code of the network it was made from"
+        "\n  remedy: load it with the code of the network that it was made from"
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 

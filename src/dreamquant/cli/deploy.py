@@ -1,4 +1,4 @@
-"""The commands that bring results to other runtimes; registered in ``cli``."""
+"""The commands for other runtimes: export, predict, benchmark."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def export(
     two_bit: options_deploy.TwoBit = False,
     json: options.Json = False,
 ) -> None:
-    """Export a result to verified files that ONNX Runtime, OpenVINO or PyTorch run."""
+    """Export a result to verified files for ONNX Runtime, OpenVINO or PyTorch."""
     from dreamquant.cli.tables_deploy import exported_table
     from dreamquant.export.job import export_result
 
@@ -45,7 +45,7 @@ def predict(
     boxes: options.Boxes = None,
     json: options.Json = False,
 ) -> None:
-    """Say what image files show, JPEG or PNG or others, by a result or an exported file."""
+    """Classify image files (JPEG, PNG and others) with a result or an exported file."""
     from dreamquant.cli.tables_deploy import predictions_list
     from dreamquant.export.predict import predict as say
     from dreamquant.export.predict import read_pictures
@@ -74,7 +74,7 @@ def benchmark(
     runs: options_deploy.Runs = 50,
     json: options.Json = False,
 ) -> None:
-    """Time an exported file against the same network in float32, in turns."""
+    """Compare the speed of an exported file with the same network in float32."""
     from dreamquant.cli.tables_deploy import benchmark_table
     from dreamquant.export.benchmark import benchmark as measure
 
@@ -88,14 +88,14 @@ def benchmark(
 
 
 def exported(folder: Path) -> list[dict[str, Any]]:
-    """Export a result with the defaults; what was written, as plain JSON values."""
+    """Export a result with the defaults; returns the files as plain JSON values."""
     from dreamquant.export.job import export_result
 
     return [file.as_json() for file in export_result(folder)]
 
 
 def require_export() -> None:
-    """Make sure before a long run that its result can be exported.
+    """Check before a long run that its result can be exported.
 
     Raises:
         ExportError: a package is missing.
@@ -106,7 +106,7 @@ def require_export() -> None:
 
 
 def exported_network(path: Path) -> tuple[nn.Module, InputSpec]:
-    """An exported file in ONNX Runtime, and what it expects."""
+    """An exported file in ONNX Runtime, and its input."""
     from dreamquant.export.runtime import open_onnx
     from dreamquant.export.saturation import warn_of_saturation
 

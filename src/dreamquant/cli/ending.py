@@ -1,4 +1,4 @@
-"""How a command ends: errors with their remedy, and stopped runs with how to go on."""
+"""The end of a command: errors with a remedy, and stopped runs with the command to resume."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cyclopts.exceptions import UnusedCliTokensError
 
 from dreamquant.errors import DreamQuantError, ResultError
 
-# What a stopped run or sweep leaves in its folder. Named here too, because what writes it imports
-# torch, which may be just what was interrupted.
+# Files that a stopped run or sweep leaves in its folder. The names are repeated here, because the
+# modules that write them import torch, and that import may have been interrupted.
 _STATE = Path("checkpoint", "state.pt")
 _DISTILLED = Path("distilled")
 _SWEEP = Path("sweep.json")
@@ -28,12 +28,12 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def note(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(text, file=sys.stderr)
 
 
 class _StoppedRun(KeyboardInterrupt):
-    """A run was stopped that can be resumed, by the same command and ``more`` options."""
+    """A stopped run can be resumed with the same command and the options ``more``."""
 
     def __init__(self, *more: str) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class _StoppedRun(KeyboardInterrupt):
 
 @contextmanager
 def resumable(out: Path, *more: str) -> Iterator[None]:
-    """What is stopped inside can be resumed, once ``out`` holds a checkpoint.
+    """A run inside can be resumed after a stop if ``out`` contains a checkpoint.
 
     Args:
         out: the result folder.
-        more: options that the same command then needs.
+        more: additional options for the command that resumes.
     """
     try:
         yield
@@ -92,7 +92,7 @@ def _fail(error: DreamQuantError) -> NoReturn:
 
 
 def _stop(*lines: str) -> NoReturn:
-    if os.environ.get("RANK", "0") == "0":  # of several processes, the first one tells
+    if os.environ.get("RANK", "0") == "0":  # with several processes, only the first one prints
         note("\nstopped: " + "\n".join(lines))
     raise SystemExit(_STOPPED)
 
@@ -100,7 +100,7 @@ def _stop(*lines: str) -> NoReturn:
 def _go_on(given: Sequence[str], more: Sequence[str]) -> str:
     command, *rest = given
     missing = [option for option in more if option not in rest]
-    return "go on with: " + shlex.join(["dreamquant", command, *missing, *rest])
+    return "resume with: " + shlex.join(["dreamquant", command, *missing, *rest])
 
 
 def _usage_error(error: CycloptsError) -> DreamQuantError:

@@ -1,6 +1,6 @@
 """The command line: it parses options, calls the Python interface, and prints results.
 
-A command imports its large packages itself, so that ``--help`` is instant.
+A command imports its large packages itself, so that ``--help`` is fast.
 """
 
 from __future__ import annotations

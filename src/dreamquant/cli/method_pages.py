@@ -1,4 +1,4 @@
-"""The table of methods and the page of one, on standard output."""
+"""Prints the table of methods and the page of one method."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dreamquant.terms.contract import Terms, Weighted, weighted
 _SYMBOLS = {
     "z_p": "z_p: the teacher's logits",
     "z_q": "z_q: the student's logits",
-    "y)": "y: the label asked for",
+    "y)": "y: the target label",
     "H'": "H': entropy of softmax(z_p - z_q), normalised to 0 … 1",
     "T²": "T: temperature",
-    "μ": "μ, σ²: mean and variance at a batch norm's input, with a hat those of the batch",
+    "μ": "μ, σ²: mean and variance of a batch norm's input; with a hat: of the batch",
 }
 
 
 def methods_table(methods: Iterable[Method]) -> None:
-    """All methods, a line each."""
+    """Print all methods, one per line."""
     rows, joining = [], []
     for method in methods:
-        # A published add-on is listed on its base; what it does is the news.
+        # A published add-on is listed with its base method, but described by itself.
         paper, summary = method.paper, method.summary
         for add_on in method.add_ons:
             paper, summary = add_on.paper, add_on.summary
@@ -35,7 +35,8 @@ def methods_table(methods: Iterable[Method]) -> None:
     print_table(("method", "paper", "what it does"), rows)
     if joining:
         print_text(
-            f"\n{', '.join(joining)} can join other methods, as in --method adadfq+{joining[0]}."
+            f"\n{', '.join(joining)} can be added to other methods, for example --method "
+            f"adadfq+{joining[0]}."
         )
     print_text(
         "`dreamquant methods NAME` shows the parts, losses, schedules and provenance of one."
@@ -43,7 +44,7 @@ def methods_table(methods: Iterable[Method]) -> None:
 
 
 def method_page(method: Method) -> None:
-    """One method as a paper would have it: images, losses, schedules, and where they come from."""
+    """Print one method like in a paper: images, losses, schedules and their origin."""
     print_text(method.name, "bold")
     _print_paper(method.summary, method.paper)
     for add_on in method.add_ons:
@@ -94,7 +95,7 @@ def _print_part(title: str, part: Any) -> None:
     numbers = {
         each.name: getattr(part, each.name) for each in fields(part) if each.name not in apart
     }
-    # What is absent has nothing to say; a number that is 0 has.
+    # Empty values are not shown; the number 0 is.
     print_pairs({name: call(value) for name, value in numbers.items() if value not in (None, ())})
     print_text()
     for stage in stages:
@@ -120,7 +121,7 @@ def _print_symbols(method: Method) -> None:
 
 
 def call(part: Any) -> str:
-    """A part with its numbers, as ``Band(lower=0.1, upper=0.8)``."""
+    """A part with its numbers, such as ``Band(lower=0.1, upper=0.8)``."""
     if isinstance(part, Weighted):
         return f"{part.weight:g} × {call(part.term)}"
     if isinstance(part, (list, tuple)):
@@ -133,7 +134,7 @@ def call(part: Any) -> str:
 
 
 def _print_presets(presets: Mapping[str, Preset]) -> None:
-    print_text("Presets, by what they change", "bold")
+    print_text("Presets and the values they change", "bold")
     print_pairs({name: "; ".join(_changes(preset)) for name, preset in presets.items()})
 
 
@@ -142,14 +143,14 @@ def _changes(preset: Preset) -> Iterable[str]:
     for name, numbers in groups.items():
         if numbers:
             shown = ", ".join(
-                f"{key} of its own" if key == "stages" else f"{key} {_number(value)}"
+                f"other {key}" if key == "stages" else f"{key} {_number(value)}"
                 for key, value in numbers.items()
             )
             yield f"{name}: {shown}"
 
 
 def _number(value: Any) -> str:
-    """A changed number; a list of terms reads as their sum."""
+    """A changed value; a list of terms is shown as their sum."""
     if isinstance(value, (list, tuple)):
         return " + ".join(call(each) for each in value)
     return call(value)

@@ -1,4 +1,4 @@
-"""The options of the command line: type, place in ``--help``, meaning, and how texts are read."""
+"""The options of the command line: type, group in ``--help``, meaning, and parsing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULT = Group.create_ordered("Result")
 
 
 def _whole(_: type, tokens: Sequence[Any]) -> int:
-    """A whole number; cyclopts itself would round 1.5."""
+    """An integer; cyclopts would round 1.5."""
     text = tokens[0].value
     try:
         return int(text)
@@ -30,17 +30,17 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
 
 
 def value(group: Group, metavar: str, meaning: str) -> Parameter:
-    """An option that takes a value, shown as ``metavar``."""
+    """An option with a value, shown as ``metavar``."""
     return Parameter(group=group, metavar=metavar, help=meaning)
 
 
 def number(group: Group, meaning: str) -> Parameter:
-    """An option that takes a whole number."""
+    """An option with an integer value."""
     return Parameter(group=group, metavar="N", help=meaning, converter=_whole)
 
 
 def flag(group: Group, meaning: str, *names: str) -> Parameter:
-    """An option that takes nothing; ``names`` where not that of its parameter."""
+    """An option without a value; ``names`` replace the name of its parameter."""
     name = names or None
     return Parameter(name=name, group=group, help=meaning, negative="", show_default=False)
 
@@ -50,7 +50,7 @@ Network = Annotated[
     Parameter(
         help=(
             "torchvision:NAME, timm:NAME, pytorchcv:NAME, path/to/file.onnx, or "
-            "path/to/file.py:FACTORY, a function of yours that returns the network; "
+            "path/to/file.py:FACTORY, your function that returns the network; "
             "file.py:Net(width=0.5) calls it with literal arguments."
         )
     ),
@@ -173,14 +173,14 @@ Boxes = Annotated[
     value(
         RESULT,
         "FILE.py:NAME",
-        "Function that makes boxes (images, boxes, 6) of a detector's outputs: corners in units of "
-        "the image, score, class; by default that called boxes in the network's file.",
+        "Function that converts a detector's outputs to boxes (images, boxes, 6): corners relative "
+        "to the image, score, class; by default the function boxes in the network's file.",
     ),
 ]
-Limit = Annotated[int | None, number(RESULT, "Use only the first so many images.")]
+Limit = Annotated[int | None, number(RESULT, "Use only this number of images, from the first.")]
 Quiet = Annotated[
     bool,
-    flag(RESULT, "Print only errors, and what --json asks for.", "--quiet", "-q"),
+    flag(RESULT, "Print only errors, and the output of --json.", "--quiet", "-q"),
 ]
 Verbose = Annotated[
     bool,
@@ -202,7 +202,7 @@ Export = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a network expects and yields, as texts: of every command that opens one."""
+    """Input and task of a network, as texts; for every command that opens a network."""
 
     input: Shape = None
     mean: Mean = None
@@ -214,13 +214,13 @@ class Expected:
 
 
 def _flags(request: type[JobRequest]) -> Any:
-    """What the command line reads into: the fields of a request, as options."""
+    """The class for parsed options: the fields of a request, as options."""
     hints = get_type_hints(request, localns={"Method": str, "Accelerator": Any})
     own = [
         (each.name, _annotated(each, hints[each.name]), each.default) for each in fields(request)
     ]
     made = make_dataclass(request.__name__, own, frozen=True, kw_only=True)
-    made.__module__ = __name__  # that of make_dataclass would pass for a builtin
+    made.__module__ = __name__  # with the module of make_dataclass it would look like a builtin
     return Parameter(name="*")(made)
 
 
@@ -228,7 +228,7 @@ def _annotated(each: Any, hint: Any) -> Any:
     shown: Option = each.metadata["option"]
     group = {"Quantization": _SCHEME, "Training": _TRAINING, "Result": RESULT}[shown.group]
     names = [f"--{each.name.replace('_', '-')}"]
-    # Cyclopts shows the first name, and takes those of earlier versions too.
+    # Cyclopts shows the first name; the others are names of earlier versions.
     names += [f"--{shown.old.replace('_', '-')}"] if shown.old else []
     names += [f"-{shown.short}"] if shown.short else []
     if not shown.metavar:

@@ -1,4 +1,4 @@
-"""The options of the commands that bring a result to other runtimes."""
+"""The options of the commands for other runtimes."""
 
 from __future__ import annotations
 

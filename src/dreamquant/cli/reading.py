@@ -1,4 +1,4 @@
-"""Texts of the command line into what they stand for, and options that exclude each other."""
+"""Parses texts of the command line, and checks options that exclude each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOTHING = Expected()
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """The sides of one input: ``3x32x32``, or ``98x40`` for what is no picture.
+    """Parse the shape of one input: ``3x32x32``, or ``98x40`` if it is not an image.
 
     Raises:
         NetworkError: the text is not of that form.
@@ -20,34 +20,34 @@ def parse_shape(text: str) -> tuple[int, ...]:
     parts = text.lower().split("x")
     if not all(_SIDE.fullmatch(part) for part in parts):
         raise NetworkError(
-            f"{text!r} is no input shape",
+            f"{text!r} is not an input shape",
             where="--input",
-            remedy="give CxHxW, as 3x32x32, or the sides of a feature map, as 98x40",
+            remedy="give CxHxW, such as 3x32x32, or the sides of a feature map, such as 98x40",
         )
     return tuple(map(int, parts))
 
 
 def parse_numbers(text: str, option: str) -> tuple[float, ...]:
-    """The numbers of a list such as ``0.485,0.456,0.406``.
+    """Parse a list of numbers such as ``0.485,0.456,0.406``.
 
     Raises:
-        NetworkError: it names ``option``, for the text is no such list.
+        NetworkError: the text is not such a list; the error names ``option``.
     """
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise NetworkError(
-            f"{text!r} is no list of numbers",
+            f"{text!r} is not a list of numbers",
             where=option,
-            remedy="separate them by commas, as 0.485,0.456,0.406",
+            remedy="separate numbers by commas, for example 0.485,0.456,0.406",
         ) from error
 
 
 def one_of(images: str | None, data: str | None) -> str:
-    """The images to measure on, given in either place.
+    """The images for the evaluation, as an argument or as an option.
 
     Raises:
-        DataError: they are given in neither, or in both.
+        DataError: they are not given, or given twice.
     """
     if images is not None and data is not None:
         raise DataError(
@@ -55,7 +55,7 @@ def one_of(images: str | None, data: str | None) -> str:
         )
     if images is None and data is None:
         raise DataError(
-            "there are no images to measure on",
+            "no images are given for the evaluation",
             where="dreamquant evaluate",
             remedy="give --data IMAGES",
         )
@@ -63,17 +63,17 @@ def one_of(images: str | None, data: str | None) -> str:
 
 
 def refuse(expected: Expected) -> None:
-    """Refuse what only networks are asked for, where a result is given.
+    """Refuse options for networks if a result is given.
 
     Raises:
-        ResultError: something of it was given.
+        ResultError: such an option was given.
     """
     given = [
         f"--{name}" for name, value in vars(expected).items() if value != getattr(_NOTHING, name)
     ]
     if given:
         raise ResultError(
-            "a result knows the input and the classes of its network",
+            "a result already contains the input and the classes of its network",
             where=", ".join(given),
-            remedy="leave it out",
+            remedy="leave these options out",
         )

@@ -8,12 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 Folder = Annotated[Path, Parameter(help="The --out folder of a finished run.")]
-More = Annotated[Path, Parameter(help="Others, to compare with it side by side.")]
+More = Annotated[Path, Parameter(help="More result folders, for a comparison.")]
 To = Annotated[
     Path | None,
     Parameter(
         metavar="FILE",
-        help="Where to write, instead of report.html, or comparison.html, in the first folder.",
+        help="File to write; by default report.html, or comparison.html, in the first folder.",
     ),
 ]
 

@@ -43,7 +43,7 @@ Cpus = Annotated[
 Gpus = Annotated[
     float, options.value(_RUNNING, "X", "GPUs of a cell on the cluster; may be a fraction.")
 ]
-Retry = Annotated[bool, options.flag(_RUNNING, "Run the cells again that failed before.")]
+Retry = Annotated[bool, options.flag(_RUNNING, "Run failed cells again.")]
 Folders = Annotated[Path, Parameter(help="Result folders, or folders of sweeps.")]
 To = Annotated[
     Path | None,
@@ -81,7 +81,7 @@ def sweep(
 
 
 def compare(*folders: Folders, to: To = None, json: options.Json = False) -> None:
-    """Compare results in one table a protocol; results under different ones are never ranked."""
+    """Compare results, with one table for each protocol."""
     from dreamquant.report.field import as_json, read_field
 
     field = read_field(folders)

@@ -1,4 +1,4 @@
-"""Tables and pages for people, on standard output."""
+"""Prints tables and pages on standard output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dreamquant.results.storage import storage_of
 
 _console = Console(highlight=False)
 
-# What the table calls each accuracy of the manifest.
+# Names in the table for the accuracies in the manifest.
 _QUANTIZED = {
     "teacher": "full precision",
     "ranges_only": "quantized, ranges only",
@@ -38,12 +38,12 @@ def _interval(ci95: Iterable[float] | None) -> str:
 
 
 def print_text(text: str = "", style: str | None = None) -> None:
-    """A line of plain text."""
+    """Print a line of plain text."""
     _console.print(text, style=style, markup=False)
 
 
 def print_path(path: object) -> None:
-    """A path in one piece, however narrow the terminal is, so that it can be copied."""
+    """Print a path without line breaks, so that it can be copied from a narrow terminal."""
     _console.print(str(path), markup=False, soft_wrap=True)
 
 
@@ -55,7 +55,7 @@ def _table(*columns: str, numbers: bool = False, title: str | None = None) -> Ta
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:
-    """Names and texts in two columns; a text that needs several lines stays in its own."""
+    """Print names and texts in two columns; long texts wrap within their column."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, text in pairs.items():
         table.add_row(name, text)
@@ -63,12 +63,12 @@ def print_pairs(pairs: Mapping[str, str]) -> None:
 
 
 def print_indented(text: str) -> None:
-    """A text of several lines, eight spaces in."""
+    """Print a text of several lines, indented by eight spaces."""
     _console.print(Padding(text, (0, 0, 0, 8), expand=False), markup=False)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table of texts under their headings."""
+    """Print a table of texts with headings."""
     table = _table(*columns)
     for row in rows:
         table.add_row(*row)
@@ -76,7 +76,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 
 
 def result_table(result: Result, out: Path) -> None:
-    """Accuracy before and after, what it was measured under, and where the files are."""
+    """Print accuracies before and after, the protocol, and the files."""
     manifest = result.manifest
     quantized = manifest["scheme"] is not None
     method, protocol = manifest["method"], manifest["protocol"]
@@ -94,12 +94,12 @@ def result_table(result: Result, out: Path) -> None:
     for name in ("manifest.json", *manifest.get("files", {})):
         print_path(out / name)
     if (out / REPORT).exists():
-        print_text("\nto read in a browser:")
+        print_text("\nreport for a browser:")
         print_path(out / REPORT)
 
 
 def pool_table(summary: Mapping[str, Any], out: Path) -> None:
-    """A pool of images, and its files."""
+    """Print a summary of a pool of images."""
     print_text(f"{summary['count']} images by {summary['method']}", "bold")
     print_pairs(
         {
@@ -193,7 +193,7 @@ def _storage(coverage: Mapping[str, Any]) -> str:
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> None:
-    """An evaluation: what was measured, on how many images."""
+    """Print the figures of an evaluation and the number of images."""
     of = "agreement" if evaluation.main is None else evaluation.main[0]
     measured = {
         "top-1": evaluation.top1,
@@ -212,7 +212,7 @@ def evaluation_table(evaluation: Evaluation, title: str) -> None:
 
 
 def doctor_table(findings: Mapping[str, Any]) -> None:
-    """What ``dreamquant doctor`` found."""
+    """Print the findings of ``dreamquant doctor``."""
     _print_group("core", findings["core"])
     devices = findings["devices"]
     _print_group("devices", {"cpu": devices["cpu"], "cuda": "\n".join(devices["cuda"]) or "none"})

@@ -1,4 +1,4 @@
-"""Tables for people about exported files, on standard output."""
+"""Prints tables about exported files on standard output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dreamquant.export.prediction import Prediction
 if TYPE_CHECKING:
     from dreamquant.export.verify import Verification
 
-_SHOWN = 3  # reasons why layers stay in float
+_SHOWN = 3  # number of reasons why layers stay in float
 
 
 def exported_table(files: Sequence[ExportedFile]) -> None:
-    """What was written, how it was verified, and what runs in float."""
+    """Print the files, their verification, and the parts that run in float."""
     for file in files:
         print_path(file.path)
         print_pairs(_described(file))
@@ -68,7 +68,7 @@ def _saturating(found: Verification) -> str:
 
 
 def predictions_list(predictions: Sequence[Prediction]) -> None:
-    """What each image shows."""
+    """Print the prediction for each image."""
     for found in predictions:
         print_path(found.path)
         for text in _told(found):
@@ -90,16 +90,16 @@ def _told(found: Prediction) -> list[str]:
 
 
 def benchmark_table(timed: Benchmark, path: Path) -> None:
-    """Latencies of the file and of its float32 twin."""
+    """Print latencies of the file and of the same network in float32."""
     print_path(path)
     print_text(
         f"{timed.runtime}, {timed.threads} threads, batch {timed.batch}, {timed.runs} runs of "
-        "each, in turns\n",
+        "each, alternating\n",
         "bold",
     )
     rows = [
         [name, f"{t.p50:.2f} ms", f"{t.p90:.2f} ms", f"{t.images_per_second:.1f}"]
         for name, t in (("this file", timed.quantized), ("float32", timed.float32))
     ]
-    print_table(["", "p50", "p90", "images a second"], rows)
+    print_table(["", "p50", "p90", "images per second"], rows)
     print_text(f"\n{timed.speedup:.2f} times as fast as float32")

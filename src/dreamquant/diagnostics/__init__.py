@@ -1,1 +1,1 @@
-"""What the papers say is wrong with synthetic images, as numbers and pictures of any run."""
+"""Measures and plots, for any run, the problems of synthetic images that papers describe."""

@@ -1,4 +1,4 @@
-"""The picture of a run's diagnostics: one panel a claim, drawn by matplotlib."""
+"""Plots a run's diagnostics with matplotlib: one panel for each claim of a paper."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SYNTHETIC, _REAL, _NOISE, _PALE = "#1f5fa8", "#2f8f4e", "#8a8a8a", "#dce6f2"
-_WINDOW = 7  # readings in a moving average
+_WINDOW = 7  # number of values in a moving average
 _PERTURBED = {"views": "image altered", "weights": "weights noisy"}
 
 
 def require_matplotlib(what: str = "diagnostics", where: str = "--diagnostics") -> None:
-    """Make sure that pictures can be drawn.
+    """Check that matplotlib can be imported.
 
     Args:
-        what: is drawn, in the plural.
-        where: it was asked for.
+        what: name of the plots, in the plural, for the error.
+        where: option that requests them, for the error.
 
     Raises:
         ResultError: matplotlib is not installed, or does not load.
     """
     try:
         import matplotlib.figure  # noqa: F401
-    except Exception as error:  # another project's code may raise anything
+    except Exception as error:  # code of another project may raise anything
         raise ResultError(
             f"{what} are drawn by matplotlib, which cannot be used: {error}",
             where=where,
@@ -37,11 +37,11 @@ def require_matplotlib(what: str = "diagnostics", where: str = "--diagnostics") 
 
 
 def picture(found: Mapping[str, Any], title: str) -> bytes:
-    """A PNG of six panels.
+    """A PNG with six panels.
 
     Args:
-        found: what ``diagnostics.json`` holds.
-        title: which run it is.
+        found: content of ``diagnostics.json``.
+        title: title that identifies the run.
     """
     from matplotlib.figure import Figure
 
@@ -70,7 +70,7 @@ def _explain(panel: Axes, claim: str, reading: str, x: str, y: str) -> None:
 
 
 def _legend(panel: Axes) -> None:
-    # Below the axis, where there are no data to cover.
+    # Below the axis, where the text covers no data.
     panel.legend(
         loc="upper center", bbox_to_anchor=(0.45, -0.15), ncols=3, frameon=False, fontsize=9
     )
@@ -80,7 +80,7 @@ def _over_time(
     panel: Axes, dynamics: Mapping[str, Any], readings: Sequence[tuple[int, float]]
 ) -> None:
     if not dynamics["iteration"]:
-        panel.text(0.5, 0.5, "no images were made here that learn", ha="center")
+        panel.text(0.5, 0.5, "this method trains no images", ha="center")
         return
     iterations, values = [list(part) for part in zip(*readings, strict=True)] or [[], []]
     panel.plot(iterations, values, color=_SYNTHETIC, alpha=0.35, linewidth=1, label="each reading")
@@ -106,8 +106,8 @@ def _gradient(panel: Axes, dynamics: Mapping[str, Any]) -> None:
     panel.set_ylim(bottom=0)
     _explain(
         panel,
-        "AGM: does the generator stagnate?",
-        "falling towards 0: its updates come to a standstill",
+        "AGM: does the generator stop learning?",
+        "falling towards 0: its updates stop",
         "iteration",
         "norm of the generator's gradient",
     )
@@ -118,8 +118,8 @@ def _similarity(panel: Axes, dynamics: Mapping[str, Any]) -> None:
     _over_time(panel, dynamics, [(i, value) for i, value in readings if value is not None])
     _explain(
         panel,
-        "AGM: do batches become alike?",
-        "rising towards 1: images of a class hardly vary over time",
+        "AGM: do batches become similar?",
+        "rising towards 1: images of a class hardly change over time",
         "iteration",
         "cosine of features, batch to batch",
     )
@@ -143,8 +143,8 @@ def _adaptability(panel: Axes, found: Mapping[str, Any]) -> None:
         "AdaDFQ: neither too hard nor too easy?",
         f"too hard {found['below']:.0%}, within the band {found['within']:.0%}, "
         f"too easy {found['above']:.0%}",
-        "H′: 0 they differ in one class … 1 they agree",
-        "share of images, %",
+        "H′: 0 = networks differ in one class, 1 = they agree",
+        "fraction of images, %",
     )
 
 
@@ -168,9 +168,9 @@ def _spread(panel: Axes, attention: Mapping[str, Any]) -> None:
     _explain(
         panel,
         "ACQ: does attention vary within a class?",
-        "near 0: all images of a class draw attention to one place",
-        "class, as the teacher sees it",
-        "spread of centres, in image sides",
+        "near 0: attention is at the same place in all images of a class",
+        "class predicted by the teacher",
+        "spread of centres, relative to the image side",
     )
 
 
@@ -182,10 +182,10 @@ def _mode_gap(panel: Axes, attention: Mapping[str, Any]) -> None:
     panel.margins(x=0.3, y=0.12)
     _explain(
         panel,
-        "ACQ: is attention the same in both modes?",
-        "0: one attention map in evaluation and in training mode",
+        "ACQ: is attention equal in both modes?",
+        "0: equal attention maps in evaluation and training mode",
         "",
-        "squared gap of attention maps",
+        "squared difference of attention maps",
     )
 
 
@@ -195,7 +195,7 @@ def _inconsistency(panel: Axes, found: Mapping[str, Any]) -> None:
     for place, (kind, (marker, colour)) in enumerate(looks.items()):
         if found[kind] is not None:
             values = [found[kind][by][what] for by, what in measures]
-            # A line of its own for each kind, or equal values would hide each other.
+            # A separate line for each kind, because equal values would hide each other.
             rows = [row + 0.22 * (place - 1) for row in range(len(measures))]
             panel.plot(values, rows, marker, color=colour, markersize=8, label=f"{kind} images")
     panel.set_yticks(range(len(measures)), [f"{what}s,\n{_PERTURBED[by]}" for by, what in measures])
@@ -206,8 +206,8 @@ def _inconsistency(panel: Axes, found: Mapping[str, Any]) -> None:
     _legend(panel)
     _explain(
         panel,
-        "RIS: does the teacher's answer hold?",
-        "further left: it survives a perturbation better",
+        "RIS: are the teacher's outputs robust?",
+        "further left: more robust against a perturbation",
         "inconsistency: 1 − cosine, or L1 of probabilities",
         "",
     )

@@ -1,7 +1,7 @@
-"""What the papers find in images, measured at the end of a run, by the terms' own measures.
+"""Properties of images that papers describe, measured with the terms at the end of a run.
 
-Attention is ACQ's diagnosis (arXiv 2301.07266), inconsistency RIS's (AAAI 2024), adaptability
-AdaDFQ's (CVPR 2023).
+Attention is from ACQ (arXiv 2301.07266), inconsistency from RIS (AAAI 2024), adaptability from
+AdaDFQ (CVPR 2023).
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ Steps = Callable[[], Iterator[Step]]
 
 _SEED = 0
 _BATCHES = 8
-_HISTOGRAM_BATCHES = 24  # the least H' of a batch moves all others, and this much evens it out
-_CLASSES = 10  # whose attention is looked at, where there are more
+_HISTOGRAM_BATCHES = (
+    24  # the smallest H' of a batch changes all others; this number of batches averages it
+)
+_CLASSES = 10  # largest number of classes whose attention is measured
 _BINS = 20
-_PUBLISHED_BAND = Band(lower=0.1, upper=0.8)  # AdaDFQ's, for methods that have none
+_PUBLISHED_BAND = Band(lower=0.1, upper=0.8)  # of AdaDFQ, for methods without a band
 _PERTURBATIONS: dict[str, InputRobustness | WeightRobustness] = {
     "views": InputRobustness(views=4),
     "weights": WeightRobustness(copies=4),
@@ -42,16 +44,16 @@ _PERTURBATIONS: dict[str, InputRobustness | WeightRobustness] = {
 
 
 def observed(network: nn.Module, example: Tensor) -> Watched:
-    """The teacher as diagnostics see it: with its last feature map.
+    """The teacher with a tap on its last feature map.
 
     Raises:
-        NetworkError: no ReLU yields one.
+        NetworkError: no ReLU returns a feature map.
     """
     try:
         return Watched(network, example, (LastMap(),))
     except NetworkError as error:
         raise NetworkError(
-            "diagnostics read the last feature map, and no ReLU of the network yields one",
+            "diagnostics read the last feature map, and no ReLU of the network returns one",
             where="--diagnostics",
             remedy="leave it out",
         ) from error
@@ -61,14 +63,14 @@ def observed(network: nn.Module, example: Tensor) -> Watched:
 def diagnose(
     bench: Bench, source: Images, teacher: Watched, images: EvaluationSet | None, terms: Terms
 ) -> dict[str, Any]:
-    """The three diagnoses of a run that is over.
+    """The three diagnoses of a finished run.
 
     Args:
-        bench: of the run, its student fixed; it is left as it is.
-        source: of the synthetic images.
-        teacher: P, tapping its last feature map.
-        images: real ones to compare with, where there are any.
-        terms: that the synthetic images minimise.
+        bench: bench of the run, with a fixed student; it is not changed.
+        source: source of the synthetic images.
+        teacher: the teacher P with a tap on its last feature map.
+        images: real images for comparison, if there are any.
+        terms: terms that the synthetic images minimise.
 
     Returns:
         ``attention``, ``inconsistency`` and ``adaptability``, plain values.
@@ -111,7 +113,7 @@ def _steps(
 
 
 def _bare(images: Tensor) -> Batch:
-    """Images that nobody asked for."""
+    """A batch of images without targets."""
     return Batch(images, images.new_empty(0), images.new_empty(0))
 
 
@@ -132,17 +134,17 @@ def _evenly_labelled(source: Images, random: torch.Generator) -> Iterator[Batch]
 
 def _real(bench: Bench, images: EvaluationSet) -> Iterator[Batch]:
     for chunk in images.first(_BATCHES * BATCH).batches(BATCH):
-        # Of one image alone there are no batch statistics.
+        # A single image has no batch statistics.
         if len(chunk) > 1:
             yield _bare(chunk.to(bench.device))
 
 
 def centre_spread(steps: Iterable[Step]) -> dict[str, Any]:
-    """Within-class standard distance of attention centres, classes as the teacher sees them.
+    """Standard distance of attention centres within each class; classes are the teacher's.
 
     Returns:
-        ``centre_spread``, over all classes, ``None`` where no two images share one, and
-        ``per_class``, of those with two images and more; in units of the image's side.
+        ``centre_spread`` over all classes, ``None`` if no class has two images, and ``per_class``
+        for classes with at least two images. The unit is the side of the image.
     """
     seen = [
         (attention_centre(attention_map(step.teacher[LastMap()])), step.teacher.output.argmax(1))
@@ -164,13 +166,13 @@ def centre_spread(steps: Iterable[Step]) -> dict[str, Any]:
 
 
 def mode_gap(steps: Iterable[Step]) -> float:
-    """ACQ's mode consistency over all batches: how far the attention map differs between modes."""
+    """ACQ's mode consistency: difference of attention maps between modes, over all batches."""
     measure = ModeConsistency()
     return torch.stack([measure(step) for step in steps]).mean().item()
 
 
 def inconsistencies(steps: Steps) -> dict[str, dict[str, float]]:
-    """Mean change of features and predictions under random views and under weight noise."""
+    """Mean change of features and predictions with random views and with weight noise."""
     found = {}
     for name, term in _PERTURBATIONS.items():
         feature, prediction = torch.cat([term.inconsistency(step) for step in steps()], 1).mean(1)
@@ -179,7 +181,7 @@ def inconsistencies(steps: Steps) -> dict[str, dict[str, float]]:
 
 
 def adaptability(steps: Iterable[Step], terms: Terms) -> dict[str, Any]:
-    """The histogram of H' and the band that it should lie in."""
+    """The histogram of H' and the band in which it should be."""
     h = torch.cat(
         [normalised_disagreement_entropy(s.teacher.output, s.student.output) for s in steps]
     )

@@ -1,4 +1,4 @@
-"""A look into a run now and then, for TensorBoard: images, weights, codes, ranges."""
+"""Writes images, weights, codes and ranges to TensorBoard several times during a run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _IMAGES = 16
-_LOOKS = 10  # in a run
+_LOOKS = 10  # number of times in a run
 
 
 class Looks:
-    """Shows what images the method makes of the same noise, and how the student is quantized.
+    """Shows the method's images for the same noise, and the quantization of the student.
 
     Under ``images/synthetic``, ``weights/LAYER``, ``codes/LAYER``, ``range/QUANTIZER/low`` and
     ``…/high``: see docs/guide/progress.md.
 
     Args:
-        writer: of the log.
-        spec: of the images.
-        seed: of the noise.
-        images: of the method; ``None`` where it has none.
+        writer: writer of the log.
+        spec: input of the network.
+        seed: seed of the noise.
+        images: images of the method; ``None`` if it has none.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Looks:
         self.writer, self.spec, self.seed, self.images = writer, spec, seed, images
 
     def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
-        """Look, if it is time to."""
+        """Write, if it is time."""
         phase = run.phase
         assert phase is not None
         if phase.done % max(phase.total // _LOOKS, 1) and not phase.over:

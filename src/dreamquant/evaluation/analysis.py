@@ -1,4 +1,4 @@
-"""Where accuracy went: a bounded look into a finished student, kept beside the result."""
+"""Analysis of a finished student: which quantizers cost accuracy. The time is limited."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dreamquant.evaluation.task import Task
 from dreamquant.quantization.student import Student
 
 SCHEMA = 1
-_MOST, _FEWEST = 256, 16  # images
-_VALUES, _LEAST = 2**25, 4  # numbers that outputs of all images may have, and images at least
+_MOST, _FEWEST = 256, 16  # number of images
+_VALUES, _LEAST = 2**25, 4  # largest number of output values, smallest number of images
 _CLASSIFICATION = Classification()
-_SHARE = 0.4  # of the images a run trains on: each of those costs about ten such forward passes
+_SHARE = 0.4  # of the images of a run's training; a training image costs about ten forward passes
 
 
 def analyse(
@@ -27,17 +27,17 @@ def analyse(
     affordable: int,
     task: Task = _CLASSIFICATION,
 ) -> dict[str, Any]:
-    """Ranges, clipping, signal to noise and sensitivity of every site, as plain values.
+    """Ranges, clipping, signal-to-noise ratio and sensitivity of every site, as plain values.
 
-    Sensitivity is measured on the teacher while it rounds at one site alone. Where there are more
-    sites than can be afforded, those with the least signal to noise are looked at.
+    Sensitivity is measured on the teacher while it rounds at one site only. If there are too many
+    sites, those with the smallest signal-to-noise ratios are measured.
 
     Args:
         teacher: the full-precision network, in eval mode.
-        student: made from it, its training over.
+        student: the finished student of this teacher.
         batches: images (B, C, H, W) each.
-        affordable: how many images may pass through a network, over all sites.
-        task: of both; several outputs are taken for one row of values.
+        affordable: largest number of images in forward passes, summed over all sites.
+        task: task of both; several outputs are concatenated to one row of values.
     """
     teacher = twin(teacher, student)
     sites = find_sites(teacher, student, batches[0][:2])
@@ -66,17 +66,17 @@ def analyse(
 
 
 def affordable_images(trained_on: int) -> int:
-    """How many images may pass through a network, for a run that trained on so many."""
+    """The number of images in forward passes for a run that trained on ``trained_on`` images."""
     return int(_SHARE * trained_on)
 
 
 def image_count(sites: int, affordable: int, values: int = 1) -> int:
-    """How many images to analyse a student of so many sites on.
+    """The number of images for the analysis of a student.
 
     Args:
-        sites: of it.
+        sites: number of its sites.
         affordable: see :func:`analyse`.
-        values: of an image's outputs, which are kept for all of them.
+        values: number of output values of an image; outputs of all images are kept.
     """
     fitting = max(_LEAST, _VALUES // values)
     return min(fitting, max(_FEWEST, min(_MOST, affordable // max(sites, 1))))
@@ -91,7 +91,7 @@ def _worst(tallies: dict[Site, Tally], count: int) -> set[Site]:
 
 
 def _compared(given: Tensor, wanted: Tensor, task: Task) -> dict[str, Any]:
-    """How near outputs (N, ...) come to the teacher's: agreement in percent, and dB."""
+    """Compare outputs (N, ...) with the teacher's: agreement in percent, and dB."""
     agreement = task.agreement(task.agree(given, wanted))
     noise = (given - wanted).double().square().sum().item()
     return {

@@ -1,4 +1,4 @@
-"""Where a student's answers differ from its teacher's: right ones lost, wrong ones exchanged."""
+"""Compares predicted classes of student and teacher: correct ones lost, errors changed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SHOWN = 30  # pairs of classes on record
+_SHOWN = 30  # number of pairs of classes on record
 
 
 class Answers:
     """Predicted classes of a student and its teacher, collected batch by batch.
 
     Args:
-        classes: how many there are; any other prediction stands for none.
+        classes: number of classes; any other prediction counts as no class.
     """
 
     def __init__(self, classes: int) -> None:
@@ -24,7 +24,7 @@ class Answers:
         self._teacher: list[Tensor] = []
 
     def add(self, student: Tensor, teacher: Tensor) -> None:
-        """Take in the predictions (B,) of both for the same images."""
+        """Add the predictions (B,) of both for the same images."""
         self._student.append(student.cpu())
         self._teacher.append(teacher.cpu())
 
@@ -32,7 +32,7 @@ class Answers:
         """Counts as plain values: by class, and the pairs of classes that changed most.
 
         Args:
-            labels: (N,), or ``None``; the teacher's answer then takes the place of the truth.
+            labels: (N,); if ``None``, the teacher's predictions are used as labels.
         """
         student, teacher = torch.cat(self._student), torch.cat(self._teacher)
         truth = teacher if labels is None else labels
@@ -65,7 +65,7 @@ class Answers:
         ]
 
     def _changes(self, truth: Tensor, teacher: Tensor, student: Tensor) -> list[dict[str, int]]:
-        """Wrong answers that one network gives and the other does not, most changed first."""
+        """Wrong predictions that only one of the networks makes, most changed pairs first."""
         before, after = (_confusions(truth, predicted) for predicted in (teacher, student))
         change = {pair: abs(after[pair] - before[pair]) for pair in sorted(before | after)}
         return [
@@ -76,6 +76,6 @@ class Answers:
 
 
 def _confusions(truth: Tensor, predicted: Tensor) -> Counter[tuple[int, int]]:
-    """How often each class was taken for which other."""
+    """The number of confusions of each pair of classes."""
     known = (predicted != truth) & (predicted >= 0) & (truth >= 0)
     return Counter(zip(truth[known].tolist(), predicted[known].tolist(), strict=True))

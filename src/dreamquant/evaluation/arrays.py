@@ -1,4 +1,4 @@
-"""Evaluation data as arrays: pixels, or features that are no pictures."""
+"""Evaluation data as arrays: pixels, or features that are not images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from dreamquant.networks.spec import InputSpec
 Values = NDArray[Any]
 
 _NAMES = ("images", "features", "features_int8", "labels", "scale", "zero_point")
-_SAVE = "save it with numpy.savez(file, images=..., labels=...), or features=... for no pictures"
+_SAVE = "save it with numpy.savez(file, images=..., labels=...), or features=... if not images"
 
 
 def read_npz(path: Path, spec: InputSpec) -> tuple[Values, NDArray[Any] | None]:
-    """Values (N, ...) and integer labels, where the file has them: (N,) classes, (N, labels) of 0
-    and 1 for several labels an image, (N, H, W) masks of classes for segmentation.
+    """Read values (N, ...) and integer labels, if the file has any. Labels are (N,) classes,
+    (N, labels) of 0 and 1 for several labels per image, or (N, H, W) masks for segmentation.
 
-    The file holds one of
+    The file contains one of
 
-    * ``images``: pixels, uint8 (N, H, W, C) or (N, H, W), which the network sees divided by 255;
-    * ``features``: float (N, ...) of the shape that the network takes, channels first;
-    * ``features`` or ``features_int8``: integers likewise, with ``scale`` and ``zero_point``:
-      ``(q - zero_point) * scale``.
+    * ``images``: pixels, uint8 (N, H, W, C) or (N, H, W), which are divided by 255;
+    * ``features``: float (N, ...) with the shape of the network's input, channels first;
+    * ``features`` or ``features_int8``: integers (N, ...) with ``scale`` and ``zero_point``; values
+      are ``(q - zero_point) * scale``.
 
     Returns:
         Pixels as uint8 (N, H, W, C), features as floats (N, ...).
@@ -40,7 +40,7 @@ def read_npz(path: Path, spec: InputSpec) -> tuple[Values, NDArray[Any] | None]:
     held = [name for name in _NAMES[:3] if name in arrays]
     if len(held) != 1:
         found = f"{' and '.join(held)}" if held else "no array named images or features"
-        raise DataError(f"the .npz holds {found}", where=str(path), remedy=_SAVE)
+        raise DataError(f"the .npz contains {found}", where=str(path), remedy=_SAVE)
     values = arrays[held[0]]
     read = _pixels if held[0] == "images" else _features
     values = read(values, arrays, spec, str(path))
@@ -55,14 +55,14 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         require_no_bomb(path)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in _NAMES if name in archive}
-    # A damaged zip or header ends in a dozen kinds of error, from BadZipFile to MemoryError; and
-    # what NumPy says of one with objects advises to run their code.
+    # A damaged zip or header raises many types, from BadZipFile to MemoryError. For arrays of
+    # objects, NumPy's message recommends running their code.
     except Exception as error:
         raise DataError(
-            "the .npz cannot be read: it is damaged, holds more than numbers, or unpacks to far "
-            "more than its size",
+            "the .npz cannot be read: it is damaged, contains more than numbers, or unpacks to "
+            "far more than its size",
             where=str(path),
-            remedy="save it anew with numpy.savez(file, images=..., labels=...)",
+            remedy="save it again with numpy.savez(file, images=..., labels=...)",
         ) from error
 
 
@@ -79,8 +79,9 @@ def _pixels(
         raise DataError(
             f"images are {images.dtype}, not uint8",
             where=where,
-            remedy=f"save raw pixels 0..255, {expected}, which are normalised here; or float "
-            "features=... for what is no picture",
+            remedy=f"save raw pixels 0..255 as {expected}; they are normalised here. Save inputs "
+            f"that "
+            "are not images as float features=...",
         )
     shape = images.shape
     if images.ndim == 3:
@@ -89,7 +90,7 @@ def _pixels(
         raise DataError(
             f"images have shape {shape}, but the network takes {_sides(spec)}",
             where=where,
-            remedy=f"save them as {expected}; only image files are scaled and converted here",
+            remedy=f"save them as {expected}; only image files are scaled and converted",
         )
     return images
 
@@ -110,7 +111,9 @@ def _features(
             remedy=f"save them as float32 (N, {', '.join(map(str, spec.shape))})",
         )
     if not np.isfinite(values).all():
-        raise DataError("features hold NaN or infinity", where=where, remedy="save finite numbers")
+        raise DataError(
+            "features contain NaN or infinity", where=where, remedy="save finite numbers"
+        )
     return values
 
 
@@ -118,7 +121,7 @@ def _dequantized(codes: NDArray[Any], arrays: Mapping[str, NDArray[Any]], where:
     scale, zero_point = arrays.get("scale"), arrays.get("zero_point")
     if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
         raise DataError(
-            f"features are {codes.dtype} without one scale and one zero_point",
+            f"features are {codes.dtype}, but scale or zero_point is missing or not one number",
             where=where,
             remedy="save float features, or both: (q - zero_point) * scale",
         )

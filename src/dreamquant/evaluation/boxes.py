@@ -1,7 +1,7 @@
-"""Boxes around objects: overlap, suppression of doubles, and average precision at half overlap.
+"""Boxes of objects: overlap, non-maximum suppression, and average precision at an overlap of 0.5.
 
-Written here because no library brings it without heavy extras: torchmetrics' mAP needs pycocotools,
-which has to be compiled, and torchvision.
+No library provides this without large dependencies: mAP of torchmetrics needs torchvision and
+pycocotools, which must be compiled.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_OVERLAP = 0.5  # of a box and the truth, from which it counts as found
-_DOUBLE = 0.45  # of two boxes of a class, from which the less certain one is dropped
-_LEAST_SCORE, _MOST_BOXES = 0.001, 100  # of an image, as COCO's protocol has it
+_OVERLAP = 0.5  # smallest overlap with an object's box for a correct detection
+_DOUBLE = (
+    0.45  # above this overlap of two boxes of a class, the one with the lower score is dropped
+)
+_LEAST_SCORE, _MOST_BOXES = 0.001, 100  # lowest score, and most boxes of an image, as in COCO
 _CANDIDATES = 400
-_RECALLS = 101  # at which COCO reads precision
+_RECALLS = 101  # number of recalls at which COCO reads the precision
 
 
 class Found(NamedTuple):
-    """The boxes of one image, matched with its truth.
+    """The boxes of one image, matched with its labels.
 
     Attributes:
-        scores: (K,).
-        classes: (K,), int64.
-        hits: (K,), whether each is an object's first.
-        truth: (M,), int64, classes of the objects there are.
+        scores: (K,) scores of the boxes.
+        classes: (K,) classes of the boxes, int64.
+        hits: (K,) whether each box is the first one that is matched with an object.
+        truth: (M,) classes of the labelled objects, int64.
     """
 
     scores: Tensor
@@ -45,7 +47,7 @@ def overlaps(first: Tensor, second: Tensor) -> Tensor:
 
 
 def without_doubles(boxes: Tensor) -> Tensor:
-    """The most certain boxes (K, 6) of one image, none of which covers another of its class.
+    """The boxes (K, 6) of one image after non-maximum suppression within each class.
 
     Args:
         boxes: (N, 6): x1, y1, x2, y2 in units of the image, score, class.
@@ -62,10 +64,10 @@ def without_doubles(boxes: Tensor) -> Tensor:
 
 
 def match(boxes: Tensor, truth: Tensor) -> Found:
-    """Give each object the most certain box of its class that overlaps it by half.
+    """Match each object with the box of its class with the highest score and enough overlap.
 
     Args:
-        boxes: (K, 6) as of :func:`without_doubles`, the most certain first.
+        boxes: (K, 6) boxes of :func:`without_doubles`, highest score first.
         truth: (M, 5): class, x1, y1, x2, y2.
     """
     common = overlaps(boxes[:, :4], truth[:, 1:])
@@ -80,7 +82,7 @@ def match(boxes: Tensor, truth: Tensor) -> Found:
 
 
 def mean_average_precision(images: Sequence[Found]) -> float:
-    """Mean over the classes that occur of the area under precision over recall, in [0, 1]."""
+    """Mean of the average precision over all classes that occur, in [0, 1]."""
     scores, classes, hits, truth = (torch.cat(parts) for parts in zip(*images, strict=True))
     precisions = [
         average_precision(scores[classes == label], hits[classes == label], count)
@@ -91,12 +93,12 @@ def mean_average_precision(images: Sequence[Found]) -> float:
 
 
 def average_precision(scores: Tensor, hits: Tensor, positives: int) -> float:
-    """The mean, over 101 recalls, of the best precision at that recall or beyond.
+    """The mean over 101 recalls of the best precision at this recall or a higher one.
 
     Args:
-        scores: (K,) of what was found.
-        hits: (K,) whether it is right.
-        positives: how many there are to find, at least 1.
+        scores: (K,) scores of detections.
+        hits: (K,) whether each detection is correct.
+        positives: number of labelled objects, at least 1.
     """
     if not len(scores):
         return 0.0

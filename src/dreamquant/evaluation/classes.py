@@ -23,7 +23,7 @@ class Classification(Task):
     agreeing = "images whose most likely class is the same"
 
     def damage(self, given: Any, wanted: Any) -> Tensor:
-        """Kullback-Leibler divergence from the wanted probabilities in nats, mean over images."""
+        """Kullback-Leibler divergence from the wanted probabilities, in nats, mean over images."""
         ours, aim = given.log_softmax(1), wanted.log_softmax(1)
         return F.kl_div(ours, aim, log_target=True, reduction="batchmean")
 
@@ -35,7 +35,7 @@ class Classification(Task):
 class MultiLabel(ScoredTask):
     """Logits (B, labels), each of which decides by its sign; labels (B, labels) are 0 or 1."""
 
-    agreeing = "decisions, one a label, that are the same"
+    agreeing = "decisions, one for each label, that are the same"
 
     def agree(self, given: Any, wanted: Any) -> Tensor:
         """The fraction of equal decisions."""
@@ -78,7 +78,7 @@ class Segmentation(ScoredTask):
         return given.argmax(1).eq(wanted.argmax(1)).float().mean((1, 2)).cpu()[:, None]  # type: ignore[no-any-return]
 
     def score(self, given: Any, truth: Truth) -> Sequence[Any]:
-        """How often each class was taken for which, (classes, classes) of each image."""
+        """The confusion matrix (classes, classes) of each image."""
         masks = torch.stack(list(truth)).long()
         if given.shape[2:] != masks.shape[1:]:
             given = F.interpolate(given, masks.shape[1:], mode="bilinear")

@@ -1,4 +1,4 @@
-"""Evaluation images of any form, read lazily and normalised as the network expects them."""
+"""Evaluation images from any source; they are read lazily and normalised for the network."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ FORMS = "a folder of images, an .npz, a .tar, or torchvision:NAME:ROOT"
 
 
 class EvaluationSet:
-    """Images in a fixed order, with their labels where these are known.
+    """Images in a fixed order, with labels if they are known.
 
     Args:
-        chunks: given a batch size, yields pixels or features in order, see :func:`normalised`.
+        chunks: function of a batch size that yields pixels or features in order, see
+            :func:`normalised`.
         count: number of images.
         labels: int64 (N,), or ``None``.
-        spec: what the network expects; gives mean and std.
-        task: of the network; where not given, that of the spec.
-        truth: of each image, as the task is scored by; ``None`` for a classifier, and if it is
-            not known.
+        spec: input of the network, with mean and std.
+        task: task of the network; by default the one in ``spec``.
+        truth: labels of each image for tasks other than classification; ``None`` for a
+            classifier or if they are not known.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class EvaluationSet:
 
     @property
     def labelled(self) -> bool:
-        """Whether there is anything to be right about."""
+        """Whether the images have labels."""
         return self.labels is not None or self.truth is not None
 
     def first(self, count: int) -> EvaluationSet:
-        """The first ``count`` of these images, or all where there are fewer.
+        """The first ``count`` of these images, or all if there are fewer.
 
         Raises:
             DataError: ``count`` is below 1.
@@ -84,7 +85,7 @@ class EvaluationSet:
         )
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """Normalised float32 (B, ...), in the order of ``labels``; the last may be smaller.
+        """Normalised batches, float32 (B, ...), in order of ``labels``; the last may be smaller.
 
         Raises:
             DataError: ``size`` is below 1, or an image file cannot be decoded.
@@ -95,12 +96,12 @@ class EvaluationSet:
 
 
 def normalised(values: Values, spec: InputSpec) -> Tensor:
-    """What the network takes: float32 (B, ...) of its shape.
+    """Convert values to the network's input, float32 (B, ...).
 
     Args:
-        values: pixels, uint8 (B, H, W, C), or features of any other type, (B, ...) as the network
-            takes them but for mean and deviation.
-        spec: what the network expects.
+        values: pixels, uint8 (B, H, W, C), or features (B, ...) of any other type, which are
+            normalised only.
+        spec: input of the network.
     """
     if values.dtype != np.uint8:
         return standardise(torch.from_numpy(values.astype(np.float32)), spec)
@@ -119,40 +120,40 @@ def _cut(chunks: Iterator[Values], count: int) -> Iterator[Values]:
 def open_images(
     source: str | Path, spec: InputSpec, *, limit: int | None = None, boxes: Boxes | None = None
 ) -> EvaluationSet:
-    """Images to evaluate a network on.
+    """Open images for the evaluation of a network.
 
     ``source`` is one of
 
-    * a folder or an uncompressed ``.tar`` that holds class folders, or images beside a
-      ``labels.csv`` (columns ``file,label``), or images only, which are then unlabelled;
+    * a folder or an uncompressed ``.tar`` with class folders, or with images and a ``labels.csv``
+      (columns ``file,label``), or with unlabelled images;
     * an ``.npz`` with ``images``, uint8 (N, H, W, C) or (N, H, W), or with ``features``, see
-      :func:`dreamquant.evaluation.arrays.read_npz`, and maybe integer ``labels``;
+      :func:`dreamquant.evaluation.arrays.read_npz`, and optional integer ``labels``;
     * ``torchvision:NAME``, ``torchvision:NAME:ROOT`` or a plain ``NAME`` such as ``CIFAR10``: the
-      test split, found under ROOT, else under ``TORCHVISION_ROOT``, else under ``./data``.
+      test split, in the folder ROOT, or ``TORCHVISION_ROOT``, or ``./data``.
 
-    Class folders are matched to ``spec.class_names`` where all of them occur there, else read as
-    integer labels where all are integers, else numbered in sorted order. Their images come
-    round-robin: the first of every class, the second of every class, and so on, so that every
-    prefix is nearly class-balanced. Other forms keep the order of the file, the table or, without
-    labels, the names.
+    If all names of class folders occur in ``spec.class_names``, these give the labels. Otherwise,
+    if all names are integers, they are the labels. Otherwise the folders are numbered in sorted
+    order. Images of class folders are ordered round-robin: the first of every class, the second of
+    every class, and so on. So the first N images are nearly class-balanced for every N. Other
+    sources keep the order of the file or the table; unlabelled images are sorted by name.
 
-    Image files are decoded per batch, their short side scaled to ``spec.resize`` (bilinear), and
-    the centre is cropped; where the crop would not fit, or there is no ``spec.resize``, the image
-    is scaled just to cover it. EXIF rotation and transparency are ignored, as by torchvision.
-    An ``.npz`` has to be of the network's size already.
+    Image files are decoded batch by batch. Their short side is scaled to ``spec.resize``
+    (bilinear), then the centre is cropped. If the crop would not fit, or without ``spec.resize``,
+    the image is scaled so that it just covers the crop. EXIF rotation and transparency are
+    ignored, as in torchvision. Images of an ``.npz`` must have the network's size.
 
-    Networks that are no classifiers have another truth, see :mod:`dreamquant.evaluation.truth`;
-    their images come in the order of their names.
+    Networks that are not classifiers have other labels, see :mod:`dreamquant.evaluation.truth`;
+    their images are sorted by name.
 
     Args:
-        source: where the images are.
-        spec: what the network expects.
-        limit: take only the first so many, in the order told above.
-        boxes: makes boxes of the network's outputs, see
+        source: path or name of the images.
+        spec: input of the network.
+        limit: use only this number of images, in the order above.
+        boxes: converts the network's outputs to boxes, see
             :class:`dreamquant.evaluation.tensors.Tensors`.
 
     Raises:
-        DataError: the images are missing, unreadable, of unknown form, or do not fit ``spec``.
+        DataError: the images are missing, unreadable, in an unknown form, or do not fit ``spec``.
     """
     if limit is not None:
         _check_positive(limit, "--limit")
@@ -168,7 +169,7 @@ def open_images(
         return _from_files(tar_files(path), spec, limit, path, task)
     if path.exists():
         raise DataError(
-            "the images are of a form that is not known", where=str(path), remedy=f"give {FORMS}"
+            "the form of the images is not known", where=str(path), remedy=f"give {FORMS}"
         )
     if str(source) in TEST_SPLITS:
         return _from_torchvision(str(source), None, spec, limit)
@@ -278,6 +279,6 @@ def _label_tensor(labels: Collection[int], spec: InputSpec, where: str) -> Tenso
             f"labels go from {smallest} to {largest}, but the network has {spec.num_classes} "
             f"classes (0 to {spec.num_classes - 1})",
             where=where,
-            remedy="give images of the classes the network was trained on",
+            remedy="give images of the classes that the network was trained on",
         )
     return torch.tensor(list(labels), dtype=torch.int64)

@@ -43,7 +43,7 @@ def decode_mask(file: Extent, spec: InputSpec) -> Pixels:
 
 def _cropped_mask(mask: Image.Image, spec: InputSpec) -> Pixels:
     if mask.mode not in ("1", "L", "P"):
-        raise ValueError(f"a mask holds one class number a pixel, and this is {mask.mode}")
+        raise ValueError(f"a mask needs one class number per pixel, but its mode is {mask.mode}")
     crop = _at_size(mask, spec, Image.Resampling.NEAREST)
     return np.array(crop, dtype=np.uint8)
 
@@ -96,7 +96,7 @@ def _reading(
             return use(image)
     except UnidentifiedImageError as error:
         raise DataError(
-            "the image cannot be read: it is of no known format",
+            "the image cannot be read: its format is not known",
             where=place,
             remedy=f"replace or remove it; known are {', '.join(FORMATS)}",
         ) from error
@@ -130,7 +130,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         raise ValueError("its pixels are floating-point numbers of unknown range")
     if not image.mode.startswith("I"):
         return image
-    # 16-bit grey: Pillow's own conversion would clip at 255 in some modes.
+    # 16-bit grey: in some modes Pillow's conversion would clip at 255.
     return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
 
 

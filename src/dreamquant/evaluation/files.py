@@ -1,4 +1,4 @@
-"""Image files: found in folders and tars, paired with labels, decoded to the network's size."""
+"""Finds image files and label files in folders and tars."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_FILE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Extent:
-    """The bytes of one file: all of a file on disk, or a stretch of an uncompressed tar.
+    """The bytes of one file: a whole file on disk, or a part of an uncompressed tar.
 
     Attributes:
-        path: of the file or the tar.
-        offset: where in it they begin.
-        size: how many there are; -1 for all.
-        place: what to call it in errors.
+        path: path of the file or the tar.
+        offset: position of the first byte.
+        size: number of bytes; -1 for all.
+        place: name of the file in errors.
     """
 
     path: Path
@@ -34,14 +34,14 @@ class Extent:
     place: str
 
     def read(self) -> bytes:
-        """The bytes themselves.
+        """Read the bytes.
 
         Raises:
-            OSError: they cannot be read, or the path is no regular file: opening a pipe would wait
-                for ever.
+            OSError: they cannot be read, or the path is not a regular file (opening a pipe would
+                    wait for ever).
         """
         if not self.path.is_file():
-            raise OSError(errno.EINVAL, "it is no ordinary file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -51,7 +51,7 @@ Files = dict[PurePosixPath, Extent]
 
 
 def folder_files(root: Path) -> Files:
-    """The images and what tells of them below a folder, by their names seen from it, sorted."""
+    """The images and label files in a folder and its subfolders, sorted by relative path."""
     found = [Path(folder, name) for folder, names in _walk(root) for name in names]
     files = {
         PurePosixPath(path.relative_to(root).as_posix()): Extent(path, 0, -1, str(path))
@@ -61,9 +61,9 @@ def folder_files(root: Path) -> Files:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every folder once, with the names of its files, even where links lead round in circles."""
+    """Every folder once, with the names of its files; circular links are handled."""
     known: set[tuple[int, int]] = set()
-    # Class folders are often links, and torchvision follows them too.
+    # Class folders are often links; torchvision follows them too.
     for folder, folders, names in os.walk(root, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in known:
@@ -74,23 +74,23 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def tar_files(path: Path) -> Files:
-    """The images and label tables of an uncompressed tar, and where in it they lie.
+    """The images and label files of an uncompressed tar, and their positions.
 
-    Nothing is ever extracted, so that names cannot do harm.
+    Nothing is extracted, so names in the tar cannot do harm.
 
     Raises:
         DataError: the tar is damaged or compressed, or a member is too large.
     """
     try:
-        # "r:" refuses compression: batches need random access.
+        # "r:" refuses compression, because batches need random access.
         with tarfile.open(path, "r:") as tar:
             members = [m for m in tar if m.isreg() and not m.issparse()]
-    # A damaged header ends in TarError, OverflowError, MemoryError and others.
+    # A damaged header raises TarError, OverflowError, MemoryError and others.
     except Exception as error:
         raise DataError(
             f"the tar cannot be read: {error}",
             where=str(path),
-            remedy="pack it anew with `tar cf`; a compressed tar has to be decompressed first",
+            remedy="make it again with `tar cf`; a compressed tar must be decompressed first",
         ) from error
     files: Files = {}
     for member in members:
@@ -99,7 +99,7 @@ def tar_files(path: Path) -> Files:
             continue
         if not 0 <= member.size <= MAX_FILE_BYTES:
             raise DataError(
-                f"a member of {member.size} bytes is not read (at most {MAX_FILE_BYTES})",
+                f"a member has {member.size} bytes, more than the limit of {MAX_FILE_BYTES}",
                 where=f"{path}: {member.name}",
                 remedy="leave the file out, or save a smaller image",
             )
@@ -108,11 +108,11 @@ def tar_files(path: Path) -> Files:
 
 
 def _is_wanted(name: PurePosixPath) -> bool:
-    # Leading dots: what file browsers leave beside images ("._cat.png").
+    # Names with a leading dot: file browsers write such files beside images ("._cat.png").
     if name.name.startswith("."):
         return False
     if name.suffix == ".txt":
-        return "labels" in name.parts[:-1]  # boxes, as YOLO has them
+        return "labels" in name.parts[:-1]  # boxes in the format of YOLO
     return name.suffix.lower() in SUFFIXES or name.name in (LABELS_FILE.name, BOXES_FILE)
 
 

@@ -1,4 +1,4 @@
-"""Labels of image files: from a table or from the names of their folders."""
+"""Labels of image files, from a table or from the names of their folders."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dreamquant.networks.spec import InputSpec
 
 
 def with_labels(files: Files, spec: InputSpec, where: str) -> tuple[list[Extent], list[int] | None]:
-    """The images in their fixed order, and their labels where the layout tells them.
+    """The images in a fixed order, and their labels if the layout defines them.
 
     Args:
-        files: from :func:`folder_files` or :func:`tar_files`.
-        spec: what the network expects; gives class names and their number.
+        files: files of :func:`folder_files` or :func:`tar_files`.
+        spec: input and outputs of the network, with class names and their number.
         where: the folder or tar, for errors.
 
     Raises:
-        DataError: table or class folders do not fit the images or the network.
+        DataError: the table or the class folders do not fit the images or the network.
     """
     files = {n: e for n, e in files.items() if _tells_classes(n)}
     files = _without_wrapper(files)
@@ -35,8 +35,8 @@ def with_labels(files: Files, spec: InputSpec, where: str) -> tuple[list[Extent]
 
 
 def _without_wrapper(files: Files) -> Files:
-    """``files`` without the folders all of them share, as ``tar c val/`` puts around classes."""
-    # Beside a table the images themselves are at the top, else their class folders are.
+    """``files`` without common parent folders, such as ``val/`` of ``tar c val/``."""
+    # With a table, images are at the top level; without one, class folders are.
     depth = 1 if any(name.name == LABELS_FILE.name for name in files) else 2
     while (
         files
@@ -57,7 +57,7 @@ def _ordered(
         return loose, None
     if loose:
         raise DataError(
-            f"{loose[0]} and {len(loose) - 1} more images lie beside class folders",
+            f"{loose[0]} and {len(loose) - 1} more images are not in a class folder",
             where=where,
             remedy="move each of them into its class folder",
         )
@@ -70,9 +70,9 @@ def _by_table(table: Extent, files: Files, where: str) -> tuple[list[PurePosixPa
         rows = [(PurePosixPath(row["file"]), int(row["label"])) for row in csv.DictReader(text)]
     except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{LABELS_FILE} is no table of file,label: {error!r}",
+            f"{LABELS_FILE} is not a table of file,label: {error!r}",
             where=where,
-            remedy="write the header line file,label and then one image and class number a line",
+            remedy="write the header line file,label and then one image and class number per line",
         ) from error
     names = [name for name, _ in rows]
     unpaired = sorted(set(names) ^ set(files))
@@ -81,7 +81,7 @@ def _by_table(table: Extent, files: Files, where: str) -> tuple[list[PurePosixPa
         raise DataError(
             f"{LABELS_FILE} lists {len(names)} files for {len(files)} images{example}",
             where=where,
-            remedy="list every image once, with its path seen from the table",
+            remedy="list every image once, with its path relative to the table",
         )
     return names, [label for _, label in rows]
 
@@ -106,12 +106,13 @@ def _folder_labels(folders: Sequence[str], spec: InputSpec, where: str) -> dict[
             f"{len(folders)} class folders with images, such as {folders[0]}, "
             f"for a network of {spec.num_classes} classes",
             where=where,
-            remedy="name the folder right above the class folders, "
-            "or name these after the network's classes or class numbers",
+            remedy="give the parent folder of the class folders, or name the class folders after "
+            "the "
+            "network's classes or class numbers",
         )
     return {folder: label for label, folder in enumerate(sorted(folders))}
 
 
 def _tells_classes(name: PurePosixPath) -> bool:
-    """Whether a file is an image or the table of labels; others tell of boxes."""
+    """Whether a file is an image or the table of labels; other files define boxes."""
     return name.suffix.lower() in SUFFIXES or name.name == LABELS_FILE.name

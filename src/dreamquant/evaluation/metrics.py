@@ -1,4 +1,4 @@
-"""How often a network is right, and how often it agrees with its teacher."""
+"""Accuracy of a network, and its agreement with the teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dreamquant.evaluation.evaluation import Evaluation
 from dreamquant.evaluation.intervals import wilson
 from dreamquant.evaluation.outputs import evaluate_outputs
 
-NO_CLASS = -1  # predicted where the logits hold a NaN; equals no label
+NO_CLASS = -1  # prediction if a logit is NaN; it equals no label
 
 
 def evaluate(
@@ -26,17 +26,17 @@ def evaluate(
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Accuracy of ``model`` where ``images`` are labelled, and agreement where a teacher is given.
+    """Accuracy of ``model`` if ``images`` are labelled, and agreement if a teacher is given.
 
-    Each image is read once, however many networks look at it. A row of logits with a NaN counts
-    as wrong and as disagreeing.
+    Each image is read once for both networks. A row of logits with NaN counts as wrong and as
+    disagreement.
 
     Args:
-        model: gives logits (B, C); lies on ``device``. Its training flags are restored.
-        images: what to evaluate on.
-        teacher: the network to agree with; lies on ``device`` too.
-        batch: images per forward; of a network that is no classifier they are 8.
-        device: where the images are sent.
+        model: network with logits (B, C), on ``device``. Its training flags are restored.
+        images: images for the evaluation.
+        teacher: network for the agreement, on ``device``.
+        batch: number of images per forward pass; for other networks than classifiers it is 8.
+        device: device of the networks; images are moved there.
         on_batch: called after each batch with its number of images.
 
     Raises:
@@ -56,11 +56,11 @@ def evaluate_both(
     on_batch: Callable[[int], None] | None = None,
     on_answers: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[Evaluation, Evaluation]:
-    """What :func:`evaluate` finds for ``model``, and for ``teacher`` in the same pass.
+    """The result of :func:`evaluate` for ``model`` and, in the same pass, for ``teacher``.
 
-    Without a teacher the second holds no more than the number of images. With one, ``on_answers``
-    is called after each batch with the classes (B,) that either predicts; networks that are no
-    classifiers have none. Args and errors as there.
+    Without a teacher the second result contains only the number of images. With a teacher,
+    ``on_answers`` is called after each batch with the predicted classes (B,) of both; it is not
+    called for networks that are not classifiers. Args and errors as for :func:`evaluate`.
     """
     with _evaluating(model), _evaluating(teacher), torch.inference_mode():
         if isinstance(images.task, Classification):
@@ -116,14 +116,14 @@ def _evaluation(n: int, right: tuple[int, int] | None, agreed: int | None) -> Ev
 
 def _best_classes(logits: Tensor) -> Tensor:
     """The five best classes of each row, best first; ``NO_CLASS`` for rows with a NaN."""
-    # Stable, unlike topk: of equal logits the lowest class wins, on every device.
+    # Stable sort instead of topk: for equal logits the lowest class is first, on every device.
     best = logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
     return best.masked_fill(logits.isnan().any(dim=1, keepdim=True), NO_CLASS)
 
 
 @contextmanager
 def _evaluating(model: nn.Module | None) -> Iterator[None]:
-    """``model`` in evaluation mode; afterwards every module is as it was."""
+    """Set ``model`` to eval mode inside the block; afterwards restore the mode of every module."""
     if model is None:
         yield
         return

@@ -29,7 +29,7 @@ def evaluate_outputs(
     :func:`dreamquant.evaluation.metrics.evaluate_both`.
     """
     task, seen = images.task, 0
-    assert isinstance(task, ScoredTask)  # classes are scored by their labels, elsewhere
+    assert isinstance(task, ScoredTask)  # classifiers are evaluated in another function
     scored: tuple[list[Any], list[Any]] = [], []
     agreed: list[Tensor] = []
     for chunk in images.batches(_BATCH):

@@ -1,4 +1,4 @@
-"""Pictures without labels, read one by one as the network sees them."""
+"""Unlabelled images that are read one by one and converted to the network's input."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Pictures:
     """Images in a fixed order, decoded when they are read; labels beside them are not read.
 
     Attributes:
-        count: how many.
-        one: gives the pixels or features of one.
-        spec: what the network expects.
-        sha256: of their names and sizes.
+        count: number of images.
+        one: function that returns the pixels or features of one image.
+        spec: input of the network.
+        sha256: hash of names and sizes.
     """
 
     count: int
@@ -43,7 +43,7 @@ class Pictures:
 
     @property
     def targets(self) -> None:
-        """None: nobody told them."""
+        """``None``, because labels are not known."""
         return
 
     def __len__(self) -> int:
@@ -54,19 +54,18 @@ class Pictures:
         """Images (B, ...) of these rows, normalised, float32.
 
         Raises:
-            DataError: an image file cannot be decoded; it is named.
+            DataError: an image file cannot be decoded; the message names it.
         """
         return normalised(np.stack([self.one(row) for row in rows]), self.spec)
 
 
 def open_pictures(source: Path, spec: InputSpec) -> Pictures:
-    """Pictures in a folder, at any depth, or in a tar; or the images or features of an ``.npz``.
+    """Open images of a folder and its subfolders, of a tar, or images or features of an ``.npz``.
 
-    Files are scaled and cropped as those that a network is measured on, see
-    :func:`dreamquant.evaluation.data.open_images`.
+    Files are scaled and cropped like in :func:`dreamquant.evaluation.data.open_images`.
 
     Raises:
-        DataError: no picture is found, or the pictures have another form or do not fit the network.
+        DataError: there are no images, their form is not known, or they do not fit the network.
     """
     if source.suffix == ".npz" and source.is_file():
         values, _ = read_npz(source, spec)
@@ -82,7 +81,7 @@ def open_pictures(source: Path, spec: InputSpec) -> Pictures:
 def _of_files(files: list[Extent], where: Path, spec: InputSpec) -> Pictures:
     if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
         raise DataError(
-            "image files have 1 or 3 channels, and the network takes something else",
+            "image files have 1 or 3 channels, but the network takes a different input",
             where=str(where),
             remedy="give an .npz: numpy.savez(file, features=...)",
         )

@@ -1,4 +1,4 @@
-"""What rounding does at each site: range, clipped share, signal to noise, and a histogram."""
+"""Statistics of rounding at each site: range, clipped fraction, SQNR and histogram."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dreamquant.quantization.affine import Grid
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
 
-_BINS = 128  # of a histogram; one a code where there are more codes
+_BINS = 128  # number of bins of a histogram; one bin for each code if there are more codes
 
 
 class Tally:
-    """What is known of values that meet a grid, summed up batch by batch.
+    """Statistics of values that are rounded to a grid, summed over batches.
 
     Args:
-        grid: the codes there are.
+        grid: lowest and highest code.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -35,13 +35,13 @@ class Tally:
 
     @torch.no_grad()
     def add(self, x: Tensor, result: Tensor, scale: Tensor, zero_point: Tensor) -> None:
-        """Take values in.
+        """Add values.
 
         Args:
-            x: before rounding, any shape.
-            result: after it, same shape.
-            scale: of the grid, broadcastable to ``x``.
-            zero_point: likewise.
+            x: values before rounding, any shape.
+            result: values after rounding, same shape.
+            scale: scale of the grid, broadcastable to ``x``.
+            zero_point: zero-point of the grid, broadcastable to ``x``.
         """
         low, high = x.aminmax()
         self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
@@ -49,21 +49,21 @@ class Tally:
         self.zeros += int((x == 0).sum())
         self.signal += x.square().sum(dtype=torch.float64).item()
         self.noise += (result - x).square().sum(dtype=torch.float64).item()
-        # In steps of the grid, whose codes are then the whole numbers.
+        # In units of the scale, so that codes are integers.
         steps = (x / scale).add_(zero_point)
         first, last = self.grid.qmin - 0.5, self.grid.qmax + 0.5
         self.below += int((steps < first).sum())
         self.above += int((steps > last).sum())
-        # ReLUs make so many exact zeros that nothing else would be seen.
+        # Exact zeros are left out: ReLUs make so many that other bins could not be seen.
         self.bins += torch.histc(steps[x != 0].float(), len(self.bins), first, last).cpu()
 
     @property
     def sqnr(self) -> float | None:
-        """Signal to quantization noise in dB; ``None`` where either is nothing or no number."""
+        """Signal-to-quantization-noise ratio in dB; ``None`` if a part is 0 or not finite."""
         return decibels(self.signal, self.noise)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; the histogram's first and last bin lie half a step beyond the codes."""
+        """Plain values; the histogram reaches half a step beyond the lowest and highest code."""
         count = max(self.count, 1)
         return {
             "values": self.count,
@@ -80,10 +80,10 @@ class Tally:
 
 
 def weight_tallies(teacher: nn.Module, student: Student) -> dict[str, Tally]:
-    """The teacher's weights by layer, rounded as the student's were before it learned.
+    """Statistics of the teacher's weights by layer, rounded like the student's before training.
 
-    Noise is what so few bits cost before anything is learned; range, clipping and histogram are
-    those of the teacher's weights on the grid that the student ended with.
+    The noise shows the cost of these bits before training. Range, clipping and histogram are those
+    of the teacher's weights on the final grid of the student.
     """
     found = {}
     for name, (latent, quantizer) in student.quantized_weights().items():
@@ -100,12 +100,12 @@ def weight_tallies(teacher: nn.Module, student: Student) -> dict[str, Tally]:
 def activation_tallies(
     student: Student, sites: Iterable[Site], batches: Iterable[Tensor]
 ) -> tuple[dict[Site, Tally], Tensor]:
-    """What enters the student's activation quantizers, and its outputs (N, ...).
+    """Statistics of the inputs of the student's activation quantizers, and its outputs (N, ...).
 
     Args:
-        student: in use, its ranges frozen.
-        sites: those of kind ``input`` or ``relu``.
-        batches: images (B, C, H, W) each, N in all.
+        student: a finished student with frozen ranges.
+        sites: sites of kind ``input`` or ``relu``.
+        batches: images (B, C, H, W) each, N in total.
     """
     quantizers = {site: quantizer_of(student, site) for site in sites}
     tallies = {site: Tally(quantizer.grid) for site, quantizer in quantizers.items()}
@@ -124,7 +124,7 @@ def activation_tallies(
 
 
 def decibels(signal: float, noise: float) -> float | None:
-    """``10 log10(signal / noise)``; ``None`` where either is nothing or no number."""
+    """``10 log10(signal / noise)``; ``None`` if signal or noise is 0 or not finite."""
     if not (0 < signal < math.inf and 0 < noise < math.inf):
         return None
     return 10 * math.log10(signal / noise)

@@ -1,4 +1,4 @@
-"""How much the teacher's answers suffer when one layer's weights are rounded."""
+"""Sensitivity: the change of the teacher's outputs when the weights of one layer are rounded."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from dreamquant.evaluation.task import Task
 from dreamquant.quantization.quantizers import WeightQuantizer
 from dreamquant.quantization.student import channel_layout
 
-MEASURED_AT = 4  # bits; at fewer, answers saturate, and at more, there is too little to see
+MEASURED_AT = 4  # bits; with fewer bits the divergence saturates, with more bits it is too small
 _CLASSIFICATION = Classification()
-_SCALE_BYTES = 5  # a scale and a zero-point, each channel
+_SCALE_BYTES = 5  # a scale and a zero-point for each channel
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What each layer's bits cost, in answers and in bytes.
+    """The cost of each number of bits for each layer: damage and bytes.
 
     Attributes:
-        layers: names, in the order of the rows.
-        bits: in the order of the columns.
-        damage: to the teacher's outputs with this layer alone rounded, see
-            :meth:`dreamquant.evaluation.task.Task.damage`: of a classifier the Kullback-Leibler
-            divergence in nats, mean over images.
+        layers: names of layers, in the order of rows.
+        bits: numbers of bits, in the order of columns.
+        damage: change of the teacher's outputs if only this layer is rounded, see
+            :meth:`dreamquant.evaluation.task.Task.damage`. For a classifier it is the
+            Kullback-Leibler divergence in nats, mean over images.
         sizes: bytes of the layer's codes, scales and zero-points.
     """
 
@@ -50,18 +50,18 @@ def sensitivity(
     images: Tensor,
     task: Task = _CLASSIFICATION,
 ) -> Sensitivity:
-    """Round one layer at a time and see what becomes of the answers.
+    """Round one layer at a time and measure the change of the outputs.
 
-    The divergence (Cai et al., ZeroQ, CVPR 2020, section 3.3) is measured at four bits and carried
-    over to others in proportion to the squared error of the weights, of which it is a linear
-    function while both are small.
+    The divergence (Cai et al., ZeroQ, CVPR 2020, section 3.3) is measured at four bits. For other
+    bits it is scaled by the squared error of the weights, because it is a linear function of that
+    error while both are small.
 
     Args:
-        network: in eval mode; left as it is.
-        layers: names of its layers that are to be quantized.
-        bits: of weights to compare.
-        images: normalised (B, C, H, W).
-        task: of the network.
+        network: network in eval mode; it is not changed.
+        layers: names of its layers to quantize.
+        bits: numbers of bits of weights.
+        images: normalised images (B, C, H, W).
+        task: task of the network.
     """
     wanted = network(images)
     damage, sizes = [], []
@@ -84,13 +84,13 @@ def sensitivity(
 def agreement_rounded(
     network: nn.Module, bits: Mapping[str, int], images: Tensor, task: Task = _CLASSIFICATION
 ) -> float:
-    """Agreement in percent of a network with rounded weights and itself as before.
+    """Agreement in percent between a network with rounded weights and the same network in float.
 
     Args:
-        network: in eval mode; left as it is.
-        bits: of the weights of each layer by name.
-        images: normalised (B, C, H, W).
-        task: of the network.
+        network: network in eval mode; it is not changed.
+        bits: bits of the weights of each layer, by name.
+        images: normalised images (B, C, H, W).
+        task: task of the network.
     """
     wanted = network(images)
     weights = {
@@ -101,7 +101,7 @@ def agreement_rounded(
 
 
 def rounded_weight(layer: nn.Module, bits: int) -> Tensor:
-    """A layer's weight on the grid per output channel that has the least squared error."""
+    """A layer's weight, rounded with the grid of least squared error for each output channel."""
     weight = cast(Tensor, layer.weight).detach()
     axis, groups = channel_layout(layer)
     channels = groups * weight.shape[axis]
@@ -110,7 +110,7 @@ def rounded_weight(layer: nn.Module, bits: int) -> Tensor:
 
 @contextmanager
 def _replaced(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Other weights for a while."""
+    """Replace weights inside the block."""
     held = {name: cast(nn.Parameter, network.get_submodule(name).weight) for name in weights}
     kept = {name: copy.deepcopy(weight.data) for name, weight in held.items()}
     try:

@@ -61,7 +61,7 @@ class Tensors(ScoredTask):
 
     def score(self, given: Any, truth: Truth) -> Sequence[Any]:
         """Boxes matched with those of the labels."""
-        assert self.boxes is not None  # else nobody would ask
+        assert self.boxes is not None  # the caller has checked it
         found = self.boxes(given).float().cpu()
         return [
             match(without_doubles(boxes), wanted)

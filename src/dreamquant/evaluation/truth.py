@@ -1,10 +1,10 @@
-"""The truth beside image files: boxes around objects, masks of classes, several labels an image.
+"""Labels of image files for other tasks: boxes, segmentation masks, or several labels per image.
 
-Boxes stand in ``boxes.csv`` (columns ``file,class,cx,cy,w,h``: centre and size in units of the
-image) or, as YOLO has them, in ``labels/NAME.txt`` (lines ``class cx cy w h``). Masks are PNG files
+Boxes are in ``boxes.csv`` (columns ``file,class,cx,cy,w,h``: centre and size relative to the image)
+or, in the format of YOLO, in ``labels/NAME.txt`` (lines ``class cx cy w h``). Masks are PNG files
 of class numbers, grey or with a palette, in a folder whose name ends in ``masks``, or in
-``SegmentationClass`` as Pascal VOC has them; 255 marks what counts for nothing. Several labels of
-an image are as many lines of ``labels.csv`` (columns ``file,label``).
+``SegmentationClass`` as in Pascal VOC; pixels of value 255 are ignored. Several labels of an image
+are several lines of ``labels.csv`` (columns ``file,label``).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from dreamquant.networks.spec import InputSpec
 
 
 class Lazy(Sequence[Any]):
-    """The truth of each image, read when it is looked at.
+    """The labels of each image; they are read when they are accessed.
 
     Args:
-        count: images.
-        read: gives the truth of one, by its number.
+        count: number of images.
+        read: function from the number of an image to its labels.
     """
 
     def __init__(self, count: int, read: Callable[[int], Tensor]) -> None:
@@ -49,7 +49,7 @@ class Lazy(Sequence[Any]):
     def __getitem__(self, index: slice) -> Sequence[Any]: ...
 
     def __getitem__(self, index: int | slice) -> Tensor | Sequence[Any]:
-        """The truth of one image, or of several, still unread."""
+        """The labels of one image, or an unread sequence for several."""
         if isinstance(index, int):
             return self._read(self._rows[index])
         some = Lazy(0, self._read)
@@ -59,12 +59,12 @@ class Lazy(Sequence[Any]):
 
 @dataclass(frozen=True)
 class Found:
-    """Images and what is true of them.
+    """Images and their labels.
 
     Attributes:
-        pictures: in a fixed order.
-        truth: of each; ``None`` where none is known.
-        left_out: images without a truth, which are not among them.
+        pictures: images in a fixed order.
+        truth: labels of each image; ``None`` if they are not known.
+        left_out: number of images that are left out because they have no labels.
     """
 
     pictures: list[Extent]
@@ -73,16 +73,16 @@ class Found:
 
 
 def with_truth(files: Files, spec: InputSpec, task: Task, where: str) -> Found:
-    """The images in the order of their names, and the truth that a task is scored by.
+    """The images, sorted by name, and their labels for a task.
 
     Args:
-        files: from :func:`dreamquant.evaluation.files.folder_files` or ``tar_files``.
-        spec: what the network expects.
-        task: of the network.
+        files: files of :func:`dreamquant.evaluation.files.folder_files` or ``tar_files``.
+        spec: input and outputs of the network.
+        task: task of the network.
         where: the folder or tar, for errors.
 
     Raises:
-        DataError: a table is damaged, or classes are not the network's.
+        DataError: a table is damaged, or classes do not fit the network.
     """
     pictures = {
         name: extent
@@ -116,9 +116,10 @@ def _with_masks(pictures: Files, files: Files, spec: InputSpec) -> Found:
         largest = int(torch.where(mask == IGNORED, 0, mask).max())
         if largest >= spec.num_classes:
             raise DataError(
-                f"the mask holds class {largest}, but the network has {spec.num_classes}",
+                f"the mask contains class {largest}, but the network has {spec.num_classes} "
+                "classes",
                 where=paired[index][1].place,
-                remedy=f"number classes from 0, and mark what counts for nothing by {IGNORED}",
+                remedy=f"number classes from 0, and mark ignored pixels by {IGNORED}",
             )
         return mask
 
@@ -139,9 +140,9 @@ def _boxes(pictures: Files, files: Files, spec: InputSpec, where: str) -> Sequen
     largest = max((int(boxes[:, 0].max()) for boxes in of_each if len(boxes)), default=0)
     if spec.num_classes and largest >= spec.num_classes:
         raise DataError(
-            f"there is a box of class {largest}, but the network has {spec.num_classes}",
+            f"a box has class {largest}, but the network has {spec.num_classes} classes",
             where=where,
-            remedy="number the classes from 0, as the network does",
+            remedy="number the classes from 0, like the network",
         )
     return Lazy(len(extents), lambda index: placed_boxes(of_each[index], extents[index], spec))
 
@@ -159,9 +160,9 @@ def _table_of_boxes(pictures: Files, files: Files, where: str) -> Rows:
         name = by_name.get(PurePosixPath(row[0]).name)
         if name is None:
             raise DataError(
-                f"{BOXES_FILE} names {row[0]}, and there is no such image",
+                f"{BOXES_FILE} names {row[0]}, which does not exist",
                 where=where,
-                remedy="list files that are there",
+                remedy="list existing files",
             )
         rows.setdefault(name, []).append([float(value) for value in row[1:]])
     return rows
@@ -181,12 +182,12 @@ def _yolo(file: Extent) -> list[list[float]]:
         lines = file.read().decode().splitlines()
         rows = [[float(value) for value in line.split()] for line in lines]
         if any(len(row) != 5 for row in rows if row):
-            raise ValueError("a line has not five numbers")
+            raise ValueError("a line does not have five numbers")
     except (OSError, ValueError) as error:
         raise DataError(
             f"the labels cannot be read: {error}",
             where=file.place,
-            remedy="write one object a line: class cx cy w h, in units of the image",
+            remedy="write one object per line: class cx cy w h, relative to the image",
         ) from error
     return [row for row in rows if row]
 
@@ -204,9 +205,10 @@ def _labels(pictures: Files, files: Files, spec: InputSpec, where: str) -> Truth
         row = rows.get(PurePosixPath(file).name)
         if row is None or not 0 <= int(label) < spec.num_classes:
             raise DataError(
-                f"{LABELS_FILE} has the line {file},{label}, of no image or label that there is",
+                f"{LABELS_FILE} has the line {file},{label}, but that image or label does not "
+                f"exist",
                 where=where,
-                remedy=f"list images that are there, with labels from 0 to {spec.num_classes - 1}",
+                remedy=f"list existing images, with labels from 0 to {spec.num_classes - 1}",
             )
         truth[row, int(label)] = 1
     return truth
@@ -220,8 +222,8 @@ def _read_table(table: Extent, columns: Sequence[str], where: str) -> Iterator[l
             [float(value) for value in row[1:]]
     except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{table.place} is no table of {','.join(columns)}: {error!r}",
+            f"{table.place} is not a table of {','.join(columns)}: {error!r}",
             where=where,
-            remedy=f"write the header line {','.join(columns)} and then one line each",
+            remedy=f"write the header line {','.join(columns)} and then one line for each entry",
         ) from error
     yield from rows

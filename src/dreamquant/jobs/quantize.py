@@ -199,7 +199,7 @@ def _for_task(teacher: Network, method: Method, request: QuantizeRequest) -> tup
         raise MethodError(
             f"the papers' diagnoses are of classifiers, and this network's task is {task}",
             where="--diagnostics",
-            remedy="leave it out",
+            remedy="leave the option out",
         )
     served = for_task(method, task)
     notes = [

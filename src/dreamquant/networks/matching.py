@@ -15,9 +15,7 @@ from dreamquant.networks.weights import is_counter, some
 _WRAPPING = frozenset({"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
 # Names of tensors that only training uses begin with these parts.
 _TRAINING_ONLY = ("aux", "criterion", "loss", "metric", "n_averaged")
-_PROFILED = frozenset(
-    {"total_ops", "total_params"}
-)  # counters that a profiler adds to every module
+_PROFILED = frozenset({"total_ops", "total_params"})  # a profiler adds them to every module
 _AVERAGES = ("ema", "swa", "averag", "teacher")
 _ANCHORS = 3  # number of names that are used to find a prefix
 

@@ -27,7 +27,7 @@ _VERSIONED = ("dreamquant", "torch", "numpy", "safetensors", "accelerate")
 
 
 def describe_network(network: Network) -> dict[str, Any]:
-    """Which teacher, with what input; files by their whole path, to be found from any folder."""
+    """The teacher and its input; files with absolute paths."""
     file, _, factory = network.name.rpartition(":")
     in_file, name = network.source_sha256 is not None, network.name
     if in_file:
@@ -44,11 +44,11 @@ def describe_network(network: Network) -> dict[str, Any]:
 
 
 def describe_method(method: Method, preset: str) -> dict[str, Any]:
-    """Which method, with its parts and numbers as they were run.
+    """The method with its parts and numbers in this run.
 
     Args:
-        method: resolved.
-        preset: whose numbers it has.
+        method: method with the preset's numbers.
+        preset: name of the preset.
     """
     return {
         "name": method.name,
@@ -64,7 +64,7 @@ def describe_method(method: Method, preset: str) -> dict[str, Any]:
 
 
 def describe_part(part: Any) -> Any:
-    """A part of a method as plain values: its name, its numbers, and the parts it is made of."""
+    """A part of a method as plain values: its name, its numbers and its parts."""
     if isinstance(part, (Term, Weighted)):
         (term,) = weighted([part])
         return {"weight": term.weight, **_numbers(term.term)}
@@ -76,7 +76,7 @@ def describe_part(part: Any) -> Any:
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    # What is not shown, as open files, is no number.
+    # Fields that are not shown, such as open files, are not numbers.
     values = {
         each.name: describe_part(getattr(part, each.name)) for each in fields(part) if each.repr
     }
@@ -98,19 +98,20 @@ def describe_protocol(
 
     Args:
         network: the teacher.
-        scheme: of the student.
-        method: resolved.
-        seed: of the run.
-        precision: of training.
-        accumulate: micro-batches.
-        images: what took the place of the method's own; empty where nothing did.
-        dynamic: scales of activations that are found anew for each image, and from how many values.
+        scheme: scheme of the student.
+        method: method with the preset's numbers.
+        seed: seed of the run.
+        precision: precision of training.
+        accumulate: number of micro-batches.
+        images: images that replace the method's images; empty if none do.
+        dynamic: number of activation scales that are computed for each image, and of the values
+            that they are computed from.
     """
     ends = scheme.first_last_bits
     weight_bits = {scheme.bits.weight, ends, *(bits.weight for _, bits in scheme.overrides)}
     symmetric = ", symmetric at 8 bits" if 8 in weight_bits else ""
     step = "learned step size" if scheme.ranges == "learned" else ""
-    # The last part that sets them has the word.
+    # The last part that sets them decides.
     learned = [step] if step else []
     weights_by = [part.weights_by for part in method.recovery if part.weights_by]
     ranges_by = [part.ranges_by for part in method.recovery if part.ranges_by]
@@ -155,7 +156,7 @@ def _norms(method: Method) -> str:
 def describe_distillation(
     teacher: Network, *, seed: int, precision: str, accumulate: int
 ) -> dict[str, Any]:
-    """Likewise, for a student in full precision."""
+    """The protocol of a student in full precision."""
     return {
         "bits": "float32",
         "batch_norm": "float, the synthetic images' statistics",

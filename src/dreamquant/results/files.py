@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and errors with a remedy."""
+"""Writes files completely or not at all, and reads them; errors have a remedy."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _WRITE_REMEDIES = {
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: a reader finds either the earlier content or all of the new one.
+    """Write ``data`` to ``path`` at once: a reader finds either the old or the new content.
 
     Raises:
         ResultError: it cannot be written; the earlier content is untouched.
     """
-    # Beside the target, since only a rename within one file system is atomic.
+    # In the folder of the target, because only a rename within one file system is atomic.
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     with writing(path):
         _write_and_rename(temporary, path, data)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove files that killed processes left half-written in a folder and its subfolders.
+    """Remove incomplete files of killed processes in a folder and its subfolders.
 
     Raises:
         ResultError: they cannot be removed.
@@ -112,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"is not JSON: {error}") from error
     if not isinstance(obj, dict):
-        raise _damaged(path, f"holds a JSON {type(obj).__name__}, not an object")
+        raise _damaged(path, f"contains a JSON {type(obj).__name__}, not an object")
     return obj
 
 
@@ -129,11 +129,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise _unreadable(path, error) from error
     except SafetensorError as error:
-        raise _damaged(path, f"is not a whole safetensors file: {error}") from error
+        raise _damaged(path, f"is not a complete safetensors file: {error}") from error
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those it lies in, where they are missing.
+    """Make a folder and its parents, if they are missing.
 
     Raises:
         ResultError: it cannot be made.
@@ -159,7 +159,7 @@ def sha256_file(path: Path) -> str:
 
 
 def _write_and_rename(temporary: Path, path: Path, data: bytes) -> None:
-    # Created apart from the writing, so that only a file made here is ever removed.
+    # Created before writing, so that only a file made here is removed.
     temporary.touch(exist_ok=False)
     try:
         with temporary.open("wb") as file:
@@ -167,7 +167,7 @@ def _write_and_rename(temporary: Path, path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:  # Ctrl-C too must leave no litter.
+    except BaseException:  # also after Ctrl-C no temporary file must stay
         temporary.unlink(missing_ok=True)
         raise
 
@@ -175,15 +175,15 @@ def _write_and_rename(temporary: Path, path: Path, data: bytes) -> None:
 def _with_metadata(safetensors: bytes, metadata: Mapping[str, str]) -> bytes:
     """Return the file with ``metadata`` sorted in its header.
 
-    safetensors itself writes metadata in an order that changes from run to run, which would give
-    equal results unequal hashes.
+    safetensors writes metadata in an order that changes between runs, so equal results would have
+    different hashes.
     """
     length = int.from_bytes(safetensors[:8], "little")
     header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(
         safetensors[8 : 8 + length]
     )
     encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    # Padded, as the format asks, so that the tensors start at a multiple of 8 bytes.
+    # Padded, as the format requires, so that tensors start at a multiple of 8 bytes.
     encoded += b" " * (-len(encoded) % 8)
     return b"".join(
         (len(encoded).to_bytes(8, "little"), encoded, memoryview(safetensors)[8 + length :])

@@ -1,4 +1,4 @@
-"""What of a result is computed and stored in float, in words, from the coverage on record."""
+"""Describes, from the coverage on record, which parts of a result stay in float."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# What a placement leaves in float, another may round.
+# Another placement may round parts that a placement leaves in float.
 _REMEDIES = {
-    "relu-output": "--placement layer-input rounds what every convolution and linear layer reads",
+    "relu-output": "--placement layer-input rounds the input of every convolution and linear layer",
     "layer-input": "--placement operands also rounds operands of other matrix products",
-    "operands": "other products run on integers once they are written as layers or matrix products",
+    "operands": "other products run on integers if they are written as layers or matrix products",
 }
 _FEW_PERCENT = 5.0
-_SHOWN = 4  # names
+_SHOWN = 4  # number of names
 
 
 @dataclass(frozen=True)
 class InFloat:
-    """Shares of a network that stay in float.
+    """The fractions of a network that stay in float.
 
     Attributes:
-        multiplications: percent of those of all convolutions and matrix products, with an operand
-            that is not on a grid.
-        weights: percent of the numbers in parameters of two or more dimensions.
-        products: which products, in words; empty where all are on integers.
-        parameters: which parameters, likewise.
-        functions: softmax and norms, which no placement rounds, with their number; likewise.
+        multiplications: percentage of the multiplications of convolutions and matrix products
+            with an operand that is not quantized.
+        weights: percentage of the numbers in parameters with at least two dimensions.
+        products: names of these products; empty if all run on integers.
+        parameters: names of these parameters; empty if there are none.
+        functions: softmax and norms, which no placement rounds, with their number; empty if there
+            are none.
     """
 
     multiplications: float
@@ -45,7 +46,7 @@ class InFloat:
 
     @property
     def warning(self) -> str:
-        """A sentence that must head the result; empty where little stays in float."""
+        """A warning for the top of the result; empty if little stays in float."""
         if max(self.multiplications, self.weights) <= _FEW_PERCENT:
             return ""
         return (
@@ -55,7 +56,7 @@ class InFloat:
 
 
 def in_float(coverage: Mapping[str, Any]) -> InFloat | None:
-    """The shares of the coverage on record; ``None`` of results of before they were counted."""
+    """The fractions from the coverage on record; ``None`` for results of older versions."""
     if "multiplications" not in coverage:
         return None
     layers = coverage["layers"]
@@ -82,7 +83,7 @@ def _counted(names: Sequence[str]) -> list[str]:
 
 
 def remedy(placement: str) -> str:
-    """What may bring more of a network on integers than a placement does."""
+    """The way to run more of a network on integers than with this placement."""
     return _REMEDIES[placement]
 
 

@@ -1,4 +1,4 @@
-"""The result folder: the names of its files, claimed before a run and cleared after one."""
+"""The result folder: names of its files, and functions to claim and to clear it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DIAGNOSTICS, DIAGNOSTICS_PICTURE = "diagnostics.json", "diagnostics.png"
 
 
 def require_no_result(folder: Path) -> None:
-    """Refuse a folder that holds a result.
+    """Refuse a folder that contains a result.
 
     Raises:
-        ResultError: it does.
+        ResultError: it contains one.
     """
     if (folder / MANIFEST).exists():
         raise ResultError(
-            f"{folder} already holds a result",
+            f"{folder} already contains a result",
             where="--out",
             remedy="give another folder, or delete this one",
         )
@@ -39,18 +39,18 @@ def claim_folder(folder: Path) -> None:
     """Make a folder for a result.
 
     Raises:
-        ResultError: it already holds one, or cannot be made.
+        ResultError: it already contains a result, or cannot be made.
     """
     require_no_result(folder)
     make_folder(folder)
 
 
 def remove_result(folder: Path, *, made_from: str) -> None:
-    """Delete a result that a given teacher left in a folder, if there is one.
+    """Delete the result in a folder if it was made from a given teacher.
 
     Args:
-        folder: of the result.
-        made_from: sha256 of the teacher's weights; results of others stay.
+        folder: folder of the result.
+        made_from: SHA-256 of the teacher's weights; results of other teachers stay.
     """
     if not (folder / MANIFEST).is_file():
         return

@@ -1,4 +1,4 @@
-"""Heat maps: images of one channel that are no pictures, in colours."""
+"""Heat maps: inputs with one channel that are not pictures are drawn in colours."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import Tensor
 from dreamquant.networks.pixels import denormalise
 from dreamquant.networks.spec import InputSpec
 
-# From dark blue over red to yellow, equally far apart in brightness.
+# From dark blue over red to yellow, in equal steps of brightness.
 _COLOURS = ((0.05, 0.03, 0.30), (0.49, 0.05, 0.66), (0.80, 0.28, 0.47), (0.97, 0.58, 0.25))
 _BRIGHTEST = (0.94, 0.98, 0.13)
-_FEW = 0.1  # fraction of values beyond those of pixels that a picture may have
+_FEW = 0.1  # largest fraction of values outside the range of pixels that a picture may have
 
 
 def as_shown(images: Tensor, spec: InputSpec) -> tuple[Tensor, InputSpec]:
-    """Images (N, C, H, W) and the spec by which they are shown.
+    """Images (N, C, H, W) for display, and their spec.
 
-    Those of one channel many of whose values no pixel has, as features of sound, come back as
-    colours from each image's least value to its greatest; all others as they are.
+    If images with one channel have many values outside the range of pixels, such as features of
+    sound, they are drawn in colours from the smallest to the largest value of each image. Other
+    images do not change.
     """
     if images.shape[1] != 1:
         return images, spec
@@ -32,7 +33,7 @@ def as_shown(images: Tensor, spec: InputSpec) -> tuple[Tensor, InputSpec]:
 
 
 def heat(values: Tensor) -> Tensor:
-    """Colours (N, 3, H, W) in [0, 1] of values (N, 1, H, W), each image's own range in full."""
+    """Colours (N, 3, H, W) in [0, 1] for values (N, 1, H, W), scaled to the range of each image."""
     flat = values.flatten(1)
     low, high = flat.amin(1), flat.amax(1)
     unit = (flat - low[:, None]) / (high - low).clamp(min=1e-12)[:, None]

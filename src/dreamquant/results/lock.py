@@ -41,8 +41,8 @@ def alone_in(folder: Path | None) -> Iterator[None]:
         remove_temporaries(folder)
         yield
     finally:
-        # Before letting go, so that nobody's lock is removed but this one. Windows removes no open
-        # file; there the lock does so itself.
+        # Before the release, so that no other lock is removed. Windows does not remove open files;
+        # there the lock removes its file itself.
         if os.name == "posix":
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()

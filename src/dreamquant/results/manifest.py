@@ -1,4 +1,4 @@
-"""The manifest: everything needed to understand, repeat and load a result, as plain JSON."""
+"""The manifest: all that is needed to understand, repeat and load a result, as plain JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamquant.results.files import read_json
 from dreamquant.results.upgrade import SCHEMA, upgraded
 
 MANIFEST = "manifest.json"
-# What a record of other fields, types or values ends in.
+# The exceptions for a record with wrong fields, types or values.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, DreamQuantError)
 
 
@@ -46,10 +46,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
-    """The input on record.
+    """Read the input on record.
 
     Raises:
-        ResultError: the record is incomplete, or its values make none.
+        ResultError: the record is incomplete, or its values are invalid.
     """
     try:
         fields: dict[str, Any] = {
@@ -62,10 +62,10 @@ def read_input(manifest: Mapping[str, Any], where: Path) -> InputSpec:
 
 
 def read_scheme(manifest: Mapping[str, Any], where: Path) -> Scheme | None:
-    """The scheme on record; ``None`` of a student in full precision.
+    """Read the scheme on record; ``None`` for a student in full precision.
 
     Raises:
-        ResultError: the record is incomplete, or its values make none.
+        ResultError: the record is incomplete, or its values are invalid.
     """
     try:
         if manifest["scheme"] is None:
@@ -83,10 +83,10 @@ class Origin:
     """A network on record.
 
     Attributes:
-        name: see :attr:`dreamquant.networks.load.Network.name`, as for the next ones.
-        weights: the file they were read from.
-        weights_sha256: of the state.
-        source_sha256: of the factory's file.
+        name: see :attr:`dreamquant.networks.load.Network.name`.
+        weights: file of the weights.
+        weights_sha256: hash of the state.
+        source_sha256: hash of the factory's file.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Origin:
 def read_origin(
     manifest: Mapping[str, Any], where: Path, section: Literal["network", "teacher"] = "network"
 ) -> Origin:
-    """The network on record, or the teacher where that is another.
+    """Read the network on record, or the teacher if it is a different network.
 
     Raises:
         ResultError: the record is incomplete.
@@ -115,10 +115,10 @@ def read_origin(
 
 
 def names_network(name: str) -> bool:
-    """Whether a network can be built by the name on record; one given in memory has no such name.
+    """Whether a network can be built from the name on record; not if it was given in memory.
 
     Args:
-        name: of a factory or of an ONNX file; of a network given in memory, its class's.
+        name: name of a factory or an ONNX file; for a network given in memory, its class.
     """
     return ":" in name or names_onnx_file(name)
 
@@ -130,7 +130,7 @@ def names_file(manifest: Mapping[str, Any], file: str, where: Path) -> bool:
         ResultError: the record is damaged.
     """
     try:
-        return file in dict(manifest["files"])  # a list, which holds no checksums, is refused
+        return file in dict(manifest["files"])  # a list, which has no checksums, is refused
     except _DAMAGE as error:
         raise _damaged("files", error, where) from error
 
@@ -148,7 +148,7 @@ def read_checksum(manifest: Mapping[str, Any], file: str, where: Path) -> str:
 
 
 def read_summary(manifest: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """The figures on record that a run is known by.
+    """Read the main figures of a run.
 
     Raises:
         ResultError: the record is incomplete.

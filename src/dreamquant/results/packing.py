@@ -1,4 +1,4 @@
-"""Dense packing of small integers: 4-bit codes take half a byte, 3-bit codes three eighths."""
+"""Packs small integers without gaps: a 4-bit code takes 1/2 byte, a 3-bit code 3/8 byte."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         uint8 (ceil(codes.numel() * bits / 8),) on the CPU; bits left over in the last byte are 0.
 
     Raises:
-        ValueError: a code or ``bits`` is out of range, or the codes are no integers.
+        ValueError: a code or ``bits`` is out of range, or the codes are not integers.
     """
     _check_bits(bits)
     if codes.is_floating_point() or codes.is_complex():
         raise ValueError(f"codes are {codes.dtype}, not integers")
-    # As Python integers, since 2**8 compared with a uint8 tensor wraps to 0.
+    # As Python integers, because 2**8 wraps to 0 when compared with a uint8 tensor.
     low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
     if low < 0 or high >= 2**bits:
-        raise ValueError(f"codes reach from {low} to {high}, outside 0 … {2**bits - 1}")
+        raise ValueError(f"codes range from {low} to {high}, outside 0 … {2**bits - 1}")
     flat = codes.detach().to("cpu", torch.uint8).reshape(-1, 1).numpy()
     stream = np.unpackbits(flat, axis=1, count=bits, bitorder="little")
     return torch.from_numpy(np.packbits(stream, bitorder="little"))
 
 
 def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
-    """Return the codes that ``pack`` was given.
+    """Return the codes that ``pack`` has packed.
 
     Args:
         packed: uint8 (ceil(prod(shape) * bits / 8),).
         bits: 1 … 8, as given to ``pack``.
-        shape: of the codes.
+        shape: shape of the codes.
 
     Returns:
         uint8 codes of ``shape`` on the CPU.
@@ -57,7 +57,8 @@ def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     size = math.ceil(count * bits / 8)
     if packed.dtype != torch.uint8 or packed.shape != (size,):
         raise ResultError(
-            f"{packed.dtype} {tuple(packed.shape)} cannot hold {bits}-bit codes of shape {shape}: "
+            f"{packed.dtype} {tuple(packed.shape)} cannot contain {bits}-bit codes of shape "
+            f"{shape}: "
             f"{size} bytes expected",
             remedy="the file is damaged; quantize again or restore a copy",
         )

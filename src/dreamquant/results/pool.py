@@ -27,11 +27,11 @@ from dreamquant.results.files import read_json, sha256_file, write_tensors
 POOL, SHEET = "pool.json", "images.png"
 SCHEMA = 1
 _AT_ONCE = 32  # number of images in a forward pass of the teacher, which limits the memory
-_REMEDY = "make the pool anew with `dreamquant dream`, or restore a copy"
+_REMEDY = "make the pool again with `dreamquant dream`, or restore a copy"
 
 
 def shard_name(index: int) -> str:
-    """File of the ``index``-th shard."""
+    """Name of the file of a shard."""
     return f"images-{index:05d}.safetensors"
 
 
@@ -39,14 +39,14 @@ def shard_name(index: int) -> str:
 def write_shard(
     folder: Path, index: int, images: Tensor, targets: Tensor, teacher: nn.Module
 ) -> dict[str, Any]:
-    """Write images into a shard, with the teacher's classes of the images as stored.
+    """Write images to a shard, and predict their classes with the teacher.
 
     Args:
-        folder: of the pool.
-        index: of the shard, from 0.
-        images: (N, C, H, W), normalised.
-        targets: labels (N,) or soft ones (N, classes).
-        teacher: in eval mode.
+        folder: folder of the pool.
+        index: number of the shard, from 0.
+        images: normalised images (N, C, H, W).
+        targets: labels (N,) or soft labels (N, classes).
+        teacher: the teacher in eval mode.
 
     Returns:
         For the manifest: file, images, bytes and checksum; class and confidence of each image,
@@ -83,11 +83,11 @@ class KeptPool:
     """A pool on disk, read row by row through memory maps.
 
     Attributes:
-        manifest: of the pool.
-        sha256: of the manifest, which holds the checksums of all shards.
+        manifest: manifest of the pool.
+        sha256: hash of the manifest, which contains the checksums of all shards.
         files: one open file for each shard.
         ends: number of images up to the end of each shard.
-        targets: (N,) labels or (N, classes) soft ones, of all images.
+        targets: labels (N,) or soft labels (N, classes) of all images.
         own: input of the network that it was made for.
         spec: input of the network that will use it.
     """
@@ -133,15 +133,15 @@ def _pixels_of(spec: InputSpec) -> tuple[Any, ...]:
 
 
 def open_pool(folder: Path, spec: InputSpec) -> KeptPool:
-    """A pool as images for a network.
+    """Open a pool for a network.
 
     Args:
-        folder: with a manifest.
+        folder: folder with a manifest.
         spec: input of the network.
 
     Raises:
-        DataError: the pool is damaged, of a later version, or its images have another size than the
-            network's input.
+        DataError: the pool is damaged or of a later version, or the size of its images is not the
+                size of the network's input.
     """
     manifest = _manifest(folder)
     try:
@@ -153,7 +153,7 @@ def open_pool(folder: Path, spec: InputSpec) -> KeptPool:
     if own.shape != spec.shape:
         sides = [" x ".join(map(str, each.shape)) for each in (own, spec)]
         raise DataError(
-            f"the pool's images are {sides[0]}, and the network takes {sides[1]}",
+            f"the pool's images are {sides[0]}, but the network takes {sides[1]}",
             where=str(folder),
             remedy="make a pool for this network with `dreamquant dream`",
         )
@@ -202,7 +202,7 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise _damaged(f"{path.name} is no whole safetensors file: {error}", path) from error
+        raise _damaged(f"{path.name} is not a complete safetensors file: {error}", path) from error
 
 
 def _damaged(what: str, where: Path) -> DataError:

@@ -1,4 +1,4 @@
-"""The whole way of a run on a student that has learned nothing: what fails, fails in seconds."""
+"""Rehearsal: all steps of a run on an untrained student, so that failures appear in seconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dreamquant.quantization.student import Student
 from dreamquant.results.student import decode, encode
 
 _SEED = 0
-_BATCHES = (2, 3)  # of two sizes, so that none is taken for a constant of the network
+_BATCHES = (2, 3)  # two sizes, so that the batch size is not taken as a constant of the network
 
 
 def rehearse(
@@ -37,16 +37,16 @@ def rehearse(
     """Observe, differentiate, fix, analyse, save and open a copy of a student, on noise.
 
     Args:
-        teacher: in eval mode; left as it is.
-        student: freshly converted from it; left as it is.
-        scheme: that it was converted under.
-        example: normalised images (B, C, H, W), whose shape, type and device the noise gets.
+        teacher: the teacher in eval mode; it is not changed.
+        student: the untrained student; it is not changed.
+        scheme: scheme of the student.
+        example: normalised images (B, C, H, W); the noise gets their shape, type and device.
         reestimate: whether the method re-estimates batch norms.
-        then: what else the run ends in, such as an export; it gets the student fixed.
+        then: a further step at the end of the run, such as an export, with the fixed student.
 
     Raises:
-        NetworkError: something on the way fails, with its cause.
-        DreamQuantError: likewise, where the part that fails has words for it.
+        NetworkError: a step fails; the message has the cause.
+            DreamQuantError: a step fails with its own error.
     """
     stage = partial(_stage, teacher=teacher, example=example)
     random = torch.Generator().manual_seed(_SEED)
@@ -81,13 +81,14 @@ def _require_same(
     made: Student, teacher: nn.Module, scheme: Scheme, example: Tensor, images: Tensor
 ) -> None:
     opened = convert(teacher, scheme, torch.zeros_like(example))
-    decode(opened, encode(made), "the student saved before it has learned")
+    decode(opened, encode(made), "the untrained student")
     if not torch.equal(as_one(opened(images)), as_one(made(images))):
         raise NetworkError(
-            "the student answers otherwise once it was saved and opened",
+            "the student's outputs change after it is saved and opened",
             where=type(teacher).__name__,
-            remedy="keep all that the network computes with in parameters and buffers of its "
-            "state_dict, and let it do the same for equal images",
+            remedy="store everything that the network's outputs depend on in parameters and "
+            "buffers "
+            "of its state_dict, and let equal images give equal outputs",
         )
 
 
@@ -98,8 +99,8 @@ def _stage(what: str, teacher: nn.Module, example: Tensor) -> Iterator[None]:
             yield
     except DreamQuantError:
         raise
-    except Exception as error:  # the network's own code, and any operation of it, may fail
+    except Exception as error:  # the network's code and any operation may fail
         raise NetworkError(
-            f"{what} fails, before anything is learned: {type(error).__name__}: {one_line(error)}",
+            f"{what} fails before training: {type(error).__name__}: {one_line(error)}",
             where=what,
         ) from error

@@ -38,16 +38,16 @@ from dreamquant.results.student import decode
 
 
 def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Result:
-    """The result in a folder.
+    """Open the result in a folder.
 
     Args:
-        folder: the ``out`` of a run.
+        folder: the ``out`` folder of a run.
         network: the float architecture, for results of a module given in memory. Its weights do not
-            matter, and it is not changed. Other results build it again from the recorded name; a
-            network from a file only if the file is equal, byte for byte, to the one of that time.
+            matter, and it is not changed. For other results it is built from the recorded name. If
+            that name is a file, the file must not have changed.
 
     Raises:
-        ResultError: the folder holds no result, or a damaged one.
+        ResultError: the folder contains no result, or a damaged one.
         NetworkError: the architecture cannot be built, or differs.
     """
     folder = Path(folder)
@@ -57,7 +57,7 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
     if network is None:
         network = _rebuild(read_origin(manifest, folder), spec, folder)
     names = manifest["prepared"]
-    # Surveys use versions of tensors, which tensors of inference mode do not have.
+    # The survey uses version counters of tensors, which do not exist in inference mode.
     with torch.inference_mode(False):
         student = _converted(network, scheme, spec, folder, names).requires_grad_(False)
         decode(student, tensors, str(folder / STUDENT))
@@ -67,8 +67,8 @@ def open_result(folder: str | Path, *, network: nn.Module | None = None) -> Resu
 def load(folder: str | Path, *, network: nn.Module | None = None) -> Student:
     """The quantized module in a result folder, with the same outputs as when it was saved.
 
-    Its last operation is that of the given network, also a softmax or a sigmoid. Args and errors as
-    for :func:`open_result`.
+    Its outputs are those of the user's network, also if it ends in a softmax or a sigmoid. Args and
+    errors as for :func:`open_result`.
     """
     return as_given(open_result(folder, network=network).model)
 
@@ -77,14 +77,14 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
     """The teacher that a result was made from, or ``None`` if its weights are not available.
 
     Args:
-        manifest: of the result.
+        manifest: manifest of the result.
         weights: file of the weights, if it is not the recorded one. Without a recorded file, the
             zoo's pretrained weights are loaded again, and a factory provides its own.
 
     Raises:
         ResultError: the manifest is damaged.
         NetworkError: the architecture cannot be built.
-        WeightsError: ``weights`` cannot be read, or are not those of the teacher.
+        WeightsError: ``weights`` cannot be read, or are not the teacher's weights.
     """
     origin = read_origin(manifest, Path(), "teacher")
     spec = read_input(manifest, Path())
@@ -96,7 +96,7 @@ def reopen_teacher(manifest: dict[str, Any], weights: Path | None) -> nn.Module 
     raise WeightsError(
         "these are not the weights that the result was made from",
         where=str(weights),
-        remedy="give --weights FILE with the teacher's own",
+        remedy="give --weights FILE with the teacher's weights",
     )
 
 

@@ -45,12 +45,12 @@ from dreamquant.results.student import encode
 
 @dataclass(frozen=True)
 class Samples:
-    """Synthetic images to look at.
+    """Synthetic images for display.
 
     Attributes:
-        images: (N, C, H, W), normalised, or features (N, ...).
-        targets: (N,) labels asked for; ``None`` of a network that is no classifier.
-        confidence: (N,) the teacher's probability of them; likewise.
+        images: normalised images (N, C, H, W), or features (N, ...).
+        targets: (N,) target labels; ``None`` for a network that is not a classifier.
+        confidence: (N,) the teacher's probability of the target; ``None`` without targets.
     """
 
     images: Tensor
@@ -63,13 +63,13 @@ class Result:
     """A quantized network.
 
     Attributes:
-        model: the student, on the CPU, in eval mode: logits (B, classes) of normalised images.
-        manifest: what was done and measured, as plain JSON values.
-        samples: synthetic images, for a result made in this process.
-        teacher: the network it came from, likewise.
-        diagnostics: what the papers diagnose, where it was asked for, likewise.
-        analysis: where accuracy went, as plain JSON values, likewise.
-        after_save: called with the folder once all of the result is in it.
+        model: the student on the CPU in eval mode, from normalised images to logits (B, classes).
+        manifest: record of settings and measurements, as plain JSON values.
+        samples: synthetic images. This and the next three are set only in the process of the run.
+        teacher: the network that was quantized.
+        diagnostics: diagnostics of the papers, if they were requested.
+        analysis: cost of each quantizer, as plain JSON values.
+        after_save: called with the folder when the result is complete.
     """
 
     model: Student
@@ -82,11 +82,11 @@ class Result:
 
     @property
     def input(self) -> InputSpec:
-        """What the network expects."""
+        """The input of the network."""
         return read_input(self.manifest, Path())
 
     def summary(self) -> dict[str, Any]:
-        """The headline, as the command line prints it with ``--json``.
+        """The main figures, which the command line prints with ``--json``.
 
         Raises:
             ResultError: the manifest is damaged.
@@ -94,7 +94,7 @@ class Result:
         return read_summary(self.manifest, Path())
 
     def evaluate(self, data: str | Path, *, limit: int | None = None) -> Evaluation:
-        """Accuracy on labelled images, agreement with the teacher where it is at hand.
+        """Accuracy on labelled images, and agreement with the teacher if it is available.
 
         Raises:
             DataError: the images cannot be read or do not fit the network.
@@ -103,19 +103,19 @@ class Result:
         return evaluate(self.model, images, teacher=self.teacher)
 
     def boxes(self) -> Boxes | None:
-        """What makes boxes of the outputs, where the network's file defines that.
+        """The function that converts outputs to boxes, if the network's file defines one.
 
         Raises:
-            NetworkError: the file is not at hand, or another now.
+            NetworkError: the file is missing or has changed.
         """
         origin = read_origin(self.manifest, Path())
         return boxes_of(origin.name, self.input, origin.source_sha256)
 
     def save(self, folder: str | Path) -> None:
-        """Write the result folder; the manifest comes last, so that a folder with one is whole.
+        """Write the result folder. The manifest is last, so a folder with a manifest is complete.
 
         Raises:
-            ResultError: the folder already holds a result, or cannot be written.
+            ResultError: the folder already contains a result, or cannot be written.
         """
         folder = Path(folder)
         claim_folder(folder)
@@ -140,10 +140,10 @@ class Result:
         self.conclude(folder)
 
     def conclude(self, folder: Path) -> None:
-        """What follows the manifest; does no harm a second time, for a run stopped within it."""
+        """The steps after the manifest; they can be repeated if a run was stopped during them."""
         if self.after_save is not None:
             self.after_save(folder)
-        # The run is over: what it would have been resumed from only takes space.
+        # The run is finished, so its checkpoint is not needed any more.
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
     def _tiles(self) -> list[dict[str, Any]]:
@@ -155,6 +155,6 @@ class Result:
     def _title(self) -> str:
         method, protocol = self.manifest["method"], self.manifest["protocol"]
         return (
-            f"What the papers diagnose, in {method['name']} at {protocol['bits']}, "
+            f"Diagnostics of {method['name']} at {protocol['bits']}, "
             f"{self.manifest['timings']['iterations']} iterations, seed {protocol['seed']}"
         )

@@ -1,4 +1,4 @@
-"""A picture of the images that a network was quantized on; features are drawn as heat maps."""
+"""Draws the images that a network was quantized with; features are drawn as heat maps."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ def save_samples(
     targets: Tensor | None,
     confidence: Tensor | None,
 ) -> None:
-    """Put a PNG grid of ``images`` at ``path``, each captioned as in "cat 97 %".
+    """Write a PNG grid of ``images`` to ``path``, with captions such as "cat 97 %".
 
     Args:
-        path: of the PNG.
-        images: (N, C, H, W) as the network sees them, N >= 1; shown in grey unless C is 3. Features
-            (N, ...) are drawn from dark, their least value, to bright, their largest.
-        spec: undoes the normalisation and names the classes.
-        targets: (N,) class indices; ``None`` if the images have no labels: no caption.
-        confidence: (N,) the teacher's probability of each target, in [0, 1]; likewise.
+        path: path of the PNG.
+        images: normalised images (N, C, H, W), N >= 1; drawn in grey unless C is 3. Features
+            (N, ...) are drawn from dark (smallest value) to bright (largest value).
+        spec: input of the network, with normalisation and class names.
+        targets: (N,) class indices; ``None`` if the images have no labels, then without captions.
+        confidence: (N,) the teacher's probability of each target, in [0, 1]; ``None`` without
+            targets.
 
     Raises:
         ResultError: the file cannot be written.
@@ -61,10 +62,10 @@ def save_samples(
 def encode_tiles(
     images: Tensor, spec: InputSpec, targets: Tensor | None, confidence: Tensor | None
 ) -> list[dict[str, Any]]:
-    """The same images one by one, for pages: class, its name, confidence, and a file as base64.
+    """Encode each image for a page: class, its name, confidence, and a file as base64.
 
-    Args as :func:`save_samples`. Images of up to 64 pixels are kept as PNG, pixel by pixel; larger
-    ones are scaled down to 160 at most and kept as WebP.
+    Args as for :func:`save_samples`. Images with sides up to 64 pixels are lossless PNG. Larger
+    images are scaled down to at most 160 pixels and stored as WebP.
     """
     return [
         {
@@ -82,7 +83,7 @@ def encode_tiles(
 def _asked(
     count: int, targets: Tensor | None, confidence: Tensor | None
 ) -> list[tuple[int | None, float]]:
-    """Target and confidence of each image; ``None`` and 0 where there are no targets."""
+    """Target and confidence of each image; ``None`` and 0 without targets."""
     if targets is None or confidence is None:
         return [(None, 0.0)] * count
     return list(zip(targets.tolist(), confidence.tolist(), strict=True))
@@ -111,7 +112,7 @@ def _to_pixels(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 def _tile(pixels: Tensor) -> Image.Image:
-    """Return pixels (H, W, 3) as an image 112 to 224 wide, enlarged in whole multiples."""
+    """Return pixels (H, W, 3) as an image 112 to 224 wide, enlarged by an integer factor."""
     image = Image.fromarray(pixels.numpy())
     if image.width > _LARGEST_TILE:
         height = max(1, round(image.height * _LARGEST_TILE / image.width))
@@ -121,11 +122,11 @@ def _tile(pixels: Tensor) -> Image.Image:
 
 
 def _class_name(target: int, spec: InputSpec) -> str:
-    """Return the class's name as far as the built-in font, which is ASCII only, can write it."""
+    """Return the class's name, without characters that the built-in ASCII font does not have."""
     number = f"class {target}"
     if not spec.class_names:
         return number
-    # ImageNet's names list synonyms: "tench, Tinca tinca".
+    # ImageNet's names contain synonyms: "tench, Tinca tinca".
     decomposed = unicodedata.normalize("NFKD", spec.class_names[target].split(",")[0])
     name = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
     return name if name.isascii() else number
@@ -148,13 +149,13 @@ def _grid(tiles: list[Image.Image], captions: list[tuple[str, str]]) -> Image.Im
         right, baseline = left + tile.width, top + tile.height + _CAPTION - 4
         room = tile.width - font.getlength(probability) - _GAP
         draw.text((left, baseline), _shortened(name, room, font), _INK, font, anchor="ls")
-        # At the other end and paler, because "1 15 %" would be hard to read.
+        # Right-aligned and paler, because "1 15 %" would be hard to read.
         draw.text((right, baseline), probability, _PALE_INK, font, anchor="rs")
     return grid
 
 
 def _columns(count: int) -> int:
-    """The number of columns that fills all rows and is near a square, if there is one."""
+    """The number of columns for a grid that is nearly square and, if possible, has full rows."""
     square = math.ceil(math.sqrt(count))
     candidates = range(square, min(count, _WIDEST_ROW) + 1)
     return next((columns for columns in candidates if count % columns == 0), square)

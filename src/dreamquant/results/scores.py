@@ -1,4 +1,4 @@
-"""The score on record that a network is known by: top-1, or that of another task."""
+"""The main score of a network on record: top-1, or the score of another task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Score(NamedTuple):
     Attributes:
         name: ``top-1``, ``mIoU`` and so on.
         value: in percent.
-        ci95: its interval, where there is one.
+        ci95: its 95 % interval, if there is one.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Score(NamedTuple):
 
 
 def main_score(measured: Mapping[str, Any] | None) -> Score | None:
-    """The score of an evaluation on record; ``None`` where nothing was known to be right."""
+    """The main score of an evaluation on record; ``None`` if there were no labels."""
     if not measured:
         return None
     if measured["top1"] is not None:

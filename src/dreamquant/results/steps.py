@@ -1,4 +1,4 @@
-"""The phases of a run in words."""
+"""Describes the phases of a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 _PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
 _STAGE = "stage: "
-_FEW = 4  # kinds of phases that a terminal lists one by one
+_FEW = 4  # largest number of kinds of phases that a terminal lists one by one
 
 
 def steps_taken(manifest: Mapping[str, Any]) -> str:
-    """All phases with their steps and precision; consecutive phases of one kind are summed up."""
+    """All phases with their steps and precision; consecutive phases of one kind are summed."""
     return "; ".join(_told(manifest)) or "nothing but rounding"
 
 
 def steps_in_brief(manifest: Mapping[str, Any]) -> str:
-    """The same for a terminal: a run of many kinds of phases is told by its stages and totals."""
+    """The same for a terminal; many kinds of phases are summarised by stages and totals."""
     told = _told(manifest)
     if len(told) <= _FEW:
         return steps_taken(manifest)

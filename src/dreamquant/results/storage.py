@@ -10,7 +10,7 @@ class Storage(NamedTuple):
     """Bytes of a quantized network's tensors.
 
     Attributes:
-        full: of the teacher, 4 for each number.
+        full: bytes of the teacher, 4 for each number.
         weights: packed weights.
         scales: scales and zero-points.
         left_in_float: all other tensors.

@@ -1,15 +1,15 @@
-"""A student as tensors on disk: packed integer codes, their scales, and what stays in float.
+"""Converts a student to tensors for a file: packed codes, scales, and float tensors.
 
 Keys, for a layer ``L`` of the user's module:
 
 - ``L.weight.codes``: uint8 bit stream of ``code + 2**(bits - 1)``, dense, little-endian;
 - ``L.weight.scale``, ``L.weight.zero_point``: float32 and int8, one per output channel;
 - ``L.input.scale``, ``L.input.zero_point``: float32 and uint8 scalars (placement layer-input);
-- ``relu_outputs.N.scale``, ``.zero_point``: likewise, for the N-th activation function (placement
+- ``relu_outputs.N.scale``, ``.zero_point``: the same for the N-th activation function (placement
   relu-output);
-- ``stored.N.scale``, ``.zero_point``: likewise, for the N-th element-wise or concat input (joins);
-- ``operands.N.scale``, ``.zero_point``: likewise, for the N-th operand (placement operands);
-- every other tensor under its own name in the module.
+- ``stored.N.scale``, ``.zero_point``: the same for the N-th element-wise or concat input;
+- ``operands.N.scale``, ``.zero_point``: the same for the N-th operand (placement operands);
+- every other tensor with its name in the module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dreamquant.results.packing import pack, unpack
 
 
 def encode(student: Student) -> dict[str, Tensor]:
-    """The tensors of a student whose training is over."""
+    """The tensors of a trained student."""
     tensors = student.float_state()
     for name, (latent, quantizer) in student.quantized_weights().items():
         codes = quantizer.codes(latent) - signed_grid(quantizer.bits).qmin
@@ -42,15 +42,15 @@ def encode(student: Student) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
-    """Fill a freshly converted student with the tensors of a saved one.
+    """Load the tensors of a saved student into a newly converted one.
 
     Args:
-        student: converted from the same architecture under the same scheme.
-        tensors: from :func:`encode`; left as they are.
-        where: the file they came from, for errors.
+        student: student of the same architecture and scheme.
+        tensors: tensors of :func:`encode`; they are not changed.
+        where: file of the tensors, for errors.
 
     Raises:
-        ResultError: tensors are missing, left over, or of another shape or type.
+        ResultError: tensors are missing or left over, or have a wrong shape or type.
     """
     tensors = _per_group(student, tensors)
     _require_fit(tensors, _layout(student), where)
@@ -64,12 +64,12 @@ def decode(student: Student, tensors: dict[str, Tensor], where: str) -> None:
     for name, activation in _activations(student).items():
         activation.place(tensors[f"{name}.scale"], tensors[f"{name}.zero_point"])
     floats = {name: tensors[name] for name in student.float_state()}
-    # Not strict: the quantizers' own tensors are in place.
+    # Not strict, because the tensors of quantizers are already set.
     student.network.load_state_dict(floats, strict=False)
 
 
 def _per_group(student: Student, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scales of transposed convolutions for each group, where earlier versions let them share."""
+    """Scales of transposed convolutions for each group; older versions shared them."""
     given = {}
     for name, (_, quantizer) in student.quantized_weights().items():
         for key in (f"{name}.weight.scale", f"{name}.weight.zero_point"):
@@ -79,7 +79,7 @@ def _per_group(student: Student, tensors: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def _layout(student: Student) -> dict[str, str]:
-    """Type and shape of every tensor that :func:`encode` gives."""
+    """Type and shape of every tensor of :func:`encode`."""
     layout = {name: _described(tensor) for name, tensor in student.float_state().items()}
     for name, (latent, quantizer) in student.quantized_weights().items():
         channels, size = len(quantizer.scale), math.ceil(latent.numel() * quantizer.bits / 8)
@@ -103,7 +103,7 @@ def _require_fit(tensors: dict[str, Tensor], layout: dict[str, str], where: str)
                 f"the saved student does not fit its network: {name} is "
                 f"{found.get(name, 'missing')} instead of {layout.get(name, 'absent')}",
                 where=where,
-                remedy="load it with the code of the network it was made from",
+                remedy="load it with the code of the network that it was made from",
             )
 
 

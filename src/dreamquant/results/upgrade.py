@@ -1,4 +1,4 @@
-"""Upgrades of manifests to the present schema; no other code knows of earlier ones.
+"""Upgrades manifests to the current schema; no other code handles earlier schemas.
 
 In schema 1 a method was two lists of terms and one schedule. In schema 2 it is its images and its
 recovery, the request holds every option that was given, and phases are on record. The first
@@ -14,10 +14,10 @@ SCHEMA = 2
 
 
 def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest in the present schema; a complete one of this schema is returned unchanged.
+    """The manifest in the current schema; a complete manifest of this schema is not changed.
 
     Raises:
-        KeyError: the record is incomplete; TypeError and ValueError are raised likewise.
+        KeyError: the record is incomplete. TypeError and ValueError have the same meaning.
     """
     if manifest["schema"] == SCHEMA:
         return _completed(manifest)
@@ -162,7 +162,7 @@ def _request(
     return {
         name: value
         for name, value in given.items()
-        # A method given as an object has no name, and stands on record nevertheless.
+        # A method given as an object has no name, but it is on record too.
         if name == "method" or not (value is None or value is False or value == [])
     }
 
