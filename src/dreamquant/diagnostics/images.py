@@ -55,7 +55,7 @@ def observed(network: nn.Module, example: Tensor) -> Watched:
         raise NetworkError(
             "diagnostics read the last feature map, and no ReLU of the network returns one",
             where="--diagnostics",
-            remedy="leave it out",
+            remedy="leave the option out",
         ) from error
 
 

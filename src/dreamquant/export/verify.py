@@ -57,16 +57,14 @@ class Verification:
         images: number of images.
         layers: number of compared calls of activation quantizers; each gets the student's codes.
         flipped: largest fraction of differing codes of one call; they differ by one.
-        confident: number of images whose top-1 is compared end to end; ``None`` if outputs are
-            not logits of classes.
+        confident: number of images whose top-1 is compared; ``None`` if outputs are not logits.
         agreement: top-1 agreement on these images, for each correct runtime; ``None`` if no
             input is confident.
         exact_on: instruction sets of x86 on which no sum of integers saturates, by calculation.
         saturating: layers that may saturate on others, each with the fraction of its sums that
             saturate on these images, by emulation.
         warnings: limits of the comparison, and problems of single runtimes.
-        integer_convolutions: number in the graph that ONNX Runtime runs; ``None`` if it does not
-            run the file.
+        integer_convolutions: number in the graph of ONNX Runtime; ``None`` if it does not run it.
         float_convolutions: number in that graph.
         integer_products: number of matrix products on integers in that graph.
         float_products: number of matrix products in float in that graph.

@@ -105,7 +105,7 @@ def selected(method: Method, fraction: float, teacher: Network) -> Method:
             f"pictures are selected by logits of classes, and this network's task is "
             f"{teacher.input.task}",
             where=where,
-            remedy="leave it out",
+            remedy="leave the option out",
         )
     example = torch.zeros(2, *teacher.input.shape)
     images = filtered(given, teacher.module, example, fraction)
