@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dreamquant.networks.choices import current_task
 from pages import listed
 
-_SCORES = {"classification": "top-1", "segmentation": "mIoU", "tensors": "mAP50"}
+_SCORES = {"classification": "top-1", "segmentation": "mIoU", "regression": "mAP50"}
 
 
 def page(runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -51,8 +52,9 @@ def page(runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str]]) -> 
 def _row(run: dict[str, Any]) -> str:
     coverage, files = run["coverage"], {file["target"]: file for file in run["files"]}
     box = files["int8box"].get("score") or {}
+    score = _SCORES[current_task(run["task"])]
     return (
-        f"| {run['network']} | {run['bits'].upper()} | {_SCORES[run['task']]} of {run['images']} "
+        f"| {run['network']} | {run['bits'].upper()} | {score} of {run['images']} "
         f"| {_score(run['float32'])} | {_score(run['rounded'])} | {_score(run['recovered'])} "
         f"| {', '.join(f'{value:.1f}' for value in box.values()) or '–'} "
         f"| {coverage['float_multiplications']:.1f} | {coverage['float_weights']:.1f} "

@@ -635,6 +635,11 @@ def test_an_unknown_method_has_no_page(refused):
             '"operands".',
         ),
         (
+            ["quantize", NETWORK, "--out", "OUT", "--task", "detection"],
+            "Invalid value for --task: 'detection' is not one of classification, multi-label, "
+            "segmentation, regression",
+        ),
+        (
             ["quantize", NETWORK, "--out", "OUT", "--seed", "1", "--seed", "2"],
             "Parameter --seed specified multiple times.",
         ),

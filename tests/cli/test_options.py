@@ -195,6 +195,18 @@ def test_they_are_taken_on_the_command_line(parsed, old, value, name):
     assert str(found) == value
 
 
+def test_the_former_name_of_a_task_is_taken_on_the_command_line(monkeypatch):
+    class Asked(Exception):  # noqa: N818 - it ends the command before its job
+        pass
+
+    def job(network, *_, **__):
+        raise Asked(network.input.task)
+
+    monkeypatch.setattr(quantize_job, "quantize", job)
+    with pytest.raises(Asked, match="regression"):
+        cli.main(["quantize", *DIGITS, "--task", "tensors"])
+
+
 # ------------------------------------------------------------------------------- refusals
 
 

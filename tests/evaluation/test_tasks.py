@@ -7,7 +7,7 @@ import torch
 
 from dreamquant.evaluation.boxes import average_precision, match, overlaps, without_doubles
 from dreamquant.evaluation.classes import Classification, MultiLabel, Segmentation
-from dreamquant.evaluation.tensors import Tensors
+from dreamquant.evaluation.regression import Regression
 
 
 def test_overlap_of_boxes():
@@ -45,7 +45,7 @@ def test_average_precision_by_hand():
 
 
 def test_boxes_of_a_detector_are_scored():
-    task = Tensors(("output",), boxes=lambda output: output)
+    task = Regression(("output",), boxes=lambda output: output)
     truth = [torch.tensor([[1.0, 0.0, 0.0, 0.5, 0.5]]), torch.empty(0, 5)]
     right = torch.tensor([[[0.0, 0.0, 0.5, 0.5, 0.9, 1.0]], [[0.0, 0.0, 0.5, 0.5, 0.1, 1.0]]])
     assert task.scores(task.score(right, truth)) == {"mAP50": pytest.approx(100)}
@@ -84,7 +84,7 @@ def test_agreement_of_a_classifier_counts_images():
 
 
 def test_agreement_of_tensors_is_relative_to_their_own_spread():
-    task = Tensors(("a", "b"))
+    task = Regression(("a", "b"))
     wanted = {"a": torch.tensor([[0.0], [2.0]]), "b": torch.tensor([[10.0, 30.0], [30.0, 10.0]])}
     given = {"a": wanted["a"] + 0.5, "b": wanted["b"]}
     agreement = task.agreement(task.agree(given, wanted))
@@ -98,5 +98,5 @@ def test_agreement_of_tensors_is_relative_to_their_own_spread():
 
 @pytest.mark.parametrize("given", [torch.full((2, 1), torch.nan), torch.tensor([[9.0], [-9.0]])])
 def test_worse_than_a_constant_is_no_agreement(given):
-    task = Tensors(("output",))
+    task = Regression(("output",))
     assert task.agreement(task.agree(given, torch.tensor([[0.0], [2.0]]))).percent == 0

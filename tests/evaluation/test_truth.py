@@ -30,11 +30,11 @@ def test_boxes_of_a_table(tmp_path):
         picture(tmp_path / "images" / f"{name}.png", size=(8, 4))
     table = "file,class,cx,cy,w,h\na.png,2,0.5,0.5,0.25,1\na.png,1,0.125,0.5,0.25,1\n"
     (tmp_path / "boxes.csv").write_text(table)
-    images = open_images(tmp_path, network("tensors", 3), boxes=no_boxes)
+    images = open_images(tmp_path, network("regression", 3), boxes=no_boxes)
     # The network sees the middle of the wide image: what lies left of it is left out.
     assert images.truth[0].tolist() == [[2, 0.25, 0, 0.75, 1]]
     assert len(images.truth[1]) == 0
-    assert not open_images(tmp_path, network("tensors", 3)).labelled
+    assert not open_images(tmp_path, network("regression", 3)).labelled
 
 
 def test_boxes_as_yolo_has_them(tmp_path):
@@ -42,7 +42,7 @@ def test_boxes_as_yolo_has_them(tmp_path):
     picture(tmp_path / "images" / "b.png")
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "b.txt").write_text("1 0.5 0.5 0.5 0.5\n\n")
-    images = open_images(tmp_path, network("tensors", 0), boxes=no_boxes)
+    images = open_images(tmp_path, network("regression", 0), boxes=no_boxes)
     assert [len(each) for each in images.truth[0:2]] == [0, 1]
     assert images.truth[1].tolist() == [[1, 0.25, 0.25, 0.75, 0.75]]
 
@@ -59,7 +59,7 @@ def test_boxes_that_do_not_fit(tmp_path, table, message):
     picture(tmp_path / "images" / "a.png")
     (tmp_path / "boxes.csv").write_text(table)
     with pytest.raises(DataError, match=message):
-        open_images(tmp_path, network("tensors", 3), boxes=no_boxes)
+        open_images(tmp_path, network("regression", 3), boxes=no_boxes)
 
 
 @pytest.mark.parametrize("folder", ["voc_masks", "SegmentationClass"])

@@ -28,7 +28,7 @@ def test_a_segmenter_tells_what_fills_the_image():
 
 def test_a_detector_tells_its_boxes():
     output = torch.tensor([[[0.0, 0.0, 0.5, 0.5, 0.9, 1.0], [0.0, 0.0, 0.5, 0.5, 0.1, 1.0]]])
-    (told,) = tell(output, network("tensors", 2), 5, lambda given: given)
+    (told,) = tell(output, network("regression", 2), 5, lambda given: given)
     (box,) = told.as_json()["boxes"]
     assert box == {
         "class": "1",
@@ -38,7 +38,7 @@ def test_a_detector_tells_its_boxes():
 
 
 def test_any_other_output_is_told_in_numbers():
-    spec = network("tensors", 0, outputs=("a", "b"))
+    spec = network("regression", 0, outputs=("a", "b"))
     first, _ = tell({"a": torch.ones(2, 3), "b": torch.zeros(2, 1, 4)}, spec, 1, None)
     assert first.as_json()["outputs"]["a"] == {"shape": [3], "lowest": 1, "mean": 1, "highest": 1}
     assert first.as_json()["outputs"]["b"]["shape"] == [1, 4]

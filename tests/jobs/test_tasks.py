@@ -70,7 +70,7 @@ def images(task: str, classes: int = 0) -> InputSpec:
 
 FEATURES = InputSpec((9, 6), (0.0,), (1.0,), 5)
 KINDS = {
-    "tensors": (Detector(), images("tensors")),
+    "regression": (Detector(), images("regression")),
     "segmentation": (body(4), images("segmentation", 4)),
     "multi-label": (Labels(5, nn.Sigmoid()), images("multi-label", 5)),
     "one logit": (Labels(1), images("classification", 2)),
@@ -98,7 +98,7 @@ def test_any_task_goes_the_whole_way(kind, tmp_path):
     assert file.verification.flipped < 0.01
     exported = open_onnx(file.path)
     found = exported(x)
-    if kind == "tensors":
+    if kind == "regression":
         assert list(found) == ["boxes.0", "score"]
     for ours, aim in zip(tensors_of(found), tensors_of(opened.model(x)), strict=True):
         assert torch.allclose(ours, aim, atol=0.05 * float(aim.abs().max()))
@@ -106,14 +106,16 @@ def test_any_task_goes_the_whole_way(kind, tmp_path):
 
 @pytest.mark.parametrize("method", ["gdfq", "hast", "kmdfq"])
 def test_a_method_that_learns_by_classes_is_refused_before_it_runs(method):
-    with pytest.raises(MethodError, match="cannot be used for the task tensors") as caught:
-        quantize(Detector(), "w8a8", method, input=images("tensors"), **QUICK)
+    with pytest.raises(MethodError, match="cannot be used for the task regression") as caught:
+        quantize(Detector(), "w8a8", method, input=images("regression"), **QUICK)
     assert "squant" in caught.value.remedy
     assert "gdfq" not in caught.value.remedy
 
 
 def test_images_do_without_the_terms_that_need_classes(tmp_path):
-    result = quantize(Detector(), "w8a8", "minutes", input=images("tensors"), iterations=2, **QUICK)
+    result = quantize(
+        Detector(), "w8a8", "minutes", input=images("regression"), iterations=2, **QUICK
+    )
     terms = [term["part"] for term in result.manifest["method"]["images"]["terms"]]
     assert terms == ["BatchNormStatistics"]
     assert any(
@@ -168,10 +170,10 @@ def test_an_output_that_is_no_tensor_is_refused():
             return {"x": x, "scale": 2.0}
 
     with pytest.raises(NetworkError, match="float, which is not a tensor"):
-        wrap_module(Odd(), images("tensors"))
+        wrap_module(Odd(), images("regression"))
 
 
 def test_outputs_of_another_task_are_refused():
     with pytest.raises(NetworkError, match=r"returns dict of 2 tensors") as caught:
         wrap_module(Detector(), images("classification", 2))
-    assert "--task tensors" in caught.value.remedy
+    assert "--task regression" in caught.value.remedy

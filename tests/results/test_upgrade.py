@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from dreamquant.cli import main as cli
 from dreamquant.errors import ResultError
 from dreamquant.networks.load import load_network
+from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
 from dreamquant.report.read import read_record
@@ -278,6 +279,13 @@ def test_the_first_versions_of_the_present_schema_are_completed():
     assert completed["coverage"]["float_functions"] == []
     assert (completed["method"]["iterations"], completed["method"]["prepare"]) == (12, [])
     assert completed["prepared"] == []
+
+
+def test_a_task_under_its_former_name_has_its_name_of_today(folder):
+    today = open_result(folder).manifest
+    former = today["network"] | {"input": today["network"]["input"] | {"task": "tensors"}}
+    assert upgraded(today | {"network": former})["network"]["input"]["task"] == "regression"
+    assert InputSpec((3, 8, 8), (0.0,) * 3, (1.0,) * 3, 0, task="tensors").task == "regression"
 
 
 @pytest.mark.parametrize("section", ["method", "scheme", "protocol", "timings", "history"])

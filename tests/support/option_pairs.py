@@ -75,7 +75,7 @@ TOGETHER: dict[str, tuple[Words, ...]] = {
     # It needs pictures and a classifier; its own tests cover it.
     "--select": (),
 }
-_OTHER_TASKS = ("--task multi-label", "--task tensors")
+_OTHER_TASKS = ("--task multi-label", "--task regression")
 _LEARN = ("--method adadfq", "--method adadfq+ris")
 _NO_IMAGES = ("--method auto", "--method squant", "--method nagel")
 _STORED = (

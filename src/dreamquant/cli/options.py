@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 from dreamquant.jobs.option import Option
 from dreamquant.jobs.request import DistillRequest, DreamRequest, QuantizeRequest
 from dreamquant.jobs.run_request import JobRequest
-from dreamquant.networks.choices import Kind
+from dreamquant.networks.choices import Kind, current_task
 
 _NETWORK = Group.create_ordered("Network")
 _SCHEME = Group.create_ordered("Quantization")
@@ -27,6 +27,14 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{text!r} is no whole number") from None
+
+
+def _task(_: type, tokens: Sequence[Any]) -> Kind:
+    """A task, also by its former name."""
+    task = current_task(tokens[0].value)
+    if task not in get_args(Kind):
+        raise ValueError(f"{task!r} is not one of {', '.join(get_args(Kind))}")
+    return task
 
 
 def value(group: Group, metavar: str, meaning: str) -> Parameter:
@@ -119,10 +127,11 @@ Task = Annotated[
     value(
         _NETWORK,
         "NAME",
-        "Meaning of its outputs: classification, multi-label, segmentation, or tensors for "
-        "anything else, such as a detector. By default it is guessed from the shape of the "
-        "output.",
+        "Meaning of its outputs: classification, multi-label, segmentation, or regression for "
+        "any other outputs, such as those of a detector. By default it is guessed from the "
+        "shape of the output.",
     ),
+    Parameter(converter=_task),
 ]
 Features = Annotated[
     bool | None,

@@ -15,9 +15,9 @@ from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.decoding import Pixels, decode, decode_file
 from dreamquant.evaluation.files import Files, folder_files, tar_files
 from dreamquant.evaluation.labels import with_labels
+from dreamquant.evaluation.regression import Regression
 from dreamquant.evaluation.task import Task, Truth
 from dreamquant.evaluation.tasks import task_of
-from dreamquant.evaluation.tensors import Tensors
 from dreamquant.evaluation.truth import Found, with_truth
 from dreamquant.networks.found import Boxes
 from dreamquant.networks.pixels import normalise, standardise
@@ -150,7 +150,7 @@ def open_images(
         spec: input of the network.
         limit: use only this number of images, in the order above.
         boxes: converts the network's outputs to boxes, see
-            :class:`dreamquant.evaluation.tensors.Tensors`.
+            :class:`dreamquant.evaluation.regression.Regression`.
 
     Raises:
         DataError: the images are missing, unreadable, in an unknown form, or do not fit ``spec``.
@@ -188,7 +188,7 @@ def _from_npz(path: Path, spec: InputSpec, limit: int | None, task: Task) -> Eva
         return (taken[start : start + size] for start in range(0, len(taken), size))
 
     if not isinstance(task, Classification):
-        truth = None if labels is None or isinstance(task, Tensors) else torch.from_numpy(labels)
+        truth = None if labels is None or isinstance(task, Regression) else torch.from_numpy(labels)
         return EvaluationSet(chunks, len(taken), None, spec, task, truth)
     known = None if labels is None else _label_tensor(labels.tolist(), spec, str(path))[:limit]
     return EvaluationSet(chunks, len(taken), known, spec)
@@ -217,7 +217,7 @@ def _with_truth(
     _check_not_empty(len(found.pictures), str(where))
     taken = found.pictures[:limit]
     chunks = _stacked(lambda index: decode_file(taken[index], spec), len(taken))
-    scored = not isinstance(task, Tensors) or task.boxes is not None
+    scored = not isinstance(task, Regression) or task.boxes is not None
     truth = None if found.truth is None or not scored else found.truth[:limit]
     return EvaluationSet(chunks, len(taken), None, spec, task, truth)
 

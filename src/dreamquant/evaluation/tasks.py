@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dreamquant.evaluation.classes import Classification, MultiLabel, Segmentation
+from dreamquant.evaluation.regression import Regression
 from dreamquant.evaluation.task import Task
-from dreamquant.evaluation.tensors import Tensors
 from dreamquant.networks.found import Boxes
 from dreamquant.networks.spec import InputSpec
 
@@ -17,4 +17,4 @@ def task_of(spec: InputSpec, boxes: Boxes | None = None) -> Task:
         return MultiLabel()
     if spec.task == "segmentation":
         return Segmentation(spec.num_classes)
-    return Tensors(spec.outputs, boxes)
+    return Regression(spec.outputs, boxes)

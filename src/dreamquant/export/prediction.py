@@ -55,7 +55,7 @@ def tell(output: Any, spec: InputSpec, top: int, boxes: Boxes | None) -> Iterato
         top: number of classes or boxes.
         boxes: converts the output to boxes.
     """
-    if spec.task == "tensors":
+    if spec.task == "regression":
         return _boxes(boxes(output), spec, top) if boxes else _numbers(output, spec)
     return _classes(_fractions(output, spec), spec, top)
 

@@ -17,9 +17,9 @@ from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
 from dreamquant.evaluation.intervals import wilson
 from dreamquant.evaluation.metrics import evaluate, evaluate_both
+from dreamquant.evaluation.regression import Regression
 from dreamquant.evaluation.task import Agreement
 from dreamquant.evaluation.tasks import task_of
-from dreamquant.evaluation.tensors import Tensors
 from dreamquant.jobs.progress import counting
 from dreamquant.networks.outputs import as_one
 from dreamquant.networks.spec import InputSpec
@@ -218,7 +218,7 @@ class Measurements:
         values = as_one(self.teacher(self.probe.bench.example())).numel() // 2
         count = image_count(sites, affordable, values)
         batches, task = list(self.probe.batches(count, _AT_ONCE)), self.task
-        if isinstance(task, Tensors):
+        if isinstance(task, Regression):
             task = replace(task, names=("values",))  # the analysis looks at all in one row
         found = analyse(self.prepared, student, batches, affordable, task)
         return {"on": "probe images", **found}

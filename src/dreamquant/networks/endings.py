@@ -63,7 +63,7 @@ def fit_ending(
     Returns:
         A description of each change.
     """
-    if not isinstance(output, Tensor) or output.dim() not in (1, 2) or task == "tensors":
+    if not isinstance(output, Tensor) or output.dim() not in (1, 2) or task == "regression":
         return ()
     notes = []
     if task != "multi-label" and _are_distributions(output):

@@ -42,7 +42,7 @@ class Network:
             module.
         notes: descriptions of changes, such as removed wrappers and reparametrizations.
         boxes: converts its outputs to boxes (images, boxes, 6), if its file defines that; see
-            :class:`dreamquant.evaluation.tensors.Tensors`.
+            :class:`dreamquant.evaluation.regression.Regression`.
     """
 
     name: str

@@ -65,7 +65,7 @@ def observe(
     )
     chosen = task or found
     require_task(chosen, output)
-    if chosen == "tensors":
+    if chosen == "regression":
         return Seen(chosen, output_names(chosen, output), classes or 0, _notes(chosen, output))
     assert isinstance(output, Tensor)
     measured = output.shape[1]

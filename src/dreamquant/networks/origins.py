@@ -75,7 +75,7 @@ def boxes_of(name: str, spec: InputSpec, source_sha256: str | None) -> Boxes | N
     Raises:
         NetworkError: see :func:`find_again`.
     """
-    if spec.task != "tensors" or source_sha256 is None or names_onnx_file(name):
+    if spec.task != "regression" or source_sha256 is None or names_onnx_file(name):
         return None
     return find_again(name, spec, source_sha256, pretrained=False).boxes
 

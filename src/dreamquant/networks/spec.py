@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from dreamquant.errors import NetworkError
-from dreamquant.networks.choices import Form, Kind
+from dreamquant.networks.choices import Form, Kind, current_task
 
 _MOST_VALUES = 2**25  # an image of 3,300 x 3,300 pixels
 
@@ -59,6 +59,7 @@ class InputSpec:
     spread: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "task", current_task(self.task))
         if not self.shape or min(self.shape) < 1:
             raise NetworkError(
                 f"{self.shape} is not an input shape",

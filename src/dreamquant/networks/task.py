@@ -26,12 +26,12 @@ def task_in(
     """
     require_per_image(output, images)
     if not isinstance(output, Tensor):
-        return "tensors"
+        return "regression"
     if output.dim() <= 2:
         columns = 1 if output.dim() == 1 else output.shape[1]
         return "multi-label" if sigmoid and columns > 1 else "classification"
     is_map = output.shape[2:] == plane and classes is not None
-    return "segmentation" if is_map and output.shape[1] == classes else "tensors"
+    return "segmentation" if is_map and output.shape[1] == classes else "regression"
 
 
 def require_task(task: Kind, output: object) -> None:
@@ -51,7 +51,7 @@ def require_task(task: Kind, output: object) -> None:
         raise NetworkError(
             f"{task} needs one output {wanted}, and the network returns {described(output)}",
             where="--task",
-            remedy="give --task tensors, which takes any, or wrap the network",
+            remedy="give --task regression, which takes any outputs, or wrap the network",
         )
 
 
@@ -65,5 +65,5 @@ def described(output: object) -> str:
 def output_names(task: Kind, output: object) -> tuple[str, ...]:
     """Names of the outputs in exported files."""
     if isinstance(output, Tensor):
-        return ("output" if task == "tensors" else "logits",)
+        return ("output" if task == "regression" else "logits",)
     return names_of(output)

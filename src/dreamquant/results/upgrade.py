@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dreamquant.networks.choices import current_task
+
 SCHEMA = 2
 
 
@@ -45,9 +47,16 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _completed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest of the present schema, with the fields that its first versions lacked."""
+    """A manifest of the current schema, with the fields and names of the current version."""
     phases = [_phase(each, manifest) for each in manifest["phases"]]
-    found = {**manifest, "prepared": manifest.get("prepared", []), "phases": phases}
+    found = {
+        **manifest,
+        "prepared": manifest.get("prepared", []),
+        "phases": phases,
+    }
+    network = manifest.get("network")
+    if isinstance(network, Mapping) and "task" in network.get("input", ()):
+        found["network"] = _network(network)
     coverage = manifest.get("coverage")
     if isinstance(coverage, Mapping) and "multiplications" in coverage:
         # The first versions did not look for calls of softmax and norms; their ranges are static.
@@ -60,6 +69,12 @@ def _completed(manifest: Mapping[str, Any]) -> dict[str, Any]:
         iterations = sum(phase["iterations"] for phase in phases)
         found["method"] = {"iterations": iterations, "prepare": [], **manifest["method"]}
     return found
+
+
+def _network(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The network, with its task under the current name."""
+    given = network["input"]
+    return {**network, "input": {**given, "task": current_task(given["task"])}}
 
 
 def _scheme(scheme: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, str]:

@@ -1,4 +1,4 @@
-"""The task of networks with any other outputs, such as detectors."""
+"""The task of networks whose outputs are real values, such as detectors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dreamquant.networks.outputs import tensors_of
 
 
 @dataclass(frozen=True)
-class Tensors(ScoredTask):
-    """Any outputs: their distance from the wanted ones, relative to the variation of these.
+class Regression(ScoredTask):
+    """Real-valued outputs of any shape, compared by their relative distance.
 
-    For each output, over all images and places: 1 - root mean square of (given - wanted) / standard
-    deviation of wanted, at least 0; then the mean over outputs.
+    For each output, over all images and positions: 1 - root mean square of (given - wanted) /
+    standard deviation of wanted, at least 0; then the mean over outputs.
 
     Attributes:
-        names: of the outputs.
+        names: names of the outputs.
         boxes: computes boxes (B, K, 6) from the outputs: x1, y1, x2, y2 in units of the image,
             score and class; ``None`` for networks without boxes. Labels are tensors (M, 5) for each
             image: class, x1, y1, x2, y2.
@@ -40,7 +40,7 @@ class Tensors(ScoredTask):
     boxes: Boxes | None = None
 
     def agree(self, given: Any, wanted: Any) -> Tensor:
-        """(B, 4 outputs): of each output squared distance, sum, sum of squares and count."""
+        """(B, 4 outputs): squared distance, sum, sum of squares and count of each output."""
         columns = []
         for found, aim in zip(tensors_of(given), tensors_of(wanted), strict=True):
             found, aim = (each.detach().flatten(1).double().cpu() for each in (found, aim))
