@@ -56,14 +56,15 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield from protocol_lines(runs)
     yield ""
     yield (
-        "Ranges only is the student of the same runs when the generator's warm-up ends: step sizes "
-        "of least squared error on its images, nothing learned. Runs used one thread of two cores."
+        "Ranges only: the student of the same runs at the end of the generator's warm-up. Its step "
+        "sizes minimise the squared error on the images; nothing is trained. Runs used one thread "
+        "of two cores."
     )
     yield ""
     yield (
-        "Published figures are quoted for orientation and were not measured here: AdaDFQ's Table 2 "
-        "(GDFQ's W3A3 as re-run there), another checkpoint (93.89 %), 80,000 iterations, the best "
-        "epoch on the test set."
+        "Published values are for orientation and were not measured here: Table 2 of AdaDFQ (also "
+        "for GDFQ at W3A3), another checkpoint (93.89 %), 80,000 iterations, the best epoch on the "
+        "test set."
     )
 
 

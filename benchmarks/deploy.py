@@ -204,9 +204,9 @@ def page(runs: list[dict[str, Any]]) -> Iterable[str]:
             )
     yield ""
     yield (
-        "Top-1 in percent of the same images throughout. Students: AdaDFQ without data, placement "
-        "layer-input, joins and image of 8 bits, all layers at the bits named, seed 0, after the "
-        "last of "
+        "Top-1 in percent, always on the same images. Students: AdaDFQ without data, placement "
+        "layer-input, element-wise inputs and image with 8 bits, all layers with the given bits, "
+        "seed 0, after the last of "
         + "; ".join(
             f"{run['iterations']} × {run['batch']} images ({run['network']} {run['bits']})"
             for run in runs
@@ -231,9 +231,10 @@ def page(runs: list[dict[str, Any]]) -> Iterable[str]:
     machine, runtimes = runs[0]["hardware"], runs[0]["runtimes"]
     yield ""
     yield (
-        "FP32 is the same network in the same runtime without its quantizers, as an ONNX file too. "
-        f"Medians of {RUNS} runs of each in turns, batch 1, {THREADS} threads; other work ran on "
-        "the machine, so read the ratios. ResNet-18 has random weights, which change neither size "
+        "FP32 is the same network in the same runtime without quantizers, also as an ONNX file. "
+        f"Medians of {RUNS} alternating runs of each, batch 1, {THREADS} threads. Other work ran "
+        "on the machine, so compare only the ratios. ResNet-18 has random weights, which change "
+        "neither size "
         f"nor speed. {machine['cpu']}, ONNX Runtime {runtimes['onnxruntime']}, OpenVINO "
         f"{runtimes['openvino']}."
     )

@@ -71,7 +71,7 @@ def _page(record: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         f"One seed ({record['protocol']['seed']}); terms of AdaDFQ; the student starts from the "
-        "teacher's tensors of the same names and shapes (--inherit); "
+        "teacher's tensors with equal names and shapes (--inherit); "
         f"{schedule['iterations']} iterations of {schedule['batch']} images in bfloat16, "
         f"{seconds:.0f} s of training on a machine that did other work; the "
         f"last iteration is reported, on {accuracy['student']['n']} lossless test images."

@@ -220,7 +220,7 @@ def protocol_lines(
     precision = precision or _PRECISIONS[protocol["training_precision"]]
     yield (
         f"Protocol: placement {protocol['placement']}; {quantizers}; all layers, "
-        f"first and last too, at the bits named; batch norm {norms}; "
+        f"including first and last, with the given bits; batch norm {norms}; "
         f"{_lengths(runs)} in {precision}; the last iteration is reported; teacher sha256 "
         f"{protocol['teacher_sha256'][:12]}…; full precision "
         f"{run['teacher_top1']:.2f} % of {run['n']} {images}."
@@ -229,8 +229,8 @@ def protocol_lines(
     yield (
         f"Hardware: {hardware['cpu']}, {hardware['cpus']} cores. Versions: "
         f"{listed(run['versions'])}. The machine did other work at times: compare CPU seconds "
-        "rather than wall seconds; both count from the first line to the saved result, evaluations "
-        "included, but where a table says training."
+        "instead of wall seconds. Both are measured from the start to the saved result, including "
+        "evaluation, unless a table says training."
     )
 
 

@@ -18,7 +18,7 @@ def page(runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str]]) -> 
         runs: as on record, in the order they were run.
         missing: networks and bits that were not run yet.
     """
-    yield from ("# Networks: the whole kit, quantized, recovered, exported", "")
+    yield from ("# Networks: quantized, recovered, exported", "")
     yield (
         "| network | bits | score | float32 | rounded | recovered | in the file | float products "
         "| float weights | int8box | int4 | s | CPU s |"
@@ -30,10 +30,10 @@ def page(runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str]]) -> 
         "All in percent. Rounded: weights to the nearest code, ranges on 64 procedural "
         "images, 16 of 224 pixels and more. "
         "Recovered: SQuant at W8A8, at W4A8 the default method `auto` within the budget on record. "
-        "Scheme integer everywhere. In the file: what the int8box file scores in ONNX Runtime. "
+        "Scheme integer everywhere. In the file: score of the int8box file in ONNX Runtime. "
         "Float products: multiplications of convolutions, linear layers and matrix products with "
-        "an operand in float. Files: the runtimes that computed what the student does (ort, ov: "
-        "ONNX Runtime, OpenVINO). Seconds: from the first line to the recovered, measured result."
+        "an operand in float. Files: the runtimes with the student's results (ort, ov: ONNX "
+        "Runtime, OpenVINO). Seconds: from the start to the recovered and measured result."
     )
     if missing:
         yield ""

@@ -81,8 +81,8 @@ def page(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"| {student:.2f} | {run['images']} | {run['budget'] or 'none'} | {run['seconds']:.0f} "
             f"| {run['cpu_seconds']:.0f} |"
         )
-    yield from ("", "Top-1 in percent of the first images; seconds from the first line to the")
-    yield "result, measuring included; seed 0. Protocols, stages and load are in the record."
+    yield from ("", "Top-1 in percent of the first images; seconds from the start to the result,")
+    yield "including measurements; seed 0. Protocols, stages and load are in the record."
     machines = {f"{r['hardware']['cpu']}, {r['threads']} threads" for r in cells}
     total = len(BUDGETS) * len(BITS) * len(METHODS)
     yield from ("", f"{len(cells)} of {total} cells so far, on {'; '.join(sorted(machines))}.", "")

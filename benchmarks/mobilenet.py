@@ -53,8 +53,8 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
             yield _row(bits, norms, its)
     yield ""
     yield (
-        "Ranges only is the student of the same runs when the generator's warm-up ends, after 4 "
-        "batches. Matched batch norms are so before anything is learned, on 16 batches more."
+        "Ranges only: the student of the same runs at the end of the generator's warm-up, after 4 "
+        "batches. Matched: batch norms are re-estimated before training, on 16 further batches."
     )
     yield ""
     yield from protocol_lines(runs, images="images, one of each class, 256 pixels, JPEG")

@@ -55,16 +55,16 @@ def page(record: dict[str, Any]) -> Iterator[str]:
         for kind in ("pairs", "refusal")
     }
     together = sum(1 for _ in pairs.missing_at_first())
-    yield from ("# Options of `dreamquant quantize`, every two together", "")
+    yield from ("# Options of `dreamquant quantize`, in all pairs", "")
     yield (
         f"{len(pairs.factors())} factors, {together} pairs of values, in "
         f"{counts['pairs'].total()} runs: {_told(counts['pairs'])}. Of "
         f"{counts['refusal'].total()} combinations that are known to be refused: "
-        f"{_told(counts['refusal'])}. Refused means: before the first step, by a message that "
-        "names an option given."
+        f"{_told(counts['refusal'])}. Refused means: before the first step, with a message that "
+        "names a given option."
     )
     for kind in ("pairs", "refusal"):
-        yield from ("", f"| {kind} | outcome | said |", "|---|---|---|")
+        yield from ("", f"| {kind} | outcome | message |", "|---|---|---|")
         for row in record["rows"]:
             if row["kind"] == kind and (kind == "refusal" or row["outcome"] != "ok"):
                 yield f"| `{row['options']}` | {row['outcome']} | {_line(row['said'])} |"

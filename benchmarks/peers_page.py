@@ -14,7 +14,7 @@ def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     Args:
         runs: as on record, in the order they were run.
     """
-    yield from ("# Peers: what other tools make of the same networks without data, W8A8", "")
+    yield from ("# Peers: other tools on the same networks without data, W8A8", "")
     yield ("| network | tool | calibrated on | top-1, % | float32, % | KiB | s | CPU s | lines |")
     yield "|---|---|---|--:|--:|--:|--:|--:|--:|"
     for network in dict.fromkeys(run["network"] for run in runs):
@@ -22,18 +22,19 @@ def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield (
         "All are ONNX files of 8-bit weights and activations, measured in ONNX Runtime on the same "
-        "images. Calibrated on: 64 images; noise has pixels N(0.5, 0.25) cut to [0, 1], randn is "
-        "N(0, 1) as the network reads it, real are images beyond those measured on, which nobody "
-        "without data has; own: what the method needs, made from the network alone. "
-        "Seconds: from the float network to the quantized file, reading it included, without "
-        "installing. Lines: of code that a person writes, `benchmarks/peer_tools`; of this "
-        "project, one command."
+        "images. Calibrated on: 64 images; noise has pixels N(0.5, 0.25) clipped to [0, 1]; randn "
+        "is "
+        "N(0, 1) as input of the network; real are images that are not used for measuring, which "
+        "users without data do not have; own: made by the method from the network. "
+        "Seconds: from the float network to the quantized file, including reading it, without "
+        "installation. Lines: lines of code that a user writes (`benchmarks/peer_tools`); for "
+        "this project, one command."
     )
     yield ""
     yield (
-        "MCT, Brevitas and AIMET have no row yet. They start from a torch module and not from a "
-        "file; MCT and AIMET also need a torchvision that loads, which takes an environment of "
-        "6 GB, and give no file that runtimes run on integers."
+        "MCT, Brevitas and AIMET are not measured yet. They need a torch module instead of a file. "
+        "MCT and AIMET also need torchvision, in an environment of 6 GB, and write no file that "
+        "runtimes run on integers."
     )
     failed = [run for run in runs if run["top1"] is None]
     for run in failed:

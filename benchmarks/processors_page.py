@@ -73,7 +73,7 @@ def _reasons(runs: Sequence[Run]) -> Iterable[str]:
             f"{run['layers_that_may_saturate']} | {', '.join(run['exact_on'])} |"
         )
     yield ""
-    yield "By the static check of each file, on whatever machine it is exported."
+    yield "By the static check of each file; it does not depend on the machine of the export."
 
 
 def _costs(accuracy: Sequence[Run]) -> Iterable[str]:

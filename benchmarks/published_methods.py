@@ -66,8 +66,8 @@ def _page(title: str, runs: list[dict[str, Any]], methods: Iterable[str]) -> Ite
             yield _row(bits, method, its)
     yield ""
     yield (
-        "Ranges only is the student of the same runs when the generator's warm-up ends: step sizes "
-        "of least squared error on its images, nothing learned."
+        "Ranges only: the student of the same runs at the end of the generator's warm-up. Its step "
+        "sizes minimise the squared error on the images; nothing is trained."
     )
     yield ""
     yield from protocol_lines(runs)

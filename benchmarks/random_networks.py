@@ -89,16 +89,17 @@ def page(record: dict[str, Any]) -> Iterator[str]:
     """The page of a record, line by line."""
     rows = [row for chunk_rows in record["chunks"].values() for row in chunk_rows]
     counts = Counter(row["outcome"] for row in rows)
-    yield "# Random networks, the whole way"
+    yield "# Random networks, from quantization to verified files"
     yield ""
     yield (
         f"{len(rows)} networks drawn at random (depth, blocks, activations, grouping, strides, "
-        "pooling, one to three dimensions, shared modules, statements in place) were quantized to "
+        "pooling, one to three dimensions, shared modules, in-place operations) were quantized to "
         f"W4A8 by {' or '.join(METHODS)}, saved, loaded, exported to both files and verified: "
-        f"**{counts['ok']} ok, {counts['refused']} refused in words, {counts['fault']} faults**."
+        f"**{counts['ok']} ok, {counts['refused']} refused with a message, {counts['fault']} "
+        f"faults**."
     )
     yield ""
-    yield f"Processor: {record['processor']}. `python benchmarks/random_networks.py` goes on."
+    yield f"Processor: {record['processor']}. `python benchmarks/random_networks.py` continues."
     reasons = Counter(row["why"].splitlines()[0] for row in rows if row["outcome"] == "refused")
     if reasons:
         yield from ("", "| refused | networks |", "|---|---|")

@@ -125,11 +125,12 @@ def _kills(part: dict[str, Any]) -> Iterable[str]:
     yield "## Kills"
     yield ""
     yield (
-        f"{total} of {total} kills survived: `dreamquant quantize` of {found['iterations']} "
-        f"iterations in a process of its own, SIGKILL at a random moment of each phase, then "
-        f"`--resume`. {found['runs']} runs came to their end that way, each with `samples.png` and "
-        f"`student.safetensors` bit for bit those of a run that nobody killed. After the kills "
-        f"{found['whole_files']} files bore their final names; all could be read whole."
+        f"{total} of {total} runs continued after a kill: `dreamquant quantize` with "
+        f"{found['iterations']} iterations in a separate process got SIGKILL at a random moment of "
+        f"each phase, then ran with `--resume`. {found['runs']} runs were completed in this way. "
+        f"Each `samples.png` and `student.safetensors` is equal, bit for bit, to that of a run "
+        f"without kills. After the kills, {found['whole_files']} files had their final names, and "
+        f"all were complete."
     )
     yield ""
     yield "| killed in | kills |"
@@ -141,8 +142,8 @@ def _disks(part: dict[str, Any]) -> Iterable[str]:
     yield "## Full disks"
     yield ""
     yield (
-        "Each attempt ended in an error that names the file and the remedy, and the same command "
-        "went on with ever more room, to the bytes of a run that had room enough."
+        "Each attempt ended with an error that names the file and the remedy. With more space, the "
+        "same command continued, and the result equals that of a run with enough space."
     )
     yield ""
     yield "| what was full | attempts refused |"
@@ -155,9 +156,11 @@ def _fuzzing(part: dict[str, Any]) -> Iterable[str]:
     yield "## Fuzzing"
     yield ""
     yield (
-        f"{sum(outcome['cases'] for outcome in found.values())} cases: each ended in a documented "
-        "error or in an answer; none wrote outside its folder, started a program, opened a "
-        "connection, or had code of the file run (an audit hook watches)."
+        f"{sum(outcome['cases'] for outcome in found.values())} cases: each ended with a "
+        f"documented "
+        "error or a result. None wrote outside its folder, started a program, opened a "
+        "connection, or "
+        "ran code from the file (an audit hook checks this)."
     )
     yield ""
     yield "| surface | cases | refused | slowest, s |"
@@ -173,16 +176,16 @@ def _leaks(part: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         f"{found['iterations']} iterations with log, checkpoints and history; slopes by least "
-        "squares over the later half."
+        "squares over the second half."
     )
     yield ""
-    yield "| what | an iteration |"
+    yield "| quantity | per iteration |"
     yield "|---|--:|"
     yield f"| resident memory, bytes | {found['bytes_per_iteration']:.1f} |"
     yield f"| tensors alive | {found['tensors_per_iteration']:.5f} |"
     yield f"| open files | {found['files_per_iteration']:.5f} |"
     yield ""
-    yield f"Resident memory halfway {begin:.1f} MiB, at the end {end:.1f} MiB."
+    yield f"Resident memory after half of the iterations {begin:.1f} MiB, at the end {end:.1f} MiB."
 
 
 _SECTIONS = {"kills": _kills, "disks": _disks, "fuzzing": _fuzzing, "leaks": _leaks}

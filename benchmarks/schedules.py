@@ -90,14 +90,17 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
     yield f"![Accuracy over CPU seconds of training, both schedules]({NAME}.svg)"
     yield ""
     yield (
-        "The quick schedule trains step sizes and weights by Adam and lets rates fall by a cosine; "
-        "the published one freezes activations' ranges after its warm-up, lets those of weights "
-        "follow them, and cuts the rate of its SGD thrice."
+        "The quick schedule trains step sizes and weights with Adam and a cosine learning rate. "
+        "The "
+        "published one uses SGD and reduces the rate three times; activation ranges are frozen "
+        "after "
+        "the warm-up, and ranges of weights follow the weights."
     )
     yield ""
     yield (
-        "Dots on the way are top-1 of the first 1,000 test images, for watching: nothing is chosen "
-        "by them. The last dot is the result, on all images."
+        "Intermediate dots are top-1 of the first 1,000 test images, only for information: "
+        "nothing is "
+        "selected by them. The last dot is the result on all images."
     )
     yield ""
     yield from protocol_lines(runs)

@@ -49,8 +49,8 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     yield "## Accuracy over time"
     yield ""
     yield (
-        "Fewer iterations count for more than quicker ones: [ResNet-20 by the quick schedule and "
-        "by the published one](schedules-cifar10.md)."
+        "Fewer iterations save more time than faster ones: [ResNet-20 with the quick schedule and "
+        "with the published one](schedules-cifar10.md)."
     )
     yield ""
     yield "![Accuracy over CPU seconds of training, both schedules](schedules-cifar10.svg)"
@@ -64,10 +64,10 @@ def page(found: dict[str, Any]) -> Iterable[str]:
 
 
 def _time_lines(found: dict[str, Any]) -> Iterable[str]:
-    yield "Ours beside the published loop written plainly in eager PyTorch (`benchmarks/plain.py`):"
+    yield "DreamQuant and the published loop in simple eager PyTorch (`benchmarks/plain.py`):"
     yield (
-        "milliseconds an iteration, medians of turns taken alternately in one run, and how many "
-        "times faster that is."
+        "milliseconds per iteration, medians of alternating measurements in one run, and the "
+        "speed-up."
     )
     yield ""
     yield "| method | network | batch | plain | " + " | ".join(SETTINGS) + " | images/s at best |"
@@ -82,12 +82,13 @@ def _time_lines(found: dict[str, Any]) -> Iterable[str]:
 
 
 def _split_lines(found: dict[str, Any]) -> Iterable[str]:
-    yield "## Where an iteration's milliseconds go"
+    yield "## Time of the parts of an iteration"
     yield ""
     yield (
-        "Ours runs the teacher's and the student's forward pass for both players at once; it is "
-        "counted where it is first asked for, with the student. The plain loop's updates are part "
-        "of its phases."
+        "DreamQuant runs the forward passes of teacher and student once for generator and student. "
+        "Their time is counted at their first use, with the student. In the plain loop, updates "
+        "are "
+        "part of the other columns."
     )
     yield ""
     yield "| method | network | batch | loop | synthesis | generator | student | update |"
@@ -101,12 +102,12 @@ def _split_lines(found: dict[str, Any]) -> Iterable[str]:
 
 
 def _peak_lines(found: dict[str, Any]) -> Iterable[str]:
-    yield "## Against what the machine can do"
+    yield "## Compared with the limits of the machine"
     yield ""
     yield (
-        "The step's FLOP, as PyTorch's counter has them, over its time, as a share of what a large "
-        f"matrix product reached beside it on {found['threads']} threads (in GFLOP/s, float32 and "
-        "bfloat16):"
+        "FLOP of a step by PyTorch's counter, divided by its time, as a percentage of the speed "
+        "of a "
+        f"large matrix product on {found['threads']} threads (in GFLOP/s, float32 and bfloat16):"
     )
     yield ""
     yield "| method | network | batch | GFLOP a step | product | " + " | ".join(SETTINGS) + " |"
@@ -120,9 +121,9 @@ def _peak_lines(found: dict[str, Any]) -> Iterable[str]:
 
 
 def _profile_lines(found: dict[str, Any]) -> Iterable[str]:
-    yield "The rest, for AdaDFQ on ResNet-20 at batch 16 in float32, by the profiler:"
+    yield "Operations of AdaDFQ on ResNet-20 with batch 16 in float32, by the profiler:"
     yield ""
-    yield "| operation | share of time |"
+    yield "| operation | fraction of time |"
     yield "|---|--:|"
     for event in found["operations"]:
         yield f"| `{event['operation']}` | {event['percent']:.1f} % |"
@@ -133,12 +134,12 @@ def _memory_lines(found: dict[str, Any]) -> Iterable[str]:
     yield "## Memory"
     yield ""
     yield (
-        "MiB of tensors: what has to be held (teacher, student, generator, both optimizers' "
-        "state), what one forward pass of each network keeps for the way back where nothing is "
-        "compiled, and the most at once during an iteration."
+        "MiB of tensors: permanent ones (teacher, student, generator, both optimizers' state), "
+        "activations that one forward pass of each network stores for the backward pass without "
+        "compiling, and the peak during an iteration."
     )
     yield ""
-    yield "| method | network | batch | setting | held | activations | most at once | ratio |"
+    yield "| method | network | batch | setting | held | activations | peak | ratio |"
     yield "|---|---|--:|---|--:|--:|--:|--:|"
     for method, network, batch, cell in rows(found):
         for name in (name for name in SETTINGS if "memory_mib" in cell.get(name, {})):

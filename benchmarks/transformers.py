@@ -229,11 +229,13 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
             yield from _section(name, its)
     yield ""
     yield (
-        f"One seed, {_IMAGES} images of {_STEPS} steps, {_ITERATIONS} iterations where a student "
-        "is trained: far fewer than the papers take. `squant` needs no images; `noise` sets ranges "
-        "of least squared error on white noise. Operands of all products are quantized in the "
-        "transformers, inputs of all layers in the convolutional network. CPU seconds count all "
-        "of a run; figures are clips or images right."
+        f"One seed, {_IMAGES} images of {_STEPS} steps, {_ITERATIONS} iterations if a student "
+        "is trained: far fewer than in the papers. `squant` needs no images; `noise` sets ranges "
+        "with the least squared error on white noise. In transformers, operands of all products "
+        "are "
+        "quantized; in the convolutional network, inputs of all layers. CPU seconds are those of "
+        "the "
+        "whole run. Values are percentages of correct clips or images."
     )
 
 
