@@ -240,7 +240,7 @@ def test_what_quantize_prints_fits_the_terminal(saved, capsys, monkeypatch, tmp_
     lines = capsys.readouterr().out.splitlines()
     names = ("manifest.json", "student.safetensors", "samples.png", "analysis.json")
     files = [str(out / name) for name in names]
-    assert lines[-7:] == [*files, "", "to read in a browser:", str(out / "report.html")]
+    assert lines[-7:] == [*files, "", "report for a browser:", str(out / "report.html")]
     assert lines[0] == NETWORK
     assert lines[1].rstrip() == "at w3a3 by adadfq, preset quick"
     assert all(len(line) <= width for line in lines[1:-7])

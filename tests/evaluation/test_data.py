@@ -203,7 +203,7 @@ def test_quantized_features_come_with_their_scale(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"features": FEATURES, "images": GOOD}, "holds images and features"),
+        ({"features": FEATURES, "images": GOOD}, "contains images and features"),
         ({"features": FEATURES[:, :4]}, "(3, 4, 4), but the network takes 5 x 4"),
         ({"features": FEATURES > 0}, "features are bool, not float"),
         ({"features": np.full((3, 5, 4), np.nan)}, "contain NaN or infinity"),
@@ -304,7 +304,7 @@ def test_folder_refusals(tmp_path: Path) -> None:
         tmp_path / "few"
     )
     write(tmp_path / "few" / "loose.png", png(1))
-    assert "loose.png and 0 more images lie beside" in refusal(tmp_path / "few")
+    assert "loose.png and 0 more images are not in a class folder" in refusal(tmp_path / "few")
     write(tmp_path / "numbers" / "7" / "x.png", png(1))
     assert "to 7, but the network has 3 classes" in refusal(tmp_path / "numbers")
     five = InputSpec((5, 4, 4), (0.0,) * 5, (1.0,) * 5, 3)

@@ -52,7 +52,7 @@ def test_boxes_as_yolo_has_them(tmp_path):
     [
         ("file,class\na.png,1\n", "is not a table of file,class,cx,cy,w,h"),
         ("file,class,cx,cy,w,h\nz.png,1,0,0,0,0\n", "names z.png, which does not exist"),
-        ("file,class,cx,cy,w,h\na.png,7,0,0,0,0\n", "a box of class 7, but the network has 3"),
+        ("file,class,cx,cy,w,h\na.png,7,0,0,0,0\n", "a box has class 7, but the network has 3"),
     ],
 )
 def test_boxes_that_do_not_fit(tmp_path, table, message):
@@ -72,7 +72,7 @@ def test_masks_of_images(tmp_path, folder):
     images = open_images(tmp_path, network("segmentation", 3))
     assert len(images) == 1  # a has no mask
     assert torch.equal(images.truth[0][::2, ::2], torch.tensor([[0, 2], [1, 255]]))
-    with pytest.raises(DataError, match="holds class 2, but the network has 2"):
+    with pytest.raises(DataError, match="contains class 2, but the network has 2"):
         open_images(tmp_path, network("segmentation", 2)).truth[0]
 
 

@@ -192,7 +192,7 @@ def test_benchmark_times_both_networks(run, own):
         assert 0 < found[name]["p50"] <= found[name]["p90"]
     assert found["speedup"] == pytest.approx(found["float32"]["p50"] / found["quantized"]["p50"])
     written = run("benchmark", own / BOX, "--runs", "5", "--threads", "1", "--batch", "2")
-    assert "onnxruntime, 1 threads, batch 2, 5 runs of each, in turns" in written.out
+    assert "onnxruntime, 1 threads, batch 2, 5 runs of each, alternating" in written.out
     assert "times as fast as float32" in written.out
 
 

@@ -173,8 +173,8 @@ def test_half_precision_is_summed_in_full_precision():
 @pytest.mark.parametrize(
     ("module", "lack"),
     [
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "it has none"),
-        (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)), "it has none"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "it has no batch norm"),
+        (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)), "it has no batch norm"),
         (nn.ModuleDict({"never": nn.BatchNorm2d(1)}), "none of its batch norms runs"),
     ],
     ids=["none", "none that keeps statistics", "none that runs"],

@@ -166,11 +166,11 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (torch.ones(2), "no state dict but Tensor"),
-        ([torch.ones(2)], "no state dict but list"),
+        (torch.ones(2), "Tensor, not a state dict"),
+        ([torch.ones(2)], "list, not a state dict"),
         ({}, "an empty dictionary"),
         ({"state_dict": {}}, "a dictionary without tensors"),
-        ({"weight": torch.ones(2), "epoch": 3}, "no tensors: epoch"),
+        ({"weight": torch.ones(2), "epoch": 3}, "not tensors: epoch"),
     ],
 )
 def test_torch_files_without_a_state_dict(tmp_path: Path, content: object, message: str) -> None:

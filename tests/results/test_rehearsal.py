@@ -88,7 +88,7 @@ class Counting(Net):
     ("network", "words"),
     [
         (Undifferentiable, "test_rehearsal.py fails while training"),
-        (Counting, "answers otherwise once it was saved and opened"),
+        (Counting, "outputs change after it is saved and opened"),
     ],
 )
 def test_what_would_fail_later_is_told_now(network, words):

@@ -392,7 +392,7 @@ def test_weights_that_are_not_the_teachers(tmp_path):
         "  remedy: give --weights FILE with the teacher's weights"
     )
     save_file({"x": torch.zeros(1)}, other)
-    assert "belong to another network" in refusal(WeightsError, reopen_teacher, manifest, other)
+    assert "do not fit the network" in refusal(WeightsError, reopen_teacher, manifest, other)
 
 
 def test_weights_named_that_are_not_there(tmp_path):

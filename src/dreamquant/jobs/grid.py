@@ -157,7 +157,7 @@ def _cell(folder: Path, name: str, network: Mapping[str, Any], options: dict[str
 def _content(weights: Path) -> str:
     """SHA-256 of a weights file: other weights under the same name are another cell."""
     if not weights.is_file():
-        raise ResultError("there are no such weights", where=str(weights))
+        raise ResultError("the weights file does not exist", where=str(weights))
     return sha256_file(weights)
 
 
