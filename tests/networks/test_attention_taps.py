@@ -106,7 +106,7 @@ def test_student_is_read_with_its_quantized_operands():
 
 
 def test_networks_without_attention_or_with_one_head_are_refused_in_words():
-    with pytest.raises(NetworkError, match="the network runs none"):
+    with pytest.raises(NetworkError, match="the network has none"):
         AttentionScores().require(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), torch.ones(2, 4))
     with pytest.raises(NetworkError, match="compares at least 2 attention heads, and the network"):
         AttentionScores(heads=2).require(small(heads=1), torch.ones(2, 1, 4, 4))

@@ -72,7 +72,7 @@ def damage(record, *path_and_value):
         (
             ("analysis", "sites", 0, "alone", {"agreement": 60.0}),
             "warning",
-            "nothing but the weights of layer 0 takes 40 %",
+            "Rounding only the weights of layer 0 reduces the agreement",
         ),
         (
             ("manifest", "coverage", "layers", 0, "weight_bits", 4),
@@ -92,7 +92,7 @@ def test_each_is_said_when_it_is_so(good, change, level, words):
 def test_doubtful_images_warn_unless_recovery_worked_all_the_same(good):
     for sample in good.analysis["samples"]:
         sample["confidence"] = 0.2
-    words = "network gives those 20 % on average"
+    words = "these classes a probability of 20 % on average"
     assert any(level == "note" and words in what for level, what in said(good))
     good.manifest["accuracy"]["student"] |= {"top1": 62.0, "ci95": [61, 63]}
     assert any(level == "warning" and words in what for level, what in said(good))

@@ -57,7 +57,7 @@ def test_it_has_all_that_was_promised(page):
     assert page.headings == [
         "What to know before trusting it",
         "Protocol",
-        "What it dreamed up",
+        "Synthetic images",
         "How it learned",
         "Layer by layer",
         "Histograms on their integer grids",

@@ -102,8 +102,8 @@ def _images(record: Record, head: Headline) -> Iterator[Finding]:
         if mean < _UNLEARNED:
             yield Finding(
                 "note" if (head.regained or 0) > _WELL_REGAINED else "warning",
-                f"The images below are not clearly of the classes they were made for: the original "
-                f"network gives those {100 * mean:.0f} % on average.",
+                f"The images below do not show their classes clearly: the original network gives "
+                f"these classes a probability of {100 * mean:.0f} % on average.",
                 "Some methods make images near a class boundary on purpose; others need more "
                 "iterations.",
             )
@@ -144,8 +144,8 @@ def _sensitivity(sites: list[dict[str, Any]], images: str) -> Iterator[Finding]:
         worst = max(found, key=_changed)
         yield Finding(
             "warning",
-            f"Rounding nothing but the {site_name(worst)} takes {_changed(worst):.0f} % from the "
-            f"agreement with the original on {images}{_others(found)}.",
+            f"Rounding only the {site_name(worst)} reduces the agreement with the original on "
+            f"{images} by {_changed(worst):.0f} %{_others(found)}.",
             "Give activations more bits."
             if worst["kind"] not in ("weight", "input")
             else f"Give it more bits: --override '{worst['layer']}=w8a8'.",
@@ -158,7 +158,11 @@ def _changed(site: dict[str, Any]) -> float:
 
 def _others(found: Sequence[object]) -> str:
     count = len(found) - 1
-    return f", and likewise at {count} other place{'s' * (count > 1)}" if count else ""
+    return (
+        f"; {count} other place{'s' * (count > 1)} also exceed{'s' * (count == 1)} the limit"
+        if count
+        else ""
+    )
 
 
 def _protocol(record: Record, head: Headline) -> Iterator[Finding]:
@@ -169,20 +173,22 @@ def _protocol(record: Record, head: Headline) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"The first and the last layer have {' and '.join(str(bits) for bits in ends)} bits. "
-            "They are the most sensitive of most networks and hold few of the weights.",
+            "In most networks they are the most sensitive layers and contain few of the weights.",
             "--first-last 8 often gives better answers at a small cost.",
         )
     if head.measure == "agreement":
         yield Finding(
             "note",
             "No number here is an accuracy: without labels, one can only measure how often "
-            "the quantized network gives the same answer as the original.",
+            "the quantized network gives the same output as the original.",
             "Give labelled images with --data; they are used only for measuring.",
         )
     n = int(str(manifest["agreement"]["on"]).split()[0])
     if n < _FEW:
         yield Finding(
-            "note", f"{n} images are few: mind the intervals.", "Give more images with --data."
+            "note",
+            f"{n} images are few, so the intervals are wide.",
+            "Give more images with --data.",
         )
     if not record.analysis:
         yield Finding(
