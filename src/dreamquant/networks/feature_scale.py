@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.taps import entering
 
-_INPUTS = 64
+_INPUTS, _VALUES = 64, 2**17  # so many inputs, fewer of large ones; at least 8
 # Weight of the ridge beside the squared responses. Of DS-CNN's first coefficient the deviation is
 # 22.6; found are 18.8, 14.2 and 6.3 at 0.001, 0.01 and 0.1, and other coefficients lie the closer
 # together.
@@ -86,8 +87,9 @@ class _First:
 def _drawn(spec: InputSpec) -> Tensor:
     """Inputs (B, *shape) of deviation 1, half of whose variance stays the same along a column."""
     random = torch.Generator().manual_seed(0)
-    level = torch.randn(_INPUTS, *(1,) * (len(spec.shape) - 1), spec.shape[-1], generator=random)
-    return (level + torch.randn(_INPUTS, *spec.shape, generator=random)) / 2**0.5
+    count = max(8, min(_INPUTS, _VALUES // math.prod(spec.shape)))
+    level = torch.randn(count, *(1,) * (len(spec.shape) - 1), spec.shape[-1], generator=random)
+    return (level + torch.randn(count, *spec.shape, generator=random)) / 2**0.5
 
 
 def _linear(first: _First, inputs: Tensor, offset: Tensor) -> bool:
