@@ -1,4 +1,4 @@
-"""Benchmarks keep every run, whoever makes it."""
+"""Benchmarks keep every run, also of several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tool that holds records to their goals names what misses one."""
+"""The tool that compares records with their goals names those that miss one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Same seed, same machine, same bytes: in processes that share nothing but the command."""
+"""The same seed on the same machine gives the same bytes, in separate processes."""
 
 from __future__ import annotations
 

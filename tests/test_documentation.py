@@ -1,4 +1,4 @@
-"""What the site's own strictness does not see."""
+"""Checks of the documentation that the site's build does not make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers and the field's sweep: what is asked of them is well-formed, without running any."""
+"""The commands for peers and the sweep of all methods are well-formed; none is run."""
 
 from __future__ import annotations
 

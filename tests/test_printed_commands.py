@@ -1,4 +1,4 @@
-"""Command lines that README and docs print are ones, and the README's run as printed."""
+"""Command lines in README and docs are valid, and those in the README run."""
 
 from __future__ import annotations
 

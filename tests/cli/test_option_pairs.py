@@ -1,4 +1,4 @@
-"""Options together: what the command line takes in pairs, it also runs, or refuses in words."""
+"""Pairs of options: the command line runs them or refuses them with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each option is one thing: in Python, on the command line, on record and in the command."""
+"""Each option is the same in Python, on the command line, on record and in printed commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each paper's diagnosis, on real short runs: with its terms on, it moves as the paper says.
+"""Diagnostics on short runs change with a paper's terms as the paper claims.
 
 Weights are larger than the methods' own, as these runs are 150 or 200 iterations long and the
 published ones tens of thousands. docs/diagnostics.md says what holds with the methods' own.

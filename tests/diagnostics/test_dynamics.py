@@ -1,4 +1,4 @@
-"""What is recorded on the way, by hand; and a run that is watched stays as it is."""
+"""Measurements during a run, compared with values by hand; they do not change the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture is drawn from nothing but what diagnostics.json holds."""
+"""The plot needs only the content of diagnostics.json."""
 
 from __future__ import annotations
 

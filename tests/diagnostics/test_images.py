@@ -1,4 +1,4 @@
-"""What is measured at the end, by hand."""
+"""Measurements at the end, compared with values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished student's analysis holds, and that it is bounded."""
+"""Content of the analysis of a finished student, and its limits."""
 
 from __future__ import annotations
 

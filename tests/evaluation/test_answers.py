@@ -1,4 +1,4 @@
-"""Answers lost, gained and exchanged, counted by hand."""
+"""Lost, gained and changed predictions, compared with counts by hand."""
 
 from __future__ import annotations
 

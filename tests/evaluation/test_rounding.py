@@ -1,4 +1,4 @@
-"""Sums over values that meet a grid, against the same sums taken by hand."""
+"""Statistics of rounding, compared with sums computed directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a student rounds, and its teacher rounding at some of these places only."""
+"""Sites where a student rounds, and the teacher with rounding at some of these sites."""
 
 from __future__ import annotations
 

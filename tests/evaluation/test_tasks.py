@@ -1,4 +1,4 @@
-"""Agreement and scores of every task, beside values worked out by hand."""
+"""Agreement and scores of every task, compared with values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that deploy: what they print, and how they refuse bad input."""
+"""The commands for other runtimes: their output, and their errors for bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tolerances of the comparison, and what an optional runtime cannot do."""
+"""Tolerances of the comparison, and limits of an optional runtime."""
 
 from __future__ import annotations
 

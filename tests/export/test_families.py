@@ -1,4 +1,4 @@
-"""Every family of networks exports, is verified, and runs on integers where the scheme says so."""
+"""Every family of networks is exported, verified, and runs on integers as its scheme says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported files: verified, on record, self-describing; nothing of a failure is left behind."""
+"""Exported files are verified, recorded and self-describing; a failure leaves no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means in three dimensions are what the student computes, in every runtime."""
+"""Means of 3-d tensors equal those of the student in every runtime."""
 
 from __future__ import annotations
 

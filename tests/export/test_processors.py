@@ -1,4 +1,4 @@
-"""Exported files on processors without VNNI: emulated ones, and kernels that leave it unused."""
+"""Exported files on processors without VNNI: emulated ones, and kernels without VNNI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtimes within a process that goes on."""
+"""Runtimes in a process that continues."""
 
 from __future__ import annotations
 

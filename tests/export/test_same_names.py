@@ -1,4 +1,4 @@
-"""A file made of an ONNX file takes and gives what that one does, under the same names."""
+"""A file exported from an ONNX file has its inputs and outputs, with the same names."""
 
 from __future__ import annotations
 

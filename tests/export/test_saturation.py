@@ -1,4 +1,4 @@
-"""Sums that saturate in 16 bits: found by calculation, counted by emulation, warned of."""
+"""Sums that saturate in 16 bits are found by calculation, counted by emulation, and reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared weights, transposed convolutions with groups, and rows of zeros go all the way."""
+"""Shared weights, transposed convolutions with groups, and rows of zeros are exported."""
 
 from __future__ import annotations
 

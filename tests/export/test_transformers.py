@@ -1,4 +1,4 @@
-"""Transformers export whole: products run on integers, and files take any number of images."""
+"""Exported transformers run products on integers and take any number of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights as integers mean what the student's weights are, times what batch norm multiplies."""
+"""Integer weights have the values of the student's weights times the batch norm's factor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench of a job: both networks with their taps; the caller's own network stays where it is."""
+"""The bench of a job has both networks with their taps; the caller's network is not moved."""
 
 from __future__ import annotations
 

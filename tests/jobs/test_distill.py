@@ -1,4 +1,4 @@
-"""Another network learns what a trained one does, without data, and may be quantized then."""
+"""Distillation: a new network learns from a trained one without data, and may be quantized."""
 
 from __future__ import annotations
 

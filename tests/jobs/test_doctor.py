@@ -1,4 +1,4 @@
-"""The doctor: what is there, what is not, and how to get it; it never fails itself."""
+"""The doctor lists installed and missing packages with a way to get them, and never fails."""
 
 from __future__ import annotations
 

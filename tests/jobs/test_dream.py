@@ -1,4 +1,4 @@
-"""Pools on disk: made shard by shard, stopped and gone on with, read and used."""
+"""Pools on disk are made shard by shard, stopped, resumed, read and used."""
 
 from __future__ import annotations
 

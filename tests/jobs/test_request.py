@@ -1,4 +1,4 @@
-"""What a user asks for: a value that validates and changes nothing; old names are still taken."""
+"""A request only validates its options; names of earlier versions are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The precision of a run: of the machine that began it, and on record."""
+"""A resumed run keeps the precision of the machine that started it, which is on record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps: cells of a grid, each once, whatever stops or fails."""
+"""Sweeps run each cell of a grid once, also after stops and failures."""
 
 from __future__ import annotations
 

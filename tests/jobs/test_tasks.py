@@ -1,4 +1,4 @@
-"""Networks that are no classifiers go the whole way: quantize, save, open, evaluate, export."""
+"""Networks that are not classifiers are quantized, saved, opened, evaluated and exported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How rates fall over a run, and what a run of another length keeps."""
+"""Learning rates over a run, and runs of other lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that dream their images first and then learn from them."""
+"""Methods that synthesize their images first and then train on them."""
 
 from __future__ import annotations
 

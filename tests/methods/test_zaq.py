@@ -1,4 +1,4 @@
-"""ZAQ as a run: turns, batch norms in training mode, networks without any, and other outputs."""
+"""Runs of ZAQ: alternation, batch norms in training mode, networks without them, other tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multi-head attention in parts computes what the whole does."""
+"""Multi-head attention gives the same result when it is split into parts."""
 
 from __future__ import annotations
 

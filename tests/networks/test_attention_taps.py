@@ -1,4 +1,4 @@
-"""Taps of attention read what runs, however it is called, and refuse what has none."""
+"""Taps of attention read attention in every way to call it, and refuse networks without it."""
 
 from __future__ import annotations
 

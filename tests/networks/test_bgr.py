@@ -1,4 +1,4 @@
-"""Networks whose channels are blue, green, red: images are turned, and turned back."""
+"""Networks with channels blue, green, red: images are converted there and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random networks go the whole way: quantized, saved, opened, exported, verified.
+"""Random networks are quantized, saved, opened, exported and verified.
 
 ``benchmarks/random_networks.py`` does the same with five hundred, by whole runs.
 """

@@ -1,4 +1,4 @@
-"""What people reported of other tools, as tiny networks, by its right behaviour, end to end."""
+"""Problems that were reported for other tools, as tiny networks with the correct result."""
 
 from __future__ import annotations
 

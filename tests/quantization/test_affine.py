@@ -1,4 +1,4 @@
-"""Quantizers against integer arithmetic in numpy: float32 division, int64 codes."""
+"""Quantizers, compared with integer arithmetic in NumPy: float32 division, int64 codes."""
 
 import numpy as np
 import pytest

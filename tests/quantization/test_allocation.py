@@ -1,4 +1,4 @@
-"""The choice of bits is the best there is."""
+"""The choice of bits is optimal."""
 
 from __future__ import annotations
 

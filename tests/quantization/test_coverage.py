@@ -1,4 +1,4 @@
-"""Whatever is multiplied or stored in float is named and counted, whoever computes it."""
+"""Everything that is multiplied or stored in float is named and counted."""
 
 from __future__ import annotations
 

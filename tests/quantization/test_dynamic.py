@@ -1,4 +1,4 @@
-"""Ranges of each image and channel, found when the network runs, and what they cost."""
+"""Ranges for each image and channel, computed while the network runs, and their cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch norms that make up for what happened to their channels."""
+"""Batch norms that correct the effect of rounding on their channels."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Both operands of every matrix product are quantized, whatever computes it."""
+"""Both operands of every matrix product are quantized, for every way to compute it."""
 
 from __future__ import annotations
 

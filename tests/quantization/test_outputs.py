@@ -1,4 +1,4 @@
-"""What leaves activation functions is quantized, however the function is written."""
+"""Outputs of activation functions are quantized, in every spelling of the function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several operations read is quantized once, and every reader sees that."""
+"""A tensor that several operations read is quantized once for all of them."""
 
 from __future__ import annotations
 

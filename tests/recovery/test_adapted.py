@@ -1,4 +1,4 @@
-"""Batch norms with the statistics of the images at hand."""
+"""Batch norms with the statistics of the current images."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Layers whose own forward changes what the convolution gets."""
+"""Layers whose forward pass changes the convolution's input."""
 
 import pytest
 import torch

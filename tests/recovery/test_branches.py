@@ -1,4 +1,4 @@
-"""What follows each layer."""
+"""The operations after each layer."""
 
 import pytest
 import torch

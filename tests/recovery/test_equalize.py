@@ -1,4 +1,4 @@
-"""Networks that are easier to round and compute the same."""
+"""Equalized networks are easier to round and give the same outputs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Moments of what a layer reads."""
+"""Moments of a layer's input."""
 
 import pytest
 import torch

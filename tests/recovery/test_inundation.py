@@ -1,4 +1,4 @@
-"""AIT's gradient inundation: the least factor that changes enough codes."""
+"""AIT's gradient inundation: the smallest factor that changes enough codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch-norm re-estimation as a part of a method: when it comes, what it changes, what it gains."""
+"""Batch-norm re-estimation in a method: its time, its changes, its gain."""
 
 from __future__ import annotations
 

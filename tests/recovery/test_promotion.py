@@ -1,4 +1,4 @@
-"""Images one step up the student's loss."""
+"""Images after one step that increases the student's loss."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Images that are optimised again once the student has learned."""
+"""Images that are optimised again after the student has learned."""
 
 from __future__ import annotations
 

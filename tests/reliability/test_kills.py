@@ -1,4 +1,4 @@
-"""A few of the kills of ``benchmarks/reliability.py``, in processes of their own."""
+"""A few of the kills of ``benchmarks/reliability.py``, in separate processes."""
 
 from __future__ import annotations
 

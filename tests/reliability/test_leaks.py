@@ -1,4 +1,4 @@
-"""Nothing grows with the iterations; ``benchmarks/reliability.py`` looks at twenty thousand."""
+"""Memory does not grow with iterations; ``benchmarks/reliability.py`` runs twenty thousand."""
 
 from __future__ import annotations
 

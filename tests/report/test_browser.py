@@ -1,4 +1,4 @@
-"""The pages in a real browser: no errors, hover, keys, tabs, zoom, no barrier that axe knows."""
+"""The pages in a real browser: no errors, hover, keys, tabs, zoom, accessibility by axe."""
 
 from __future__ import annotations
 

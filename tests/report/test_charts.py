@@ -1,4 +1,4 @@
-"""Scales, ticks, and charts that stay well-formed whatever they are given."""
+"""Scales, ticks, and charts that are well-formed for any data."""
 
 from __future__ import annotations
 

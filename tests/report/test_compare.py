@@ -1,4 +1,4 @@
-"""Several results: ranked only under one protocol."""
+"""Several results are ranked only if their protocols are equal."""
 
 from __future__ import annotations
 

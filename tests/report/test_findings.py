@@ -1,4 +1,4 @@
-"""Every warning, from a record that deserves it; and none from one that does not."""
+"""Every warning appears for a record with its cause, and none for a record without."""
 
 from __future__ import annotations
 

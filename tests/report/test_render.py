@@ -1,4 +1,4 @@
-"""What the page of one result says."""
+"""Content of the page of one result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocols in words, numbers in units, and commands that do what they say."""
+"""Protocols in words, numbers with units, and commands that repeat a run."""
 
 from __future__ import annotations
 

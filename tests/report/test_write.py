@@ -1,4 +1,4 @@
-"""Reports as files, and what happens when one cannot be written."""
+"""Reports as files, and failures to write them."""
 
 from __future__ import annotations
 

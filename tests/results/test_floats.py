@@ -1,4 +1,4 @@
-"""What stays in float, in words."""
+"""Descriptions of the parts that stay in float."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heat maps of inputs that are no pictures."""
+"""Heat maps of inputs that are not pictures."""
 
 import torch
 

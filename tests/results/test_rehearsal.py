@@ -1,4 +1,4 @@
-"""Whatever would end a run after hours ends it before it begins."""
+"""Failures at the end of a run are found before it begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of schema 1 are opened, measured, shown and repeated as those of today."""
+"""Results of schema 1 are opened, measured, shown and repeated like current ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qimera's superposed embeddings, against sums over classes one by one."""
+"""Qimera's superposed embeddings, compared with sums over classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GenQ's filters of given pictures, against batches that are measured one by one."""
+"""GenQ's filters of given pictures, compared with batches that are measured one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools: kept images, drawn evenly, the same whoever else looks at them."""
+"""Pools: stored images are drawn evenly, and reading does not change them."""
 
 from collections import Counter
 

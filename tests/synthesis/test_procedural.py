@@ -1,4 +1,4 @@
-"""Procedural images: seeded, of the moments asked for, of any shape."""
+"""Procedural images depend on the seed, and have the requested moments and any shape."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The contract of images, on the generator's: what is asked for, made, and parted for processes."""
+"""The contract of images, for the generator: targets, images, and parts for processes."""
 
 from __future__ import annotations
 

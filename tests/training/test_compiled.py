@@ -1,4 +1,4 @@
-"""Compiled graphs against the networks they were traced from."""
+"""Compiled graphs, compared with the networks that they were traced from."""
 
 from __future__ import annotations
 

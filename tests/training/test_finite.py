@@ -1,4 +1,4 @@
-"""Losses and networks that are no numbers stop a run; what was saved before is kept."""
+"""Losses and networks that are not finite stop a run; earlier checkpoints are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimizers are those of PyTorch, up to rounding, and do not load its compiler."""
+"""The optimizers equal those of PyTorch, except for rounding, and do not load its compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as lists of phases: determinism, resuming, what watchers see, losses that are not finite."""
+"""Runs as lists of phases: determinism, resuming, watchers, losses that are not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes on one machine, started as torchrun starts them, train one and the same student."""
+"""Two processes on one machine, started like by torchrun, train the same student."""
 
 from __future__ import annotations
 

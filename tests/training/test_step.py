@@ -1,4 +1,4 @@
-"""One iteration against a plain eager loop, and what an iteration may and may not touch."""
+"""One iteration, compared with a simple eager loop, and the state that it may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views give a term what it declares; what is asked of the teacher leaves it exactly as it was."""
+"""Views give a term what it declares, and reading the teacher does not change it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scale of inputs that are no pixels, as the first batch norm has it on record."""
+"""The scale of inputs that are not images, computed from the first batch norm."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from dreamquant.networks.probe import batch_norms
 from dreamquant.networks.spec import InputSpec
 from dreamquant.networks.taps import entering
 
-_INPUTS, _VALUES = 64, 2**17  # so many inputs, fewer of large ones; at least 8
-# Weight of the ridge beside the squared responses. Of DS-CNN's first coefficient the deviation is
-# 22.6; found are 18.8, 14.2 and 6.3 at 0.001, 0.01 and 0.1, and other coefficients lie the closer
-# together.
+_INPUTS, _VALUES = 64, 2**17  # number of inputs, fewer if they are large; at least 8
+# Weight of the ridge, relative to the squared responses. The deviation of DS-CNN's first
+# coefficient is 22.6; the result is 18.8, 14.2 and 6.3 with 0.001, 0.01 and 0.1. With a larger
+# weight, other coefficients are closer to each other.
 _RIDGE = 0.01
-_LEAST = 0.1  # a column that the batch norm says nothing of is not made constant
-_LINEAR = 1e-3  # relative difference that rounding in float32 leaves between linear responses
+_LEAST = 0.1  # smallest deviation, so that no column becomes constant
+_LINEAR = 1e-3  # relative difference of linear responses by float32 rounding
 
 
 def with_scale(spec: InputSpec, module: nn.Module) -> tuple[InputSpec, tuple[str, ...]]:
     """The spec with the mean and deviation of each column of features, and a note for the user.
 
     Spectra and other features can have any scale, and it is not in the file. The first batch norm
-    knows the means and variances of its inputs in training. Where these are linear in the
-    network's input, as behind a convolution, the means of the columns follow by least squares, and
-    their variances by least squares with results of at least 0 (columns taken as independent). If
-    there are more columns than the batch norm has channels, they share one mean and one variance.
+    stores the means and variances of its inputs in training. If these are linear in the
+    network's input, for example after a convolution, the means of the columns follow by least
+    squares, and their variances by least squares with results of at least 0 (columns taken as
+    independent). If there are more columns than the batch norm has channels, they share one
+    mean and one variance.
 
-    The spec stays as it is where the input holds pixels, where the scale is given, where no batch
-    norm runs, and where its inputs are not linear in the network's input.
+    The spec does not change if the input is an image, if the scale is given, if no batch norm
+    runs, or if its inputs are not linear in the network's input.
 
     Args:
-        spec: of the network's input.
-        module: the network in evaluation mode, on the CPU.
+        spec: input of the network.
+        module: the network in eval mode, on the CPU.
     """
     norms = [norm for _, norm in batch_norms(module)]
     if not spec.features or spec.centre or not norms:
@@ -59,11 +60,11 @@ def with_scale(spec: InputSpec, module: nn.Module) -> tuple[InputSpec, tuple[str
 
 
 class _ReachedError(Exception):
-    """The batch norm has its input: the rest of the network need not run."""
+    """Ends a forward pass when the batch norm has its input."""
 
 
 class _First:
-    """What enters the batch norm that runs first."""
+    """Reads the input of the first batch norm that runs."""
 
     def __init__(self, module: nn.Module, norms: list[Any], spec: InputSpec) -> None:
         self.module, self.norms, self.spec = module, norms, spec
@@ -85,7 +86,7 @@ class _First:
 
 
 def _drawn(spec: InputSpec) -> Tensor:
-    """Inputs (B, *shape) of deviation 1, half of whose variance stays the same along a column."""
+    """Inputs (B, *shape) of deviation 1; half of the variance is constant along a column."""
     random = torch.Generator().manual_seed(0)
     count = max(8, min(_INPUTS, _VALUES // math.prod(spec.shape)))
     level = torch.randn(count, *(1,) * (len(spec.shape) - 1), spec.shape[-1], generator=random)
@@ -98,7 +99,7 @@ def _linear(first: _First, inputs: Tensor, offset: Tensor) -> bool:
 
 
 def _solved(first: _First, inputs: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (W,) of each column."""
+    """The mean and deviation (W,) of each column."""
     width = inputs.shape[-1]
     masks = torch.eye(width) if width <= first.norm.num_features else torch.ones(1, width)
     lone = torch.zeros(1, *inputs.shape[1:])
@@ -114,7 +115,7 @@ def _solved(first: _First, inputs: Tensor, offset: Tensor) -> tuple[Tensor, Tens
 
 
 def _ridged(matrix: Tensor, wanted: Tensor) -> tuple[Any, Any]:
-    """The equations, with a ridge toward 0 in proportion to the matrix."""
+    """The equations with a ridge in proportion to the matrix."""
     columns = matrix.shape[1]
     ridge = (_RIDGE / columns) ** 0.5 * float(matrix.norm()) * torch.eye(columns)
     return (
@@ -132,5 +133,5 @@ def _variance(values: Tensor) -> Tensor:
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:
-    """Numbers of four digits: more are not known, and fewer differ between processors."""
+    """Numbers with four digits, so that they are equal on all processors."""
     return tuple(float(f"{value:.4g}") for value in values.tolist())
