@@ -90,6 +90,8 @@ def test_network():
             "bgr": False,
             "entry": "images",
             "form": "nchw",
+            "centre": [],
+            "spread": [],
         },
         "input_source": "the InputSpec given",
         "notes": [],
