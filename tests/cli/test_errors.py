@@ -252,7 +252,7 @@ def test_diagnostics_need_what_draws_them(refused_run, monkeypatch):
             ["BAD/networks.py:plane", *INPUT],
             "error: networks.py has no 'plane'; nearest: plain\n"
             "  where:  BAD/networks.py\n"
-            "  remedy: it has nn, plain, broken\n",
+            "  remedy: it has plain, broken\n",
         ),
         (
             ["BAD/networks.py:broken", *INPUT],

@@ -314,7 +314,7 @@ def test_a_file_of_another_tool(refused, own, data, tmp_path):
         "error: the file does not describe its input\n"
         "  where:  TMP/other.onnx\n"
         "  remedy: give a file that `dreamquant export` wrote; `dreamquant evaluate` takes "
-        "others with --mean and --std\n"
+        "others, in float, with --mean and --std\n"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from dreamquant.jobs.cell import Outcome
 from dreamquant.jobs.grid import read_grid
 from dreamquant.jobs.sweep import SWEEP, Cluster, sweep
 from dreamquant.report.field import as_markdown, read_field
+from remedies import advises
 
 NETWORKS = """
 import os
@@ -178,15 +180,27 @@ def test_a_cell_whose_process_is_killed_is_a_failure_in_words(tmp_path: Path) ->
     assert cells.known(tmp_path, cell) is None
 
 
+def nobody_answers(**_: object) -> None:
+    raise ConnectionError("nobody answers")
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 def test_a_lost_worker_of_ray_is_tried_again(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
     grid = write(
         tmp_path,
         network("slow", "slow_at_first"),
         SMALL,
         '[grid]\nmethod = "squant"\ndevice = "cpu"',
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        with advises("jobs/sweep.py:_ray", "pip install 'dreamquant[sweep]'"):
+            sweep(grid, tmp_path / "out", cluster=Cluster("local"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", nobody_answers)
+        with advises("jobs/sweep.py:_on", "`ray start --head` printed, or local"):
+            sweep(grid, tmp_path / "out", cluster=Cluster("10.0.0.1:6379"))
     thread = after_its_start(tmp_path, lambda worker: os.kill(worker, signal.SIGKILL))
     outcomes = sweep(grid, tmp_path / "out", cluster=Cluster("local", cpus=0.5))
     thread.join()

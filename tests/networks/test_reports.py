@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import dreamquant
 from dreamquant import InputSpec
 from dreamquant.errors import NetworkError
+from remedies import advises
 
 SHAPE = (3, 8, 8)
 
@@ -195,6 +196,15 @@ def test_the_remedy_for_a_varying_forward_pass_works(tmp_path: Path) -> None:
     result = quantize(net, placement="layer-input", iterations=20, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["schema"] == 2
     assert result.model(torch.randn(2, *SHAPE)).shape == (2, 4)
+
+
+def test_by_default_too_a_varying_forward_pass_is_refused_before_training(tmp_path: Path) -> None:
+    net, out = settled(EarlyExit()), tmp_path / "out"
+    given: dict[str, Any] = {"input": spec(), "device": "cpu", "quiet": True, "iterations": 4}
+    with advises("quantization/stored.py:_miscounted", "give --scheme paper --placement layer"):
+        dreamquant.quantize(net, "w4a4", out=out, **given)
+    assert not out.exists()
+    dreamquant.quantize(net, "w4a4", scheme="paper", placement="layer-input", **given)
 
 
 def test_no_warning_of_a_hidden_kind() -> None:

@@ -104,6 +104,26 @@ def test_a_forward_pass_that_reads_more_is_refused():
         made(images())
 
 
+class Standardized(nn.Conv2d):
+    """Its weight has mean 0, as computed in its own forward pass."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
+def test_what_a_layer_does_with_its_weight_reads_no_feature_map():
+    torch.manual_seed(0)
+    network = Residual(SUMS["operator"])
+    network.conv = Standardized(4, 4, 3, padding=1)
+    made, coverage = quantize_network(network.eval(), SCHEME, images())
+    made.observe(True)
+    with torch.no_grad():
+        made(images())
+    assert made(images()).shape == (8, 3)
+    assert [each.name for each in coverage.layers if not each.weight_on_grid] == ["conv"]
+
+
 def test_joins_need_quantized_layer_inputs():
     with pytest.raises(SchemeError) as refused:
         Scheme(Bits(4, 4), joins=8)

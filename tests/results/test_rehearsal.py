@@ -96,6 +96,22 @@ def test_what_would_fail_later_is_told_now(network, words):
         rehearsed(network, SCHEMES["relu-output"])
 
 
+class EarlyExit(Net):
+    """It goes another way for images that no noise is like."""
+
+    def forward(self, x):
+        bright = x[0, 0, 0, 0] > 2
+        x = F.relu(self.norm(self.stem(x)))
+        return self.head((x if bright else F.relu(x + self.conv(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["relu-output", "element-wise"])
+def test_control_flow_that_depends_on_the_images_is_told_now(name):
+    with pytest.raises(NetworkError, match="another number of"):
+        rehearsed(EarlyExit, SCHEMES[name])
+    rehearsed(EarlyExit, SCHEMES["layer-input"])
+
+
 def test_failures_that_have_words_keep_them():
     def fail(_):
         raise ExportError("no such operation", where="here")

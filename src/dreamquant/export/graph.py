@@ -17,7 +17,7 @@ from dreamquant.export.tracing import tracing
 from dreamquant.networks.endings import as_given
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.dynamic import DynamicQuantizer
-from dreamquant.quantization.quantizers import WeightQuantizer
+from dreamquant.quantization.quantizers import WeightQuantizer, as_layer_weight
 from dreamquant.quantization.student import Student
 
 DOMAIN = "dreamquant"
@@ -55,7 +55,8 @@ class _WeightMarker(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """``weight`` after a node with the name of the layer; each use has a separate node."""
-        return _marked(weight, WEIGHT, {QUANTIZER: self.name, CALL: self.uses.next()})
+        attributes = {QUANTIZER: self.name, CALL: self.uses.next()}
+        return as_layer_weight(_marked(weight, WEIGHT, attributes))
 
 
 def _marked(x: Tensor, kind: str, attributes: dict[str, Any]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from dreamquant.quantization.student import Student
 from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import make_folder, write_bytes, write_json
 from dreamquant.results.folder import STUDENT
-from dreamquant.results.manifest import MANIFEST, read_checksum, read_manifest
+from dreamquant.results.manifest import MANIFEST, read_manifest
 from dreamquant.results.reopen import open_result
 from dreamquant.results.result import Result
 
@@ -137,7 +138,9 @@ def _folder(to: str | Path | None, own: Path | None, result: Result) -> Path:
     """The folder for the files; its manifest must be of this result, if there is one."""
     folder = Path(to) if to is not None else own
     if folder is None:
-        raise ExportError("no folder is given for the files", where="export_result(to=…)")
+        raise ExportError(
+            "no folder is given for the files", where="export_result(to=…)", remedy="give to=FOLDER"
+        )
     if own is not None and folder.resolve() == own.resolve():
         return folder
     if (folder / MANIFEST).exists() and _identity(read_manifest(folder)) != _identity(
@@ -153,7 +156,9 @@ def _folder(to: str | Path | None, own: Path | None, result: Result) -> Path:
 
 
 def _identity(manifest: dict[str, Any]) -> str:
-    return read_checksum(manifest, STUDENT, Path())
+    """All that it says, of files the student alone: others differ from folder to folder."""
+    student = manifest["files"].get(STUDENT)
+    return json.dumps(manifest | {"files": student}, sort_keys=True)
 
 
 def _write(

@@ -86,7 +86,7 @@ def read(properties: Mapping[str, str], where: str) -> Description:
             "the file does not describe its input",
             where=where,
             remedy="give a file that `dreamquant export` wrote; `dreamquant evaluate` "
-            "takes others with --mean and --std",
+            "takes others, in float, with --mean and --std",
         )
     try:
         fields: dict[str, Any] = {

@@ -122,6 +122,7 @@ def _distilled(
             "prepared": [],
             "parameters": {"teacher": _count(source.module), "student": _count(student.network)},
             **outcome.measured,
+            "files": {},
         }
 
     return job.result(folder, plain(configuration), manifest, architecture=target.module)

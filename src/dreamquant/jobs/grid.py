@@ -96,7 +96,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"the grid cannot be read: {error}", where=str(path)) from error
+        raise ResultError(
+            f"the grid cannot be read: {error}",
+            where=str(path),
+            remedy="check the path; it has to be a text file",
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise _wrong(path, f"it is not TOML: {error}", "mend that line") from error
     unknown = [name for name in given if name not in _SECTIONS]
@@ -157,7 +161,11 @@ def _cell(folder: Path, name: str, network: Mapping[str, Any], options: dict[str
 def _content(weights: Path) -> str:
     """SHA-256 of a weights file: other weights under the same name are another cell."""
     if not weights.is_file():
-        raise ResultError("the weights file does not exist", where=str(weights))
+        raise ResultError(
+            "the weights file does not exist",
+            where=str(weights),
+            remedy="check the path: it is relative to the grid's folder",
+        )
     return sha256_file(weights)
 
 

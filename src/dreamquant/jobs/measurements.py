@@ -231,5 +231,6 @@ def _require_ranges(student: Student) -> None:
         raise MethodError(
             f"the method never set the activation range of {names[0]}{others}",
             where="recovery",
-            remedy="let a part of the method set ranges, such as Calibrate()",
+            remedy="let a part of the method set ranges: Calibrate(), or RangesFromNoise() where "
+            "it has no images",
         )

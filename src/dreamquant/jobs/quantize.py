@@ -152,6 +152,7 @@ def _manifest(
         "prepared": structures(job.method.prepare),
         "coverage": asdict(coverage),
         **outcome.measured,
+        "files": {},
     }
 
 

@@ -79,7 +79,11 @@ def open_folder(
     """
     if folder is None:
         if resume:
-            raise ResultError("there is nothing to resume without a folder", where="--out")
+            raise ResultError(
+                "there is nothing to resume without a folder",
+                where="--out",
+                remedy="give the folder of the stopped run",
+            )
         return None
     require_no_result(folder)
     if not (folder / CHECKPOINT / checkpoint.STATE).exists():

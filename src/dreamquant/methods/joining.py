@@ -53,7 +53,11 @@ def join(add_on: AddOn, images: Source | None, recovery: tuple[Recovery, ...], w
     """
     if add_on.generator_terms or add_on.targets is not None:
         if not isinstance(images, Generator):
-            raise MethodError(f"{add_on.name} joins methods that have a generator", where=where)
+            raise MethodError(
+                f"{add_on.name} joins methods that have a generator",
+                where=where,
+                remedy=f"leave it out, or join it to such a method: gdfq+{add_on.name}",
+            )
         images = replace(
             images,
             terms=_beside(images.terms, add_on.generator_terms, where),
@@ -68,7 +72,11 @@ def _student_side(
     recovery: tuple[Recovery, ...], add_on: AddOn, where: str
 ) -> tuple[Recovery, ...]:
     if not any(isinstance(part, Train) for part in recovery):
-        raise MethodError(f"{add_on.name} joins methods that train the student", where=where)
+        raise MethodError(
+            f"{add_on.name} joins methods that train the student",
+            where=where,
+            remedy=f"leave it out, or join it to such a method: gdfq+{add_on.name}",
+        )
     joined: list[Recovery] = []
     for part in recovery:
         if isinstance(part, Train):
@@ -76,7 +84,9 @@ def _student_side(
             kinds = {type(view) for view in part.views}
             if any(type(view) in kinds for view in add_on.views):
                 raise MethodError(
-                    f"{add_on.name} brings a view of images that the method has", where=where
+                    f"{add_on.name} brings a view of images that the method has",
+                    where=where,
+                    remedy=f"leave {add_on.name} out",
                 )
             terms = _beside(part.terms, add_on.student_terms, where)
             views, through = (*part.views, *add_on.views), (*part.through, *add_on.through)
@@ -89,7 +99,9 @@ def _beside(own: Terms, added: Terms, where: str) -> Terms:
     names = [_name(term) for term in own]
     for term in added:
         if _name(term) in names:
-            raise MethodError(f"{_name(term)} would count twice", where=where)
+            raise MethodError(
+                f"{_name(term)} would count twice", where=where, remedy="leave one of the two out"
+            )
     return (*own, *added)
 
 
@@ -98,7 +110,9 @@ def _targets(own: Asked, add_on: AddOn, where: str) -> Asked:
         return own
     if own != OneHot():
         raise MethodError(
-            f"the method and {add_on.name} ask images for different targets", where=where
+            f"the method and {add_on.name} ask images for different targets",
+            where=where,
+            remedy=f"leave {add_on.name} out",
         )
     return add_on.targets
 

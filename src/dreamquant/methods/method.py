@@ -146,7 +146,10 @@ class Method:
             images = renumbered(images, preset.images)
         own = {type(part).__name__ for part in self.recovery}
         if unknown := sorted(preset.recovery.keys() - own):
-            raise MethodError(f"{self.name} has no recovery {unknown[0]!r}")
+            raise MethodError(
+                f"{self.name} has no recovery {unknown[0]!r}",
+                remedy=f"it has {', '.join(sorted(own)) or 'none'}",
+            )
         recovery = tuple(
             renumbered(part, preset.recovery.get(type(part).__name__, {})) for part in self.recovery
         )
@@ -172,6 +175,7 @@ class Method:
             raise MethodError(
                 f"{' and '.join(own)} each train the student in their own way",
                 where=f"--method {self.name}",
+                remedy="keep one of them",
             )
         return replace(self, images=images, recovery=recovery)
 

@@ -8,6 +8,7 @@ Runtime before it is used.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def network_in(file: OnnxFile, shape: tuple[int, ...] | None = None) -> Found:
             where=str(file.path),
             remedy="give --input, such as 3x224x224",
         )
+    _require_small(entry.name, size, file)
     last = _channels_last(size)
     model = _folded(model, size, file)
     module, refused = converted(model, entry.name, channels_last=last)
@@ -158,15 +160,19 @@ def _parsed(file: OnnxFile) -> Any:
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # protobuf, the checker and shape inference have no common exception
         raise _damaged(file, error) from error
-    for value in model.graph.value_info:
+    for value in (*model.graph.input, *model.graph.value_info):
         sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
-        if math.prod(max(side, 1) for side in sides) > _LARGEST:
-            raise NetworkError(
-                f"the tensor {value.name} would have {' x '.join(map(str, sides))} values",
-                where=str(file.path),
-                remedy=f"give a network whose tensors have at most {_LARGEST:,} values",
-            )
+        _require_small(value.name, sides, file)
     return model
+
+
+def _require_small(name: str, sides: Sequence[int], file: OnnxFile) -> None:
+    if math.prod(max(side, 1) for side in sides) > _LARGEST:
+        raise NetworkError(
+            f"the tensor {name} would have {' x '.join(map(str, sides))} values",
+            where=str(file.path),
+            remedy=f"give a network whose tensors have at most {_LARGEST:,} values",
+        )
 
 
 def _folded(model: Any, size: tuple[int, ...], file: OnnxFile) -> Any:
@@ -218,11 +224,12 @@ def _size(entry: Any, shape: tuple[int, ...] | None, file: OnnxFile) -> tuple[in
         fits = all(side in (0, given) for side, given in zip(sides, order, strict=False))
         if fits and len(order) == len(sides):
             return order
+    own = "x".join(str(side or "N") for side in sides)
+    known = f"leave the option out: the file takes {own}"
     raise NetworkError(
         f"{file.path.name} does not take an input of {'x'.join(map(str, shape))}",
         where="--input",
-        remedy="leave the option out: the file takes "
-        f"{'x'.join(str(side or 'N') for side in sides)}",
+        remedy=known if min(sides) > 0 else f"the file takes {own}: give numbers for N",
     )
 
 

@@ -134,6 +134,7 @@ def _build(factory: UserFile, build: Any) -> nn.Module:
         raise NetworkError(
             f"{factory.name}() returns {type(module).__name__}, not a torch.nn.Module",
             where=str(factory.path),
+            remedy="let it return the network",
         )
     return module
 

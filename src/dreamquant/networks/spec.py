@@ -106,6 +106,7 @@ class InputSpec:
             raise NetworkError(
                 f"{len(self.class_names)} class names for {self.num_classes} classes",
                 where="class_names",
+                remedy="give one name per class, or none",
             )
 
     @property

@@ -103,7 +103,11 @@ class UserFile:
         """Run the file and return its attribute ``name`` and all its attributes."""
         namespace = self._imported()
         if not hasattr(namespace, self.name):
-            known = [name for name in vars(namespace) if not name.startswith("_")]
+            known = [
+                name
+                for name, value in vars(namespace).items()
+                if not name.startswith("_") and not isinstance(value, ModuleType)
+            ]
             raise self.error(
                 f"{self.path.name} has no {self.name!r}{nearest(self.name, known)}",
                 where=str(self.path),

@@ -17,6 +17,8 @@ from dreamquant.quantization.affine import (
 )
 from dreamquant.quantization.ranges import MovingRange, least_squares, per_channel_range, sample
 
+LAYER_WEIGHT = "_dreamquant_layer_weight"  # attribute of a weight that was rounded
+
 
 class Quantizer(Added):
     """A grid with its present scale and zero-point.
@@ -60,6 +62,12 @@ class Quantizer(Added):
         self.placed.fill_(True)
         if self.growth is not None:
             self.growth.zero_()
+
+
+def as_layer_weight(rounded: Tensor) -> Tensor:
+    """``rounded``, told from feature maps: a layer may compute with it before its product."""
+    setattr(rounded, LAYER_WEIGHT, True)
+    return rounded
 
 
 class WeightQuantizer(Quantizer):
@@ -148,14 +156,18 @@ class WeightQuantizer(Quantizer):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The latent weight on its grid; where ranges follow it, its gradient is never clipped."""
-        return fake_quantize(
-            weight, *self.parameters_of(weight), self.grid, clipped_gradient=not self.follows
+        return as_layer_weight(
+            fake_quantize(
+                weight, *self.parameters_of(weight), self.grid, clipped_gradient=not self.follows
+            )
         )
 
     def rounded(self, weight: Tensor) -> Tensor:
         """``weight`` on the grid that it has before training."""
         scale, zero_point = (self.wide(each, weight) for each in self._unlearned(weight))
-        return fake_quantize(weight, scale, zero_point, self.grid, clipped_gradient=False)
+        return as_layer_weight(
+            fake_quantize(weight, scale, zero_point, self.grid, clipped_gradient=False)
+        )
 
     def fit(self, weight: Tensor) -> None:
         """Set the ranges that ``weight`` has before training."""

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from dreamquant.errors import NetworkError
 from dreamquant.networks.relu_maps import is_relu
 from dreamquant.quantization.outputs import in_place_reads
+from dreamquant.quantization.quantizers import LAYER_WEIGHT
 
 # By name, since PyTorch passes the same operation to modes as several functions.
 _SUMS = frozenset({"add", "__add__"})
@@ -84,8 +85,12 @@ class _Reads(TorchFunctionMode, ABC):
 
 
 def _is_map(x: Any) -> bool:
-    """Whether something is a computed feature map; not zero-points, which are integers."""
+    """Whether something is a computed feature map; not zero-points, which are integers.
+
+    Nor the weight of a layer, which is a parameter of the teacher and computed in the student.
+    """
     computed = isinstance(x, Tensor) and not isinstance(x, nn.Parameter)
+    computed = computed and not hasattr(x, LAYER_WEIGHT)
     return computed and x.dim() > 2 and x.is_floating_point()
 
 
@@ -255,5 +260,6 @@ class StoredTensors(_Reads):
         return NetworkError(
             f"a forward pass read another number of tensors than the {len(self.reads)} surveyed",
             where="--elementwise",
-            remedy="leave --elementwise out for networks whose forward pass varies",
+            remedy="for networks whose forward pass varies, leave --elementwise out and give "
+            "--scheme paper --placement layer-input",
         )

@@ -43,7 +43,10 @@ class ReestimateNorms(Recovery):
         if not self.batches:
             return
         if images is None:
-            raise MethodError("batch norms are re-estimated on images, and the method has none")
+            raise MethodError(
+                "batch norms are re-estimated on images, and the method has none",
+                remedy="give the method images, or leave ReestimateNorms out",
+            )
         yield _Reestimation(self, bench, images)
 
 

@@ -43,5 +43,8 @@ class Redream(Minimizer, Recovery):
             MethodError: the method's images are not optimised pixels.
         """
         if not isinstance(images, PixelPool):
-            raise MethodError("Redream needs images of Pixels, and the method has others")
+            raise MethodError(
+                "Redream needs images of Pixels, and the method has others",
+                remedy="give the method images=Pixels(…), or leave Redream out",
+            )
         yield from images.again(self.terms, self.steps)

@@ -117,7 +117,10 @@ class RefineImages(Recovery):
             MethodError: the images are not a pool of the method's own.
         """
         if not isinstance(images, Pool) or isinstance(images, GivenPool):
-            raise MethodError("RefineImages needs a pool of images that the method itself makes")
+            raise MethodError(
+                "RefineImages needs a pool of images that the method itself makes",
+                remedy="give the method images=Pixels(…), or leave RefineImages out",
+            )
         for first in range(0, images.size, self.batch):
             yield _Refining(self, bench, images, first, min(self.batch, images.size - first))
 

@@ -111,7 +111,10 @@ class Train(Minimizer, Recovery):
             TrainingError: a batch cannot be divided into so many micro-batches.
         """
         if images is None:
-            raise MethodError("Train needs images, and the method has none")
+            raise MethodError(
+                "Train needs images, and the method has none",
+                remedy="give the method images, or leave Train out",
+            )
         require_equal_parts(self.batch, bench.parts, 1)
         if self.iterations:
             yield StudentLearns(self, bench, images)

@@ -55,7 +55,7 @@ def rehearse(
     made = copy.deepcopy(student)
     with stage("observing ranges"), torch.no_grad():
         made.observe(True)
-        for images in noise:
+        for images in (*_unlike(example), *noise):
             made(images)
         made.observe(False)
     if reestimate:
@@ -74,6 +74,12 @@ def rehearse(
     if then is not None:
         with stage("exporting the student"):
             then(made)
+
+
+def _unlike(example: Tensor) -> Iterator[Tensor]:
+    """Images as unlike each other as can be: a network whose code depends on them shows it."""
+    for value in (-3.0, 0.0, 3.0):
+        yield torch.full_like(example, value)
 
 
 @torch.no_grad()
@@ -103,4 +109,5 @@ def _stage(what: str, teacher: nn.Module, example: Tensor) -> Iterator[None]:
         raise NetworkError(
             f"{what} fails before training: {type(error).__name__}: {one_line(error)}",
             where=what,
+            remedy="write that part of the network with other operations, or report this",
         ) from error

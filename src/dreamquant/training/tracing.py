@@ -1,4 +1,4 @@
-"""x"""
+"""Forward and backward passes as compiled graphs: traced once, cut, and joined by autograd."""
 
 from __future__ import annotations
 

@@ -148,7 +148,10 @@ class View:
         self._require(tap)
         values = {**self._read[1], Output(): self._read[0]}
         if tap not in values:
-            raise MethodError(f"{tap} of the {self._owner} collected nothing in a forward pass")
+            raise MethodError(
+                f"{tap} of the {self._owner} collected nothing in a forward pass",
+                remedy="leave out the terms that read it, or choose another method",
+            )
         return cast(Value, values[tap])
 
     def limited_to(self, allowed: Sequence[Tap[Any]], reader: str) -> View:
