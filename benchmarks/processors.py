@@ -4,8 +4,9 @@
     python benchmarks/processors.py --only accuracy
 
 ResNet-20 for CIFAR-10 is quantized by SQuant, exported, and run by each runtime on this processor,
-in kernels that leave its instruction sets unused, and on an emulated processor with AVX2 alone
-(qemu-user). Every layer gets the student's own codes, so that an error counts where it is made.
+on the same one as if it had fewer instruction sets (``tools/as_processor.py``), in kernels that
+leave them unused, and on an emulated processor with AVX2 alone (qemu-user). Every layer gets the
+student's own codes, so that an error counts where it is made.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from processors_page import page
 PATH = RESULTS / "processors.json"
 COMPARED, CLASSIFIED, RUNS = 8, 200, 200
 _EMULATOR = "qemu-x86_64"
+_AS = (sys.executable, str(Path(__file__).parents[1] / "tools" / "as_processor.py"))
 _RUN = Path(__file__).with_name("bare_run.py")
 _CODES = re.compile(r"(?P<quantizer>.+)\.(?P<call>\d+)\.(quantize|clip)")
 
@@ -53,12 +55,14 @@ class Kind:
 
     Attributes:
         before: the command that runs another one on it.
+        needs: programs that must be installed.
         environment: variables that restrict a runtime.
         runtimes: that it can be measured for.
         timed: whether its speed tells something of real processors.
     """
 
     before: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ("onnxruntime", "openvino")
     timed: bool = True
@@ -66,11 +70,15 @@ class Kind:
 
 KINDS = {
     "native": Kind(),
+    "without VNNI": Kind(before=(*_AS, "avx512"), needs=("gcc", "objdump", "unshare")),
+    "AVX2 alone": Kind(before=(*_AS, "avx2"), needs=("gcc", "objdump", "unshare")),
     "AVX-512 kernels": Kind(
         environment={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, runtimes=("openvino",)
     ),
     "AVX2 kernels": Kind(environment={"ONEDNN_MAX_CPU_ISA": "AVX2"}, runtimes=("openvino",)),
-    "AVX2 emulated": Kind(before=(_EMULATOR, "-cpu", "Haswell-noTSX"), timed=False),
+    "AVX2 emulated": Kind(
+        before=(_EMULATOR, "-cpu", "Haswell-noTSX"), needs=(_EMULATOR,), timed=False
+    ),
 }
 
 
@@ -167,7 +175,7 @@ def _speedup(kind: str, runtime: str, path: Path) -> float:
     """Of the file against the same network in FP32, by `dreamquant benchmark` on one thread."""
     code = "from dreamquant.cli.main import main; main()"
     options = ["--runtime", runtime, "--threads", "1", "--runs", str(RUNS), "--json"]
-    command = [sys.executable, "-c", code, "benchmark", str(path), *options]
+    command = [*KINDS[kind].before, sys.executable, "-c", code, "benchmark", str(path), *options]
     return float(loads(_finished(command, kind))["speedup"])
 
 
@@ -223,7 +231,7 @@ def measure_accuracy(name: str, method: str, weights_range: str) -> dict[str, An
 
 def _missing_cells(runs: list[dict[str, Any]], scheme: Scheme) -> list[tuple[str, str]]:
     done = {(run["kind"], run["runtime"]) for run in runs if asdict(scheme).items() <= run.items()}
-    kinds = [kind for kind in KINDS if not KINDS[kind].before or shutil.which(_EMULATOR)]
+    kinds = [kind for kind, known in KINDS.items() if all(map(shutil.which, known.needs))]
     cells = [(kind, runtime) for kind in kinds for runtime in KINDS[kind].runtimes]
     return [cell for cell in cells if cell not in done]
 

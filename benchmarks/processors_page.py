@@ -53,9 +53,10 @@ def _files(runs: Sequence[Run]) -> Iterable[str]:
     yield (
         "Processors: native is this machine's "
         f"({first['hardware']['cpu']}; {', '.join(first['hardware']['instruction_sets'])}); "
-        "AVX-512 kernels and AVX2 kernels are OpenVINO on it with `ONEDNN_MAX_CPU_ISA` of "
-        "`AVX512_CORE` and `AVX2`, for which ONNX Runtime has no switch; AVX2 emulated is "
-        "`qemu-x86_64 -cpu Haswell-noTSX`, whose speed tells nothing. Speed to FP32: how many "
+        "without VNNI and AVX2 alone are the same, where libraries are told so when they ask for "
+        "the instruction sets (`tools/as_processor.py`), at full speed; AVX-512 kernels and AVX2 "
+        "kernels are OpenVINO with `ONEDNN_MAX_CPU_ISA` of `AVX512_CORE` and `AVX2`; AVX2 emulated "
+        "is `qemu-x86_64 -cpu Haswell-noTSX`, whose speed tells nothing. Speed to FP32: how many "
         "times as fast as the same network in FP32 in the same runtime, medians of 200 runs of "
         "each in turns, batch 1, one thread; other work ran on the machine."
     )

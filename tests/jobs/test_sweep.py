@@ -146,7 +146,7 @@ def after_its_start(folder: Path, then) -> threading.Thread:
             time.sleep(0.05)
         then(int(marker.read_text()))
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)  # where no cell starts, it never ends
     thread.start()
     return thread
 
@@ -166,7 +166,7 @@ def test_a_stopped_sweep_ends_its_cell_and_goes_on(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         sweep(grid, out)
-    thread.join()
+    thread.join(60)
     assert time.monotonic() - started < 60  # the cell would have slept for longer
     assert [row["status"] for row in json.loads((out / SWEEP).read_text())["cells"]] == ["open"]
     assert not (out / "failures").exists()
@@ -203,5 +203,5 @@ def test_a_lost_worker_of_ray_is_tried_again(tmp_path: Path) -> None:
             sweep(grid, tmp_path / "out", cluster=Cluster("10.0.0.1:6379"))
     thread = after_its_start(tmp_path, lambda worker: os.kill(worker, signal.SIGKILL))
     outcomes = sweep(grid, tmp_path / "out", cluster=Cluster("local", cpus=0.5))
-    thread.join()
+    thread.join(60)
     assert [outcome.status for outcome in outcomes] == ["finished", "finished"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -262,7 +263,7 @@ def test_importing_the_rooms_imports_no_zoo() -> None:
         "import sys, dreamquant.networks.load, dreamquant.networks.probe;"
         "print([z for z in ('torchvision', 'timm', 'pytorchcv') if z in sys.modules])"
     )
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
