@@ -136,6 +136,41 @@ def test_the_image_keeps_the_range_of_pixels_which_noise_does_not_cover(
     assert inner(black[:, :1]).abs().max() == 0  # what a ReLU gives has no negative values
 
 
+def test_no_range_goes_beyond_what_an_activation_gives(make_bench, do):
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.layer = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)
+
+        def forward(self, x):
+            return self.layer(self.stem(x).clamp(0, 0.25)).mean((2, 3))
+
+    torch.manual_seed(0)
+    bench = make_bench(Cut().eval().requires_grad_(False), "w8a8", placement="layer-input")
+    do(RangesFromNoise(count=32, batch=16), bench, None)
+    quantizer = bench.student.network.layer.input_quantizer
+    assert torch.isclose(quantizer.scale * quantizer.grid.levels, torch.tensor(0.25))
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0])
+def test_a_padded_image_keeps_the_range_of_pixels_too(make_network, make_bench, do, value):
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_network()
+
+        def forward(self, x):
+            return self.inner(nn.functional.pad(x, (0, 1, 0, 1), value=value))
+
+    bench = make_bench(Padded().eval().requires_grad_(False), "w8a8", placement="layer-input")
+    do(RangesFromNoise(count=32, batch=16), bench, None)
+    quantizer = bench.student.network.inner.stem.input_quantizer
+    seen = torch.tensor([[[[-2.0, value, 2.0]]]])  # black, padding, white
+    assert (quantizer(seen) - seen).abs().max() <= (2 - min(value, -2)) / 255
+    inner = bench.student.network.inner.block.conv1.input_quantizer
+    assert inner(-seen.abs()).abs().max() == 0
+
+
 def test_noise_is_as_large_as_pixels_that_are_not_normalised(make_network, make_bench, do):
     network = make_network()
     raw = copy.deepcopy(network)

@@ -15,7 +15,9 @@ squant = Method(
         confirmed="both stages of flips, min-max weights per channel, quantizers at layer inputs, "
         "ranges of 12, 14 and 25 deviations on uniform noise, from the released code",
         ours="written from a description, not from the code; the image is quantized as every layer "
-        "input is; the last layer's input has no bits of its own",
+        "input is, over the range of its pixels, also where it is padded, because noise has no "
+        "negative values; no range goes beyond the value at which an activation cuts off, as "
+        "ReLU6 does at 6; the last layer's input has no bits of its own",
     ),
     images=None,
     recovery=(RoundBySquant(), RangesFromNoise()),
