@@ -2,6 +2,7 @@
 
     python benchmarks/processors.py            # what is not on record yet, about ten minutes
     python benchmarks/processors.py --only accuracy
+    python benchmarks/processors.py --only checks     # make test and make demo, twenty minutes
 
 ResNet-20 for CIFAR-10 is quantized by SQuant, exported, and run by each runtime on this processor,
 on the same one as if it had fewer instruction sets (``tools/as_processor.py``), in kernels that
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -37,7 +40,7 @@ from dreamquant.export.saturation import layers_that_may_saturate
 from dreamquant.export.verify import forced_network
 from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import read_json, write_json
-from grid import DATA, cifar, imagenet
+from grid import DATA, ROOT, cifar, imagenet
 from pages import RESULTS, write_page
 from processors_page import page
 
@@ -45,6 +48,8 @@ PATH = RESULTS / "processors.json"
 COMPARED, CLASSIFIED, RUNS = 8, 200, 200
 _EMULATOR = "qemu-x86_64"
 _AS = (sys.executable, str(Path(__file__).parents[1] / "tools" / "as_processor.py"))
+# The lines of pytest and of the demo that tell how it ended.
+_SAID = re.compile(r"\d+ passed|^(time|full precision|after recovery) ")
 _RUN = Path(__file__).with_name("bare_run.py")
 _CODES = re.compile(r"(?P<quantizer>.+)\.(?P<call>\d+)\.(quantize|clip)")
 
@@ -229,6 +234,34 @@ def measure_accuracy(name: str, method: str, weights_range: str) -> dict[str, An
     }
 
 
+def measure_check(target: str) -> dict[str, Any]:
+    """What `make test` or `make demo` says at its end, as with AVX2 alone, and its time.
+
+    A make target that fails is on record as well.
+    """
+    kind = "AVX2 alone"
+    load, start, before = os.getloadavg()[0], time.monotonic(), _child_seconds()
+    done = subprocess.run(
+        [*KINDS[kind].before, "make", target], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    said = [line.strip() for line in done.stdout.splitlines() if _SAID.search(line)]
+    return {
+        "kind": kind,
+        "target": target,
+        "passed": done.returncode == 0,
+        "said": said,
+        "seconds": time.monotonic() - start,
+        "cpu_seconds": _child_seconds() - before,
+        "load_before": load,
+        **describe_machine(torch.device("cpu")),
+    }
+
+
+def _child_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _missing_cells(runs: list[dict[str, Any]], scheme: Scheme) -> list[tuple[str, str]]:
     done = {(run["kind"], run["runtime"]) for run in runs if asdict(scheme).items() <= run.items()}
     kinds = [kind for kind, known in KINDS.items() if all(map(shutil.which, known.needs))]
@@ -236,30 +269,41 @@ def _missing_cells(runs: list[dict[str, Any]], scheme: Scheme) -> list[tuple[str
     return [cell for cell in cells if cell not in done]
 
 
+def _place(run: dict[str, Any]) -> tuple[int, int, str]:
+    """Where a run stands on the page."""
+    scheme = Scheme(run["bits"], run["elementwise"], run["weights_range"])
+    return SCHEMES.index(scheme), list(KINDS).index(run["kind"]), run["runtime"]
+
+
 def main() -> None:
     """Measure what is not on record, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("files", "accuracy"))
+    parser.add_argument("--only", choices=("files", "accuracy", "checks"))
     only = parser.parse_args().only
     torch.set_num_threads(1)
-    known: dict[str, Any] = {"title": "Processors", "runs": [], "accuracy": []}
+    known: dict[str, Any] = {"title": "Processors", "runs": [], "accuracy": [], "checks": []}
     if PATH.exists():
-        known = read_json(PATH)
+        known |= read_json(PATH)
 
     def keep() -> None:
         write_json(PATH, known)
-        write_page(PATH, page(known["runs"], known["accuracy"]))
+        write_page(PATH, page(known["runs"], known["accuracy"], known["checks"]))
 
-    for scheme in SCHEMES if only != "accuracy" else ():
+    for scheme in SCHEMES if only in (None, "files") else ():
         if missing := _missing_cells(known["runs"], scheme):
             with tempfile.TemporaryDirectory() as folder:
                 known["runs"] += measure_files(scheme, missing, Path(folder) / "out")
+                known["runs"].sort(key=_place)
             keep()
     cells = product(NETWORKS, ("squant", "nagel"), ("safe", "full"))
-    for cell in cells if only != "files" else ():
+    for cell in cells if only in (None, "accuracy") else ():
         if any((r["network"], r["method"], r["weights_range"]) == cell for r in known["accuracy"]):
             continue
         known["accuracy"].append(measure_accuracy(*cell))
+        keep()
+    for target in ("test", "demo") if only == "checks" else ():
+        others = [check for check in known["checks"] if check["target"] != target]
+        known["checks"] = [*others, measure_check(target)]
         keep()
     keep()
 

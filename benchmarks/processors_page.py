@@ -9,12 +9,13 @@ Run = dict[str, Any]
 _RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
-def page(runs: Sequence[Run], accuracy: Sequence[Run]) -> Iterable[str]:
+def page(runs: Sequence[Run], accuracy: Sequence[Run], checks: Sequence[Run]) -> Iterable[str]:
     """Lines of the page.
 
     Args:
         runs: of files, one for each scheme, kind of processor and runtime.
         accuracy: of students in PyTorch, one for each network, method and range.
+        checks: of `make test` and `make demo`.
     """
     yield "# Exported files on several kinds of processors"
     if runs:
@@ -23,6 +24,9 @@ def page(runs: Sequence[Run], accuracy: Sequence[Run]) -> Iterable[str]:
     if accuracy:
         yield ""
         yield from _costs(accuracy)
+    if checks:
+        yield ""
+        yield from _checks(checks)
 
 
 def _files(runs: Sequence[Run]) -> Iterable[str]:
@@ -101,4 +105,26 @@ def _costs(accuracy: Sequence[Run]) -> Iterable[str]:
         "Top-1 in percent of W8A8 students in PyTorch, without training, and in how many percent "
         "of the images they agree with the network in full precision. All layers have 8 bits, "
         "placement layer-input. Of 300 images, one is 0.33 points."
+    )
+
+
+def _checks(checks: Sequence[Run]) -> Iterable[str]:
+    yield "## The project on a processor with AVX2 alone"
+    for check in checks:
+        yield ""
+        ended = "ends without an error" if check["passed"] else "fails"
+        yield (
+            f"`make {check['target']}` {ended} after {check['seconds'] / 60:.1f} minutes, "
+            f"{check['cpu_seconds'] / 60:.1f} minutes of processor time on "
+            f"{check['hardware']['cpus']} cores; other work (load {check['load_before']:.1f}) "
+            "ran on the machine. Its last lines:"
+        )
+        yield ""
+        yield "```text"
+        yield from check["said"]
+        yield "```"
+    yield ""
+    yield (
+        "As AVX2 alone above, in a fresh clone and environment: "
+        "`python benchmarks/processors.py --only checks`."
     )
