@@ -49,7 +49,7 @@ COMPARED, CLASSIFIED, RUNS = 8, 200, 200
 _EMULATOR = "qemu-x86_64"
 _AS = (sys.executable, str(Path(__file__).parents[1] / "tools" / "as_processor.py"))
 # The lines of pytest and of the demo that tell how it ended.
-_SAID = re.compile(r"\d+ passed|^(time|full precision|after recovery) ")
+_SAID = re.compile(r"\d+ passed|^FAILED |^(time|full precision|after recovery) ")
 _RUN = Path(__file__).with_name("bare_run.py")
 _CODES = re.compile(r"(?P<quantizer>.+)\.(?P<call>\d+)\.(quantize|clip)")
 
