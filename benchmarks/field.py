@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 nice -n 15 python benchmarks/field.py
 
-The page and the record in ``docs/results`` grow with each cell. A stopped sweep goes on where it
-was, as long as ``out/field-cifar10`` is there.
+The page and the record in ``docs/results`` grow with each cell. The record keeps the manifest of
+each cell, so the sweep goes on from it on any machine; without ``out/field-cifar10`` too.
 """
 
 from __future__ import annotations
@@ -22,21 +22,44 @@ from dreamquant.report.field import Field, as_json, as_markdown, read_field
 from dreamquant.report.field_chart import chart
 from dreamquant.results.describe import describe_machine
 from dreamquant.results.files import read_json, write_bytes, write_json
+from dreamquant.results.manifest import MANIFEST
 from grid import ROOT
 from pages import RESULTS, listed, write_page
 
 GRID = Path(__file__).with_name("field-cifar10.toml")
 OUT = ROOT / "out" / "field-cifar10"
 PATH = RESULTS / "field-cifar10.json"
+CELLS = RESULTS / "field-cifar10"
 
 
 def main() -> None:
     """Run the cells that are missing."""
+    restore(CELLS, OUT)
     sweep(GRID, OUT, watch=_put_on_record)
+
+
+def restore(record: Path, out: Path) -> None:
+    """Put the manifests and failures on record where a sweep looks for ended cells.
+
+    The other way round it puts ended cells on record. Manifests name files without their folders,
+    which are those of one machine.
+    """
+    for path in [*record.glob(f"*/{MANIFEST}"), *record.glob("failures/*.json")]:
+        there = out / path.relative_to(record)
+        if there.exists():
+            continue
+        kept = read_json(path)
+        network = kept.get("network", {})
+        network |= {
+            name: Path(network[name]).name for name in ("name", "weights") if name in network
+        }
+        there.parent.mkdir(parents=True, exist_ok=True)
+        write_json(there, kept)
 
 
 def _put_on_record(cell: Cell, outcome: Outcome, done: int, total: int) -> None:
     print(f"[{done}/{total}] {cell.describe()}: {outcome.status}", flush=True)
+    restore(OUT, CELLS)
     earlier = read_json(PATH)["loads"] if PATH.exists() else {}
     loads = {**earlier, cell.name: os.getloadavg()[0]}
     field = read_field([OUT])

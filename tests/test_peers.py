@@ -9,6 +9,7 @@ import field
 import peers
 import peers_page
 from dreamquant.evaluation.data import open_images
+from dreamquant.jobs.cell import known
 from dreamquant.jobs.grid import read_grid
 from dreamquant.methods import METHODS
 from dreamquant.networks import demo
@@ -51,3 +52,14 @@ def test_the_field_has_every_method_that_serves_a_convolutional_classifier() -> 
     attentive = {"psaq_vit", "psaq_vit_v2", "mimiq", "sardfq", "maskaq"}
     assert asked == METHODS.keys() - attentive - {"dqdg"}  # which is for sound
     assert len(cells) == 4 * len(asked)
+
+
+def test_a_sweep_on_record_goes_on_without_its_folder(tmp_path) -> None:
+    name = read_grid(field.GRID)[0].name
+    (tmp_path / "record" / name).mkdir(parents=True)
+    (tmp_path / "record" / name / "manifest.json").write_text("{}")
+    (tmp_path / "record" / "failures").mkdir()
+    (tmp_path / "record" / "failures" / "other.json").write_text('{"cell": "other"}')
+    field.restore(tmp_path / "record", tmp_path / "out")
+    assert known(tmp_path / "out", read_grid(field.GRID)[0]) is not None
+    assert (tmp_path / "out" / "failures" / "other.json").read_text() == '{"cell": "other"}'

@@ -187,8 +187,12 @@ def as_markdown(field: Field) -> str:
         ]
     if field.failures:
         lines += ["## Failed", ""]
-        lines += [f"- {name}: {' '.join(error.split())}" for name, error in field.failures.items()]
+        lines += [f"- {name}: {_in_a_line(error)}" for name, error in field.failures.items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _in_a_line(error: str) -> str:
+    return "; ".join(line.strip() for line in error.splitlines())
 
 
 def _line(row: Row) -> str:
