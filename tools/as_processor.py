@@ -175,7 +175,11 @@ def main() -> None:
     listed = OUT / given.kind / "replaced"
     listed.write_text("".join(f"{copy} {file}\n" for copy, file in [*pairs, (told, _CPUINFO)]))
     root = [] if os.geteuid() == 0 else ["--map-root-user"]
-    environment = os.environ | {"LD_PRELOAD": str(preloaded)}
+    environment = os.environ | {
+        "LD_PRELOAD": str(preloaded),
+        # Graphs compiled for fewer instruction sets crash programs that take them from the cache.
+        "TORCHINDUCTOR_CACHE_DIR": str(OUT / "compiled"),
+    }
     command = ["unshare", "--mount", *root, "sh", "-c", _REPLACE, "sh", str(listed), *given.command]
     sys.stdout.flush()
     os.execvpe("unshare", command, environment)

@@ -99,7 +99,7 @@ def test_weights_from_a_file(file: Path, tmp_path: Path, suffix: str) -> None:
 
 def test_weights_of_another_network(file: Path, tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="another network"):
+    with pytest.raises(WeightsError, match="do not fit the network"):
         load_network(f"{file}:network", weights=tmp_path / "w.pt", **GREY)
 
 

@@ -201,10 +201,13 @@ def test_the_remedy_for_a_varying_forward_pass_works(tmp_path: Path) -> None:
 def test_by_default_too_a_varying_forward_pass_is_refused_before_training(tmp_path: Path) -> None:
     net, out = settled(EarlyExit()), tmp_path / "out"
     given: dict[str, Any] = {"input": spec(), "device": "cpu", "quiet": True, "iterations": 4}
-    with advises("quantization/stored.py:_miscounted", "give --scheme paper --placement layer"):
+    with advises("recovery/stepwise.py:require_steady", "such as --method adadfq"):
         dreamquant.quantize(net, "w4a4", out=out, **given)
+    with advises("quantization/stored.py:_miscounted", "give --scheme paper --placement layer"):
+        dreamquant.quantize(net, "w4a4", "adadfq", scheme="integer", out=out, **given)
     assert not out.exists()
-    dreamquant.quantize(net, "w4a4", scheme="paper", placement="layer-input", **given)
+    paper = {"scheme": "paper", "placement": "layer-input"}
+    dreamquant.quantize(net, "w4a4", "adadfq", **paper, **given)
 
 
 def test_no_warning_of_a_hidden_kind() -> None:

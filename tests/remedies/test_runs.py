@@ -145,6 +145,19 @@ class Branching(Net):
         return F.relu(x) if float(x.mean()) < 0.5 else x
 
 
+class Skipping(Net):
+    """It leaves a layer out where an image is dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.more = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+
+    def between(self, x: Tensor) -> Tensor:
+        """Between the layers."""
+        x = self.norm(x)
+        return F.relu(self.more(x) if float(x.flatten()[0]) > 0 else x)
+
+
 class Constant(Net):
     """Its code makes a constant of the number of images."""
 
@@ -364,6 +377,18 @@ TRIALS = [
         lambda _: prepared(tiny_network(), (Doubled(),), torch.randn(2, 1, 8, 8)),
         "choose a method without it",
         lambda _: prepared(tiny_network(), (FoldBatchNorms(),), torch.randn(2, 1, 8, 8)),
+    ),
+    Trial(
+        "recovery/stepwise.py:require_steady",
+        solves(Skipping),
+        "use a method that trains the student, such as --method adadfq",
+        run(
+            Skipping,
+            method="adadfq",
+            scheme="paper",
+            placement="layer-input",
+            iterations=2,
+        ),
     ),
     Trial(
         "recovery/as_run.py:as_run",

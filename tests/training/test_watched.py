@@ -249,7 +249,7 @@ def test_a_tap_that_collected_nothing_is_told():
 def test_a_network_that_lacks_what_a_tap_reads_is_refused_before_a_run():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.ReLU()).eval()
     example = torch.zeros(2, 1, 8, 8)
-    for tap, lack in ((LastMap(), "no ReLU"), (BatchNormInputs(), "it has none")):
+    for tap, lack in ((LastMap(), "no ReLU"), (BatchNormInputs(), "it has no batch norm")):
         with pytest.raises(NetworkError, match=lack):
             Watched(net, example, [tap])
     assert Watched(net, example, [Output()]).read(example)[0].shape == (2, 3)

@@ -115,9 +115,15 @@ class Anytime(Recovery):
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Anytime:
         """The same without stages that the network or the scheme does not support, and with what
         is enough at its bits.
+
+        Raises:
+            NetworkError: the network does not support the first stage.
+            SchemeError: the scheme does not.
         """
         kept: list[Stage] = []
         left_out: list[tuple[str, str]] = []
+        for part in self.stages[0].recovery:
+            part.suited(network, example, scheme)  # what the first stage lacks, all lack
         for before, stage in zip((None, *self.stages), self.stages, strict=False):
             lack = _lack(stage, network, example, scheme)
             if stage.images is None and before is not None and before not in kept:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor, nn
+
+from dreamquant.quantization.scheme import Scheme
 from dreamquant.recovery.activations import search_range
 from dreamquant.recovery.part import Recovery
-from dreamquant.recovery.stepwise import Walked, drawn
+from dreamquant.recovery.stepwise import Walked, drawn, require_steady
 from dreamquant.recovery.walk import LayerMet, RangeMet
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
@@ -36,6 +39,16 @@ class Calibrate(Recovery):
     batch: int = 64
     power: float = 2.0
     adapt: bool = False
+
+    def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Calibrate:
+        """The same, where all layers run for all images.
+
+        Raises:
+            NetworkError: which layers run depends on the images.
+        """
+        self.require_scheme(scheme)
+        require_steady(network, example)
+        return self
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """One phase with a step for each activation range."""

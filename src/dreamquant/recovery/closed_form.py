@@ -13,7 +13,7 @@ from dreamquant.recovery.activations import search_range
 from dreamquant.recovery.as_run import require_products
 from dreamquant.recovery.layerwise import Solver
 from dreamquant.recovery.part import Recovery
-from dreamquant.recovery.stepwise import Walked, branches_of, drawn
+from dreamquant.recovery.stepwise import Walked, branches_of, drawn, require_steady
 from dreamquant.recovery.walk import LayerMet, RangeMet
 from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
@@ -58,10 +58,12 @@ class RoundByLeastSquares(Recovery):
         """The same, where every layer multiplies by its weight.
 
         Raises:
-            NetworkError: a layer computes with another tensor than its weight.
+            NetworkError: a layer computes with another tensor than its weight, or which layers run
+                depends on the images.
         """
         self.require_scheme(scheme)
         require_products(network, example)
+        require_steady(network, example)
         return self
 
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dreamquant.errors import MethodError
+from dreamquant.errors import MethodError, NetworkError
+from dreamquant.networks.taps import entering
 from dreamquant.recovery.adapted import adapted, statistics_of
 from dreamquant.recovery.branches import Branch, find_branches
 from dreamquant.recovery.walk import LayerMet, RangeMet, walk
@@ -19,6 +21,38 @@ from dreamquant.training.phase import Phase
 _SEED = (
     7_000_003  # images have their own random generator, so that a resumed run draws the same ones
 )
+
+
+@torch.no_grad()
+def require_steady(network: nn.Module, example: Tensor) -> None:
+    """Refuse a network whose layers do not run in the same order for all images.
+
+    Forward passes of many images wait for each other at every layer, so all must come there.
+
+    Args:
+        network: in eval mode.
+        example: normalised images (B, C, H, W).
+
+    Raises:
+        NetworkError: the order depends on the images.
+    """
+    names = {module: name for name, module in network.named_modules() if not [*module.children()]}
+    orders: set[tuple[str, ...]] = set()
+    for images in (example, *(torch.full_like(example, value) for value in (-3.0, 0.0, 3.0))):
+        order: list[str] = []
+
+        def note(module: nn.Module, _: tuple[Any, ...], order: list[str] = order) -> None:
+            order.append(names[module])
+
+        with entering(names, note):
+            network(images)
+        orders.add(tuple(order))
+    if len(orders) > 1:
+        raise NetworkError(
+            "which layers run depends on the images, and a closed form needs them all",
+            where=type(network).__name__,
+            remedy="use a method that trains the student, such as --method adadfq",
+        )
 
 
 class Walked(Phase):
