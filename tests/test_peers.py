@@ -9,10 +9,10 @@ import field
 import peers
 import peers_page
 from dreamquant.evaluation.data import open_images
-from dreamquant.jobs.cell import known
 from dreamquant.jobs.grid import read_grid
 from dreamquant.methods import METHODS
 from dreamquant.networks import demo
+from dreamquant.results.files import read_json, write_json
 from grid import DATA
 
 
@@ -55,11 +55,19 @@ def test_the_field_has_every_method_that_serves_a_convolutional_classifier() -> 
 
 
 def test_a_sweep_on_record_goes_on_without_its_folder(tmp_path) -> None:
-    name = read_grid(field.GRID)[0].name
-    (tmp_path / "record" / name).mkdir(parents=True)
-    (tmp_path / "record" / name / "manifest.json").write_text("{}")
-    (tmp_path / "record" / "failures").mkdir()
-    (tmp_path / "record" / "failures" / "other.json").write_text('{"cell": "other"}')
-    field.restore(tmp_path / "record", tmp_path / "out")
-    assert known(tmp_path / "out", read_grid(field.GRID)[0]) is not None
-    assert (tmp_path / "out" / "failures" / "other.json").read_text() == '{"cell": "other"}'
+    record, out = tmp_path / "record", tmp_path / "out"
+    manifest = {"network": {"name": "/home/a/nets.py:make", "weights": "/home/a/w.pt", "sha": "1"}}
+    for name, kept in {
+        "ended/manifest.json": {},
+        "cell/manifest.json": manifest,
+        "failures/other.json": {"error": "no time"},
+    }.items():
+        (record / name).parent.mkdir(parents=True, exist_ok=True)
+        write_json(record / name, kept)
+    (out / "ended").mkdir(parents=True)
+    write_json(out / "ended" / "manifest.json", {"newer": 1})
+    field.restore(record, out)
+    assert read_json(out / "ended" / "manifest.json") == {"newer": 1}
+    assert read_json(out / "failures" / "other.json") == {"error": "no time"}
+    network = read_json(out / "cell" / "manifest.json")["network"]
+    assert network == {"name": "nets.py:make", "weights": "w.pt", "sha": "1"}
