@@ -167,3 +167,10 @@ def test_no_stage_begins_once_agreement_is_enough(make_network, make_bench):
     list(run.steps())
     assert bench.kept["course"].agreements[0] >= 1
     assert len(bench.kept["course"].agreements) == 1
+
+
+def test_a_stage_for_pictures_is_left_out_for_features(make_network, make_bench):
+    bench = make_bench(make_network(), placement="layer-input")
+    bench.input = replace(bench.input, features=True)
+    list(run_of(bench, FIRST, replace(SECOND, pictures=True), SECOND).steps())
+    assert len(bench.kept["course"].agreements) == 2

@@ -327,7 +327,7 @@ TRIALS = [
         "jobs/bits.py:_chosen",
         bits(max_drop="0", override=("*=w2a8",)),
         "allow more, or give --size",
-        lambda f: (bits(max_drop="99", override=("*=w2a8",))(f), bits(size="60kB")(f)),
+        bits(max_drop="99", override=("*=w2a8",)),
     ),
     Trial(
         "quantization/allocation.py:allocate",

@@ -36,6 +36,10 @@ def closed_forms(
             "least squares on procedural images",
             images=Procedural(size=many),
             recovery=(solved,),
+            # Drawn features have none of the correlations of sounds, and agreement on other drawn
+            # ones does not show it: DS-CNN at W4A4 has 88.0 % before and 82.4 % after, KWT-1 81.6
+            # and 81.0.
+            pictures=True,
         ),
         Stage(
             "least squares on dreamed images",

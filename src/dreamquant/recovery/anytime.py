@@ -34,6 +34,7 @@ class Stage:
         images: source of new images for them; ``None`` uses the images of the stage before.
         anew: whether the student starts from its first state; otherwise from the best state so far.
         fraction: the part of the remaining time that steps which can be stretched may take.
+        pictures: whether the stage is only for inputs that are pixels.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Stage:
     images: Source | None = None
     anew: bool = True
     fraction: float = 0.5
+    pictures: bool = False
 
     @property
     def parts(self) -> tuple[Source | Recovery, ...]:
@@ -144,7 +146,8 @@ class Anytime(Recovery):
         """For each stage: phases of its images, its start, its recovery, and the measurement."""
         course = Course(bench)
         bench.keep("course", course)
-        for turn, stage in enumerate(self.stages):
+        stages = [each for each in self.stages if not (each.pictures and bench.input.features)]
+        for turn, stage in enumerate(stages):
             if course.best_of(turn) >= self.enough:
                 return
             if stage.images is not None:
