@@ -62,7 +62,7 @@ PEERS = {
     "ONNX Runtime": Peer(("onnxruntime", "onnx", "sympy"), "onnxruntime_static.py"),
     "NNCF": Peer(("nncf", "openvino", "onnx", "onnxruntime"), "nncf_ptq.py"),
 }
-OWN = {"squant": None, "auto": "1min"}  # methods of this project, and their budgets
+OWN = ("squant", "auto")  # methods of this project
 CALIBRATIONS = ("noise", "randn", "real")
 
 
@@ -209,7 +209,7 @@ def own(
         "quiet": True,
     }
     with TemporaryDirectory(dir=folder) as out:
-        result = quantize(network, "w8a8", method, budget=OWN[method], out=out, **options)
+        result = quantize(network, "w8a8", method, out=out, **options)
         (file,) = export_result(result, ("int8box",), to=out)
         seconds, cpu = time.monotonic() - started, cpu_seconds() - cpu
         score = top1(open_onnx(file.path, threads=1), images)
