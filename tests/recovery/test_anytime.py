@@ -7,9 +7,10 @@ import torch
 
 from dreamquant.methods.stages import SMALL
 from dreamquant.quantization.scheme import Bits, Scheme
-from dreamquant.recovery.anytime import Anytime, Course, Stage, _Judging
+from dreamquant.recovery.anytime import Anytime, Stage
 from dreamquant.recovery.calibrate import Calibrate
 from dreamquant.recovery.closed_form import RoundByLeastSquares
+from dreamquant.recovery.course import Course, Judging
 from dreamquant.recovery.part import Recovery
 from dreamquant.synthesis.drawn import Procedural
 from dreamquant.synthesis.pixels import Pixels
@@ -146,7 +147,7 @@ def test_stages_are_not_ranked_on_a_kind_of_images_that_one_of_them_uses():
 def test_agreement_is_of_outputs_and_full_where_they_are_equal(make_network, make_bench):
     bench = make_bench(make_network(), placement="layer-input")
     bench.student.forward = bench.teacher.forward
-    judging = _Judging(Anytime(judged_on=64, batch=24), Course(bench), FIRST)
+    judging = Judging(Course(bench), "rounding", count=64, batch=24)
     while not judging.over:
         judging.step()
         judging.done += 1
@@ -169,8 +170,7 @@ def test_no_stage_begins_once_agreement_is_enough(make_network, make_bench):
     assert len(bench.kept["course"].agreements) == 1
 
 
-def test_a_stage_for_pictures_is_left_out_for_features(make_network, make_bench):
-    bench = make_bench(make_network(), placement="layer-input")
-    bench.input = replace(bench.input, features=True)
-    list(run_of(bench, FIRST, replace(SECOND, pictures=True), SECOND).steps())
-    assert len(bench.kept["course"].agreements) == 2
+def test_a_stage_for_pictures_is_left_out_for_features_by_name():
+    method = Anytime((FIRST, replace(SECOND, pictures=True), SECOND)).for_features()
+    assert method.stages == (FIRST, SECOND)
+    assert method.left_out == (("least squares", "it is only for pictures"),)

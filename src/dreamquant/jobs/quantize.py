@@ -180,6 +180,8 @@ def _resolved(method: Method, request: QuantizeRequest, teacher: Network) -> tup
     scheme = _scheme(resolved, request)
     example = torch.zeros(2, *teacher.input.shape)
     resolved = resolved.suited(teacher.module, example, scheme).lasting(request.iterations)
+    if teacher.input.features:
+        resolved = resolved.for_features()
     if request.batch_norm is None:
         return scheme, resolved
     if request.batch_norm == "re-estimated" and resolved.images is None:

@@ -161,6 +161,10 @@ class Method:
         suited = tuple(part.suited(network, example, scheme) for part in self.recovery)
         return replace(self, recovery=suited)
 
+    def for_features(self) -> Method:
+        """The method for inputs that are no pixels."""
+        return replace(self, recovery=tuple(part.for_features() for part in self.recovery))
+
     def joined(self) -> Method:
         """The method with its add-ons' terms, targets and views among its own.
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import NetworkError, SchemeError
-from dreamquant.networks.outputs import as_one
 from dreamquant.networks.taps import Tap
 from dreamquant.quantization.scheme import Scheme
-from dreamquant.recovery.explained import Explained
+from dreamquant.recovery.course import Beginning, Course, Judging
 from dreamquant.recovery.part import Recovery
-from dreamquant.synthesis.probe import JUDGED, ProbeImages
 from dreamquant.synthesis.source import Images, Source
 from dreamquant.training.bench import Bench
-from dreamquant.training.losses import Losses
 from dreamquant.training.phase import Phase
 
 _MOST = 8  # a stage takes at most so many times its steps: more do not improve the student
@@ -142,12 +138,17 @@ class Anytime(Recovery):
         """The same for networks that are not classifiers."""
         return replace(self, stages=tuple(stage.for_any_output() for stage in self.stages))
 
+    def for_features(self) -> Anytime:
+        """The same without stages that are only for pictures."""
+        kept = tuple(stage for stage in self.stages if not stage.pictures)
+        left_out = tuple((s.name, "it is only for pictures") for s in self.stages if s.pictures)
+        return replace(self, stages=kept, left_out=(*self.left_out, *left_out))
+
     def phases(self, bench: Bench, images: Images | None) -> Iterator[Phase]:
         """For each stage: phases of its images, its start, its recovery, and the measurement."""
         course = Course(bench)
         bench.keep("course", course)
-        stages = [each for each in self.stages if not (each.pictures and bench.input.features)]
-        for turn, stage in enumerate(stages):
+        for turn, stage in enumerate(self.stages):
             if course.best_of(turn) >= self.enough:
                 return
             if stage.images is not None:
@@ -155,10 +156,10 @@ class Anytime(Recovery):
                 bench.keep(f"images {turn}", images)
                 bench.kept.pop(f"images {turn - 1}", None)
                 yield from _sharing(list(images.phases()), stage.fraction)
-            yield _Beginning(course, stage)
+            yield Beginning(course, stage.name, anew=stage.anew)
             for part in stage.recovery:
                 yield from _sharing(list(part.phases(bench, images)), stage.fraction)
-            yield _Judging(self, course, stage)
+            yield Judging(course, stage.name, self.judged_on, self.batch)
 
 
 def _lack(stage: Stage, network: nn.Module, example: Tensor, scheme: Scheme) -> str | None:
@@ -180,120 +181,3 @@ def _sharing(phases: list[Phase], fraction: float) -> Iterator[Phase]:
             phase.share, phase.longest = fraction / waiting, _MOST * phase.total
             waiting -= 1
         yield phase
-
-
-class Course:
-    """The results of the stages so far, and the best student.
-
-    Args:
-        bench: networks of the run; its student has its first state, or that of a checkpoint.
-
-    Attributes:
-        agreements: agreement of each stage that has ended, in percent.
-    """
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.agreements: list[float] = []
-        self._first = _state(bench.student)
-        self._best: dict[str, Tensor] | None = None
-
-    def best_of(self, stages: int) -> float:
-        """The best agreement of the first ``stages`` stages; lower than any agreement if none has
-        ended.
-        """
-        return max(self.agreements[:stages], default=-1.0)
-
-    def begin(self, *, anew: bool) -> None:
-        """Give the student the state from which a stage starts."""
-        state = self._first if anew or self._best is None else self._best
-        self.bench.student.load_state_dict(state)
-
-    def end(self, agreement: float) -> bool:
-        """Keep the student if it is the best so far, otherwise restore the best.
-
-        Returns:
-            Whether it was kept.
-        """
-        better = agreement > self.best_of(len(self.agreements))
-        self.agreements.append(agreement)
-        if better:
-            self._best = _state(self.bench.student)
-            self.bench.fall_back = self.fall_back
-        else:
-            self.fall_back()
-        return better
-
-    def fall_back(self) -> None:
-        """Give the student the best state so far."""
-        assert self._best is not None
-        self.bench.student.load_state_dict(self._best)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The agreements, the first state of the student and the best one."""
-        return {"agreements": self.agreements, "first": self._first, "best": self._best}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state from :meth:`state_dict`."""
-        self.agreements = list(state["agreements"])
-        self._first, self._best = state["first"], state["best"]
-        self.bench.fall_back = None if self._best is None else self.fall_back
-
-
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
-class _Beginning(Phase):
-    total = 1
-
-    def __init__(self, course: Course, stage: Stage) -> None:
-        super().__init__()
-        self.name, self.course, self.stage = f"stage: {stage.name}", course, stage
-
-    def step(self) -> Losses:
-        self.course.begin(anew=self.stage.anew)
-        return {}
-
-
-class _Judging(Phase):
-    """Measures agreement, one batch of probe images in each step."""
-
-    def __init__(self, recovery: Anytime, course: Course, stage: Stage) -> None:
-        super().__init__()
-        self.name = "measuring agreement on held-out probe images"
-        self.recovery, self.course, self.stage = recovery, course, stage
-        self.total = -(-recovery.judged_on // recovery.batch)
-        self.explained = Explained()
-        self.probes = ProbeImages(course.bench, JUDGED)
-
-    @torch.no_grad()
-    def step(self) -> Losses:
-        """Measure one batch; after the last one, keep the better student."""
-        bench, recovery = self.course.bench, self.recovery
-        begun = self.done * recovery.batch
-        count = min(recovery.batch, recovery.judged_on - begun)
-        images = self.probes.rows(torch.arange(begun, begun + count))
-        student = bench.student.eval()
-        student.observe(False)
-        self.explained.add(as_one(bench.teacher(images)), as_one(student(images)))
-        if self.done + 1 == self.total:
-            self._conclude()
-        return {}
-
-    def _conclude(self) -> None:
-        percent = self.explained.percent
-        self.finding = {
-            "stage": self.stage.name,
-            "agreement": percent,
-            "of": self.recovery.judged_on,
-            "kept": self.course.end(percent),
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """The outputs measured so far."""
-        return self.explained.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state from :meth:`state_dict`."""
-        self.explained.load_state_dict(state)

@@ -63,6 +63,10 @@ class Recovery(ABC):
         """
         return self
 
+    def for_features(self) -> Recovery:
+        """The same for a network whose input holds no pixels."""
+        return self
+
     def stretched(self, ratio: float) -> Recovery:
         """The same with ``ratio`` times as many iterations."""
         return self
