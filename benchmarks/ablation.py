@@ -8,8 +8,6 @@ again. Every run takes as many steps as the method has, without a budget.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,7 +15,8 @@ from typing import Any
 
 import torch
 
-from dreamquant import Method, quantize
+from cells import measured
+from dreamquant import Method
 from dreamquant.methods import METHODS
 from dreamquant.methods.method import Preset
 from dreamquant.recovery.anytime import Anytime, Stage
@@ -27,7 +26,7 @@ from dreamquant.synthesis.pixels import Pixels
 from dreamquant.synthesis.procedural import WhiteNoise
 from grid import first, spread
 from kit import CASES
-from pages import RESULTS, cpu_seconds, grow, runs_on, write_page
+from pages import RESULTS, grow, runs_on, write_page
 
 PATH = RESULTS / "ablation.json"
 TITLE = "The default method with one part changed"
@@ -117,36 +116,16 @@ def measure(name: str, variant: str, seed: str) -> dict[str, Any]:
     bits, scheme, count = NETWORKS[name]
     network, path = CASES[name].load()
     images = first(path, count, network)
-    started, cpu = time.monotonic(), cpu_seconds()
-    result = quantize(
+    run = measured(
         network,
         bits,
         method_of(variant),
         data=images,
         scheme=scheme,
         seed=int(seed),
-        device="cpu",
         precision="32",
-        quiet=True,
     )
-    manifest = result.manifest
-    return {
-        "network": name,
-        "variant": variant,
-        "seed": seed,
-        "bits": bits,
-        "scheme": scheme,
-        "images": count,
-        "seconds": time.monotonic() - started,
-        "cpu_seconds": cpu_seconds() - cpu,
-        "accuracy": manifest["accuracy"],
-        "phases": manifest["phases"],
-        "protocol": manifest["protocol"],
-        "hardware": manifest["hardware"],
-        "versions": manifest["versions"],
-        "load": os.getloadavg()[0],
-        "threads": torch.get_num_threads(),
-    }
+    return {"network": name, "variant": variant, "seed": seed, "images": count, **run}
 
 
 def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:

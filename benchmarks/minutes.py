@@ -5,15 +5,12 @@ Each cell is one run with a budget, put on record at once; cells on record are n
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
-import torch
-
-from dreamquant import Method, quantize
+from cells import measured
+from dreamquant import Method
 from dreamquant.report.field import Field, Group, Row
 from dreamquant.report.field_chart import chart
 from dreamquant.results.files import write_bytes
@@ -115,30 +112,11 @@ def measure(name: str, bits: str, method: str) -> dict[str, Any]:
     network, path = case.load()
     count = IMAGES.get(name, case.images)
     images = path if count is None else first(path, count, network)
-    started, cpu = time.monotonic(), time.process_time()
-    chosen = METHODS[method]
     # What takes seconds by itself has nothing that could be stretched to a budget.
     budget = BUDGETS[name] if method in LEARNING else None
-    result = quantize(
-        network, bits, chosen, data=images, budget=budget, scheme="integer", device="cpu"
-    )
-    manifest = result.manifest
-    return {
-        "network": name,
-        "bits": bits,
-        "method": method,
-        "budget": budget,
-        "images": manifest["accuracy"]["student"]["n"],
-        "seconds": time.monotonic() - started,
-        "cpu_seconds": time.process_time() - cpu,
-        "accuracy": manifest["accuracy"],
-        "agreement": manifest["agreement"],
-        "phases": manifest["phases"],
-        "protocol": manifest["protocol"],
-        "hardware": manifest["hardware"],
-        "load": os.getloadavg()[0],
-        "threads": torch.get_num_threads(),
-    }
+    run = measured(network, bits, METHODS[method], data=images, budget=budget, scheme="integer")
+    images_used = run["accuracy"]["student"]["n"]
+    return {"network": name, "method": method, "budget": budget, "images": images_used, **run}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ again.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -19,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from dreamquant import Method, Network, quantize
+from cells import measured
+from dreamquant import Method, Network
 from dreamquant.evaluation.data import open_images
 from dreamquant.methods import METHODS
 from dreamquant.networks.pixels import denormalise
 from dreamquant.recovery.closed_form import RoundByLeastSquares
 from grid import ROOT, first
 from kit import CASES
-from pages import RESULTS, cpu_seconds, grow, runs_on, write_page
+from pages import RESULTS, grow, runs_on, write_page
 
 PATH = RESULTS / "sources.json"
 TITLE = "Images for least squares"
@@ -70,38 +69,17 @@ def measure(name: str, bits: str, source: str) -> dict[str, Any]:
     """One run, on the first images."""
     _, count, learned = NETWORKS[name]
     network, path = CASES[name].load()
-    given = {
-        "dreamed": None,
-        "real": str(beyond(path, count, learned, network)),
-    }
-    started, cpu = time.monotonic(), cpu_seconds()
-    result = quantize(
+    given = {"dreamed": None, "real": str(beyond(path, count, learned, network))}
+    run = measured(
         network,
         bits,
         method(),
         images=given.get(source, source),
         data=first(path, count, network),
         scheme="integer",
-        device="cpu",
         precision="32",
-        quiet=True,
     )
-    manifest = result.manifest
-    return {
-        "network": name,
-        "bits": bits,
-        "source": source,
-        "images": count,
-        "learned_from": learned,
-        "seconds": time.monotonic() - started,
-        "cpu_seconds": cpu_seconds() - cpu,
-        "accuracy": manifest["accuracy"],
-        "protocol": manifest["protocol"],
-        "hardware": manifest["hardware"],
-        "versions": manifest["versions"],
-        "load": os.getloadavg()[0],
-        "threads": torch.get_num_threads(),
-    }
+    return {"network": name, "source": source, "images": count, "learned_from": learned, **run}
 
 
 def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -14,6 +14,7 @@ import dreamquant
 from dreamquant.errors import NetworkError
 from dreamquant.networks.load import load_network
 from dreamquant.networks.onnx_file import network_in, read_onnx
+from onnx_files import with_weights_beside
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -232,13 +233,7 @@ def test_altered_files_end_in_documented_errors_or_compute_what_the_runtime_does
 def beside(folder: Path, location: str = "w.bin") -> Path:
     """A file whose weights lie in another, which it says is at ``location``."""
     model = onnx.load_model_from_string(exported(NETWORKS["plain"](), 17))
-    path = folder / "m.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
-    model = onnx.load(path, load_external_data=False)
-    for tensor in model.graph.initializer:
-        tensor.external_data[0].value = location
-    path.write_bytes(model.SerializeToString())
-    return path
+    return with_weights_beside(model, folder / "m.onnx", location)
 
 
 def test_weights_beside_the_file_are_read_and_hashed_with_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from dreamquant.networks import onnx_module
 from dreamquant.networks.load import load_network
 from dreamquant.networks.onnx_file import network_in, read_onnx
+from onnx_files import with_weights_beside
 from remedies import Trial, advises
 
 KNOWN: dict[str, Any] = {"shape": (3, 8, 8), "mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -285,14 +286,7 @@ def beside(folder: Path, location: str = "w.bin") -> Path:
     import onnx
 
     model = onnx.load(written(folder, network()))
-    path = folder / "outside.onnx"
-    (folder / "w.bin").unlink(missing_ok=True)
-    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
-    model = onnx.load(path, load_external_data=False)
-    for tensor in model.graph.initializer:
-        tensor.external_data[0].value = location
-    path.write_bytes(model.SerializeToString())
-    return path
+    return with_weights_beside(model, folder / "outside.onnx", location)
 
 
 def short(folder: Path) -> None:
