@@ -92,9 +92,9 @@ def export_result(
 
     Raises:
         ExportError: the network cannot be exported, a file fails its verification, or an optional
-                package is missing. Earlier files stay. If a file computes something else than the
-                student, ``failed.TARGET.json`` is written for a report, without weights.
-            ResultError: the folder contains no result, or a file cannot be written.
+            package is missing. Earlier files stay. If a file computes something else than the
+            student, ``failed.TARGET.json`` is written for a report, without weights.
+        ResultError: the folder contains no result, or a file cannot be written.
     """
     unknown = [target for target in targets if target not in TARGETS]
     if unknown:

@@ -17,7 +17,7 @@ def require_no_bomb(path: Path) -> None:
     Raises:
         ValueError: the file is a decompression bomb.
         BadZipFile: the file is damaged.
-            OSError: the file cannot be read.
+        OSError: the file cannot be read.
     """
     if not zipfile.is_zipfile(path):
         return

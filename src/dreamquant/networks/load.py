@@ -90,8 +90,8 @@ def load_network(
 
     Raises:
         NetworkError: the network cannot be found, built or run on such an input, its number of
-                classes or its outputs are wrong, or its input is not fully known.
-            WeightsError: the weights are unreadable, do not fit the network, or are not finite.
+            classes or its outputs are wrong, or its input is not fully known.
+        WeightsError: the weights are unreadable, do not fit the network, or are not finite.
     """
     found, source_sha256 = find(
         name, pretrained=weights is None, num_classes=num_classes, shape=shape

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -16,3 +17,12 @@ def batch_norms(module: nn.Module) -> list[tuple[str, _BatchNorm]]:
         for name, part in module.named_modules()
         if isinstance(part, _BatchNorm) and part.running_mean is not None
     ]
+
+
+def unlike(example: Tensor) -> list[Tensor]:
+    """Three batches that differ as much as batches can: code that depends on the images shows it.
+
+    Args:
+        example: normalised images (B, C, H, W); the batches have its shape, type and device.
+    """
+    return [torch.full_like(example, value) for value in (-3.0, 0.0, 3.0)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import MethodError, NetworkError
+from dreamquant.networks.probe import unlike
 from dreamquant.networks.taps import entering
 from dreamquant.recovery.adapted import adapted, statistics_of
 from dreamquant.recovery.branches import Branch, find_branches
@@ -38,7 +39,7 @@ def require_steady(network: nn.Module, example: Tensor) -> None:
     """
     names = {module: name for name, module in network.named_modules() if not [*module.children()]}
     orders: set[tuple[str, ...]] = set()
-    for images in (example, *(torch.full_like(example, value) for value in (-3.0, 0.0, 3.0))):
+    for images in (example, *unlike(example)):
         order: list[str] = []
 
         def note(module: nn.Module, _: tuple[Any, ...], order: list[str] = order) -> None:

@@ -14,6 +14,7 @@ from dreamquant.errors import DreamQuantError, NetworkError
 from dreamquant.evaluation.sites import answer_with, find_sites, twin
 from dreamquant.networks.failures import naming_lines
 from dreamquant.networks.outputs import as_one
+from dreamquant.networks.probe import unlike
 from dreamquant.networks.zoo import one_line
 from dreamquant.quantization.convert import convert
 from dreamquant.quantization.norms import match_norms
@@ -46,7 +47,7 @@ def rehearse(
 
     Raises:
         NetworkError: a step fails; the message has the cause.
-            DreamQuantError: a step fails with its own error.
+        DreamQuantError: a step fails with its own error.
     """
     stage = partial(_stage, teacher=teacher, example=example)
     random = torch.Generator().manual_seed(_SEED)
@@ -55,7 +56,7 @@ def rehearse(
     made = copy.deepcopy(student)
     with stage("observing ranges"), torch.no_grad():
         made.observe(True)
-        for images in (*_unlike(example), *noise):
+        for images in (*unlike(example), *noise):
             made(images)
         made.observe(False)
     if reestimate:
@@ -76,12 +77,6 @@ def rehearse(
             then(made)
 
 
-def _unlike(example: Tensor) -> Iterator[Tensor]:
-    """Images as unlike each other as can be: a network whose code depends on them shows it."""
-    for value in (-3.0, 0.0, 3.0):
-        yield torch.full_like(example, value)
-
-
 @torch.no_grad()
 def _require_same(
     made: Student, teacher: nn.Module, scheme: Scheme, example: Tensor, images: Tensor
@@ -93,8 +88,7 @@ def _require_same(
             "the student's outputs change after it is saved and opened",
             where=type(teacher).__name__,
             remedy="store everything that the network's outputs depend on in parameters and "
-            "buffers "
-            "of its state_dict, and let equal images give equal outputs",
+            "buffers of its state_dict, and let equal images give equal outputs",
         )
 
 
