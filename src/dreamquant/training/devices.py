@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from dreamquant import machine
+from dreamquant import distributed, machine
 from dreamquant.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -80,9 +81,13 @@ def accelerator_for(device: str, precision: str, threads: int | None = None) -> 
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.update(slurm_place(os.environ))
+    before = distributed.started()
     # accelerate holds a process to its first device and precision; this run may ask for others.
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
+    if distributed.started() and not before:
+        atexit.register(distributed.leave)
+    return accelerator
 
 
 def require_device(device: str, precision: str, threads: int | None) -> None:
