@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -48,6 +49,17 @@ def probe_images_drawn_once():
     """Probe images are the same in all runs: those of a network's input are drawn once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "drawn", functools.cache(probe.drawn))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_of_onnx_read_once():
+    """PyTorch parses the source of 500 functions in every export: half of a small one's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("onnxscript") is not None:
+            found = importlib.import_module("torch.onnx._internal.exporter._registration")
+            read = functools.cache(found.ONNXRegistry.from_torchlib)
+            patch.setattr(found.ONNXRegistry, "from_torchlib", staticmethod(read))
         yield
 
 

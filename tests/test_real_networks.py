@@ -12,16 +12,15 @@ from dreamquant.evaluation.metrics import evaluate
 @pytest.mark.real
 def test_float_resnet20_on_cifar10_is_as_described(real_data):
     network, source = grid.cifar(real_data, "cifar10_resnet20")
-    images = open_images(source, network.input)
-    found = evaluate(network.module, images)
-    assert found.n == 9874
-    assert found.top1 == pytest.approx(91.68, abs=0.05)
+    images = open_images(source, network.input, limit=1000)
+    low, high = evaluate(network.module, images).ci95
+    assert low < 91.68 < high  # of all 9,874
 
 
 @pytest.mark.real
 def test_float_mobilenet_on_imagenet_is_as_described(real_data):
     network, source = grid.imagenet(real_data)
-    images = open_images(source, network.input, limit=200)
+    images = open_images(source, network.input, limit=100)
     found = evaluate(network.module, images, batch=20)
     low, high = found.ci95
     assert low < 84.7 < high  # of all 1,000

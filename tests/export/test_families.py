@@ -120,16 +120,15 @@ def torchvision(name, **options):
     return getattr(models, name)(num_classes=5, **options)
 
 
-def bottlenecks():
-    """ResNet-50 with one block a stage."""
-    resnet = pytest.importorskip("torchvision.models.resnet", exc_type=(ImportError, RuntimeError))
-    return resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], num_classes=5, width_per_group=16)
+def resnet(block, **options):
+    """Torchvision's ResNet with one block a stage."""
+    kind = pytest.importorskip("torchvision.models.resnet", exc_type=(ImportError, RuntimeError))
+    return kind.ResNet(getattr(kind, block), [1, 1, 1, 1], num_classes=5, **options)
 
 
 FAMILIES = {
-    "resnet18": (lambda _: torchvision("resnet18"), 32),
-    "resnet20": (lambda networks: networks.CifarResNet(3, 5), 32),
-    "resnet50": (lambda _: bottlenecks(), 32),
+    "basic blocks": (lambda _: resnet("BasicBlock"), 32),
+    "bottlenecks": (lambda _: resnet("Bottleneck", width_per_group=16), 32),
     "mobilenet_v1": (
         lambda networks: networks.MobileNetV1((8, 16, 16, 24, 24), (1, 2, 1, 2), 5),
         32,

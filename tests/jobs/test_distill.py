@@ -65,7 +65,7 @@ def runs(short, quantized):
 
 
 def test_a_smaller_student_learns_from_its_teacher_without_data(file):
-    result = distill(file, iterations=300, data=demo.HELD_OUT)
+    result = distill(file, iterations=120, data=demo.HELD_OUT)
     parameters = result.manifest["parameters"]
     assert parameters["student"] < parameters["teacher"] / 2
     assert result.summary()["ranges_only"] == {"top1": None}

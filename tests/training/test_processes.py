@@ -80,8 +80,8 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def started(folder, size):
-    """What each of so many processes has after all iterations, by method."""
+def start(folder, size):
+    """Start so many processes that train together; each saves what it has, by method."""
     port, workers = free_port(), []
     paths = os.pathsep.join(str(Path(module.__file__).parent) for module in (tiny, tiny_runs))
     own = {"PYTHONPATH": os.pathsep.join([paths, os.environ.get("PYTHONPATH", "")])}
@@ -91,22 +91,34 @@ def started(folder, size):
         environment = os.environ | own | {k: str(v) for k, v in (place | address).items()}
         command = [sys.executable, "-c", WORKER, str(folder / f"{rank}.pt"), *METHODS]
         workers.append(subprocess.Popen(command, env=environment, text=True, **PIPES))
+    return folder, workers
+
+
+def saved_by(folder, workers):
+    """What each of the processes saved."""
     for worker in workers:
         in_group, err = worker.communicate(timeout=300)
         assert worker.returncode == 0, err
         # A thread of the group that outlives the interpreter aborts one process in seven.
         assert in_group == "False\n"
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(len(workers))]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return started(tmp_path_factory.mktemp("both"), 2)
+def all_trained(tmp_path_factory):
+    """Of two that train together and one alone, at the same time."""
+    started = [start(tmp_path_factory.mktemp(name), n) for name, n in (("both", 2), ("alone", 1))]
+    return [saved_by(*each) for each in started]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return started(tmp_path_factory.mktemp("alone"), 1)[0]
+def both(all_trained):
+    return all_trained[0]
+
+
+@pytest.fixture(scope="module")
+def alone(all_trained):
+    return all_trained[1][0]
 
 
 def different(first, second):

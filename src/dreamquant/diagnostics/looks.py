@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import torch
+from torch import Tensor
 
 from dreamquant.networks.pixels import denormalise, heat_map
 from dreamquant.networks.spec import InputSpec
@@ -16,14 +19,15 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _IMAGES = 16
-_LOOKS = 10  # number of times in a run
+_LOOKS = 10  # number of times in a phase
 
 
 class Looks:
     """Shows the method's images for the same noise, and the quantization of the student.
 
-    Under ``images/synthetic``, ``weights/LAYER``, ``codes/LAYER``, ``range/QUANTIZER/low`` and
-    ``…/high``: see docs/guide/progress.md.
+    A histogram is written if its layer has changed since the last one: a phase that rounds layer
+    after layer changes one at a time. Under ``images/synthetic``, ``weights/LAYER``,
+    ``codes/LAYER``, ``range/QUANTIZER/low`` and ``…/high``: see docs/guide/progress.md.
 
     Args:
         writer: writer of the log.
@@ -36,6 +40,7 @@ class Looks:
         self, writer: SummaryWriter, spec: InputSpec, seed: int, images: Images | None
     ) -> None:
         self.writer, self.spec, self.seed, self.images = writer, spec, seed, images
+        self.written: dict[str, int] = {}  # checksum of each layer's last histogram
 
     def __call__(self, run: Run, losses: dict[str, float] | None) -> None:
         """Write, if it is time."""
@@ -62,9 +67,20 @@ class Looks:
     def _show_student(self, student: Student, iteration: int) -> None:
         write = self.writer
         for name, (latent, quantizer) in student.quantized_weights().items():
+            now = _checksum([latent, *quantizer.state_dict().values()])
+            if self.written.get(name) == now:
+                continue
+            self.written[name] = now
             write.add_histogram(f"weights/{name}", latent.float(), iteration)
             write.add_histogram(f"codes/{name}", quantizer.codes(latent), iteration)
         for name, activation in student.activation_quantizers().items():
             for end, code in (("low", activation.grid.qmin), ("high", activation.grid.qmax)):
                 value = activation.scale * (code - activation.zero_point)
                 write.add_scalar(f"range/{name}/{end}", value, iteration)
+
+
+def _checksum(tensors: Iterable[Tensor]) -> int:
+    found = 0
+    for tensor in tensors:
+        found = crc32(tensor.float().cpu().contiguous().numpy().data, found)
+    return found

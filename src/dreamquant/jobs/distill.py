@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from dreamquant.jobs.job import Job
+from dreamquant.jobs.job import Job, images_given
 from dreamquant.jobs.outcome import Outcome, plain
 from dreamquant.jobs.quantize import quantize
 from dreamquant.jobs.request import DistillRequest, asked
@@ -101,7 +101,9 @@ def _distilled(
     resolved = method.resolved("quick", source.input.shape)
     resolved = for_task(resolved, source.input.task).with_numbers(DISTILL)
     student = _beginner(target.module)
-    job = Job(source, student, resolved.lasting(request.iterations), request, started=started)
+    resolved = resolved.lasting(request.iterations)
+    images = images_given(request, source)
+    job = Job(source, student, resolved, request, images=images, started=started)
     configuration = {
         "network": source.weights_sha256,
         "student": target.weights_sha256,

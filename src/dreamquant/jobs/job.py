@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from dreamquant.diagnostics.images import diagnose, observed
-from dreamquant.evaluation.data import open_images
+from dreamquant.evaluation.data import EvaluationSet, open_images
 from dreamquant.jobs import checkpoint
 from dreamquant.jobs.bench import begin, set_up, throwaway
 from dreamquant.jobs.budget import deadline_for, fit
@@ -43,6 +43,17 @@ from dreamquant.synthesis.source import Images
 from dreamquant.training.phase import Run, Watcher, run_to_the_end
 
 
+def images_given(request: RunRequest, network: Network) -> EvaluationSet | None:
+    """The images of ``--data``.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    if request.data is None:
+        return None
+    return open_images(request.data, network.input, boxes=network.boxes)
+
+
 class Job:
     """One run: a teacher, its student, and the method that recovers its accuracy.
 
@@ -52,11 +63,11 @@ class Job:
         method: resolved, so that it has no presets and its add-ons have been joined.
         request: length, device and precision of the run.
         prepared: the float network that the student was made from, if it is not the teacher.
+        images: with labels, to measure on, or ``None``.
         started: time of the user's command, by the monotonic clock.
         diagnostics: whether to record the problems that papers describe.
 
     Raises:
-        DataError: the images cannot be read.
         NetworkError: the network lacks what the method or the diagnostics read.
     """
 
@@ -67,14 +78,14 @@ class Job:
         method: Method,
         request: RunRequest,
         *,
+        images: EvaluationSet | None,
         started: float,
         prepared: nn.Module | None = None,
         diagnostics: bool = False,
     ) -> None:
         self.network, self.method, self.request = network, method, request
         self.started = started
-        data, boxes = request.data, network.boxes
-        self.images = None if data is None else open_images(data, network.input, boxes=boxes)
+        self.images = images
         self.accelerator = request.accelerator()
         self.quiet = request.quiet or not self.accelerator.is_main_process
         self.record = Record()

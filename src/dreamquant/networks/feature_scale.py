@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from dreamquant.networks.probe import batch_norms
@@ -108,6 +107,8 @@ def _solved(first: _First, inputs: Tensor, offset: Tensor) -> tuple[Tensor, Tens
     stored, deviation = first.norm.running_mean, first.norm.running_var.clamp(min=1e-12).sqrt()
     power = powers / deviation.square()[:, None]
     shift = (stored - _mean(offset)) / deviation
+    from scipy.optimize import nnls  # a third of a second, which pictures need not spend
+
     variance = nnls(*_ridged(power, torch.ones(len(power))))[0]
     mean = np.linalg.lstsq(*_ridged(means / deviation[:, None], shift), rcond=None)[0]
     least = torch.from_numpy(variance).sqrt().clamp(min=_LEAST)

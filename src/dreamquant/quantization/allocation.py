@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from dreamquant.errors import SchemeError
 
@@ -37,6 +36,9 @@ def allocate(
             where="--size",
             remedy="give a larger size",
         )
+    # Imported here: it takes a third of a second, which uniform bits need not spend.
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     one_each = np.kron(np.eye(layers), np.ones(options))
     solved = milp(
         damage.ravel(),

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from dreamquant import distributed
 from dreamquant.quantization.affine import Grid, affine_parameters, fake_quantize
 
-_SHARES = [share / 20 for share in range(20, 3, -1)]
+_TWENTIETHS = 20, 3, -1  # shares of a range that are tried: 20, 19, ... 4 twentieths
+_AT_ONCE = 2**16  # values that are rounded at once: they stay in the processor's cache
 _SAMPLED = 2**14
 
 
@@ -69,17 +70,28 @@ def least_squares(rows: Tensor, low: Tensor, high: Tensor, grid: Grid) -> tuple[
     Returns:
         ``(scale, zero_point)`` as :func:`affine_parameters` gives them, (N,) each.
     """
-    tried = [affine_parameters(share * low, share * high, grid) for share in _SHARES]
-    errors = torch.stack([_rounding_error(rows, *parameters, grid) for parameters in tried])
+    shares = torch.arange(*_TWENTIETHS, device=low.device).to(low).unsqueeze(1) / 20
+    scales, zero_points = affine_parameters(shares * low, shares * high, grid)
+    together = max(_AT_ONCE // (len(shares) * rows.shape[1]), 1)
+    split = [torch.split(x, together, -1) for x in (scales, zero_points)]
+    parts = zip(torch.split(rows, together), *split, strict=True)
+    errors = torch.cat([_rounding_errors(rows, s, z, grid) for rows, s, z in parts], 1)
     best = distributed.mean(errors).argmin(0, keepdim=True)
-    scales, zero_points = (torch.stack(each) for each in zip(*tried, strict=True))
     return scales.gather(0, best)[0], zero_points.gather(0, best)[0]
 
 
-def _rounding_error(rows: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
-    parameters = scale.unsqueeze(1), zero_point.unsqueeze(1)
+def _rounding_errors(rows: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """Mean squared error (shares, N) of rows (N, values), for scales of (shares, N)."""
+    together = max(_AT_ONCE // rows.numel(), 1)
+    split = [torch.split(x, together) for x in (scale, zero_point)]
+    return torch.cat([_errors_at_once(rows, s, z, grid) for s, z in zip(*split, strict=True)])
+
+
+def _errors_at_once(rows: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    parameters = scale.unsqueeze(2), zero_point.unsqueeze(2)
     rounded = fake_quantize(rows, *parameters, grid, clipped_gradient=False)
-    return (rounded - rows).square().mean(1)
+    # As a matrix: what looks for poolings of feature maps takes no mean of one for that.
+    return (rounded - rows).flatten(0, 1).square().mean(1).view(scale.shape)
 
 
 def sample(x: Tensor) -> Tensor:

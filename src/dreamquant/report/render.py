@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ _PAGE = Path(__file__).parent / "page"
 _PLAYERS = {"generator": "generator", "student": "student", "mixup": "student, on mixed images"}
 
 
+@cache
 def environment() -> Environment:
-    """Templates of the package; everything is escaped that is not markup."""
+    """Templates of the package, compiled once; everything is escaped that is not markup."""
     made = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
