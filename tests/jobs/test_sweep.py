@@ -185,8 +185,12 @@ def nobody_answers(**_: object) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_a_lost_worker_of_ray_is_tried_again(tmp_path: Path) -> None:
+def test_a_lost_worker_of_ray_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray = pytest.importorskip("ray")
+    # By default Ray's workers yield to everything else, other tests included.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     grid = write(
         tmp_path,
         network("slow", "slow_at_first"),
