@@ -1,4 +1,4 @@
-"""A watch over what Python does while it reads a file that may be malicious."""
+"""Checks what Python does while it reads a file that may be malicious."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
     python benchmarks/deploy.py --only cifar10_resnet20 w8a8
 
 Students are trained without data for integer hardware (placement layer-input, joins of 8 bits) and
-exported; their files are measured on the same images as teacher and student. ResNet-18, for which
-no weights are at hand, keeps its initial ones: it tells size and speed alone.
+exported. Their files are measured on the same images as teacher and student. ResNet-18 has random
+weights: only its size and speed are measured.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ SUBJECTS = {
 
 
 def recipe(subject: Subject, bits: str) -> Method:
-    """AdaDFQ on a subject's batches; at 8 bits with smaller steps, since little is to be mended."""
+    """AdaDFQ on batches of the subject's size; at 8 bits with smaller steps."""
     rate = subject.preset.recovery["Train"]["lr"]
     lr = rate / 10 if bits == "w8a8" else rate
     return replace(adadfq, presets={"quick": on_batches(subject.preset, subject.batch, lr=lr)})
@@ -147,7 +147,7 @@ def measure(name: str, bits: str, folder: Path) -> dict[str, Any]:
 
 
 def ranged(network: Network, scheme: Scheme) -> Result:
-    """A student that learned nothing: its ranges cover noise."""
+    """An untrained student whose ranges cover noise."""
     images = noise(network.input)
     student, coverage = quantize_network(network.module, scheme, images[:2])
     student.observe(True)

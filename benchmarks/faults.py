@@ -1,4 +1,4 @@
-"""Disks that are full at one write of a run after the other."""
+"""Runs on full disks: the disk is full at the first write, then at the second, and so on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Disk = Callable[[int], AbstractContextManager[object]]
 
 
 def survive(job: Job, out: Path, whole: Path, disk: Disk) -> list[str]:
-    """Resume a run on disks with ever more room until one has enough for it.
+    """Resume a run on larger and larger disks until it can finish.
 
     Args:
         job: quantizes into a folder, or goes on with what is there.
@@ -85,7 +85,7 @@ def no_file_above(size: int) -> Iterator[None]:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Callable[[int], None]]:
-    """A file system of its own at ``folder``; yields what gives it so many KiB.
+    """A separate file system at ``folder``; yields a function that sets its size in KiB.
 
     Raises:
         CalledProcessError: this user may not mount one.

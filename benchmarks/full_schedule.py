@@ -1,4 +1,4 @@
-"""The whole published schedule: AdaDFQ, ResNet-20, CIFAR-10, W3A3 and W4A4, three seeds.
+"""The complete published schedule: AdaDFQ, ResNet-20, CIFAR-10, W3A3 and W4A4, three seeds.
 
     python benchmarks/full_schedule.py
 

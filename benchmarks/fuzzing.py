@@ -40,7 +40,7 @@ from malicious_images import arrays, tars
 
 @dataclass(frozen=True)
 class Surface:
-    """Something a stranger may have written.
+    """A kind of input that may be malicious.
 
     Attributes:
         name: of it.
@@ -55,7 +55,7 @@ class Surface:
 
 @dataclass
 class Outcome:
-    """What became of the cases.
+    """How the cases ended.
 
     Attributes:
         cases: that were read.
@@ -105,7 +105,7 @@ def fuzz(surface: Surface, folder: Path, *, cases: int, chance: int) -> Outcome:
 
 
 def surfaces(folder: Path) -> list[Surface]:
-    """All of them; the files they are derived from are made in ``folder``."""
+    """All kinds of input; the valid files that they are derived from are made in ``folder``."""
     whole = folder / "whole"
     _run(["quantize", *tiny.options(folder, 2), "--out", str(whole)])
     return [
@@ -168,7 +168,7 @@ _COMMANDS = (
 
 
 def arguments(folder: Path) -> st.SearchStrategy[list[str]]:
-    """Command lines; none of them has a network that can be run for long."""
+    """Command lines; none can start a long run."""
     names = ["--out", "--weights", "--input", "--mean", "--std", "--classes", "--bits", "--seed"]
     names += ["--placement", "--first-last", "--override", "--elementwise", "--ranges", "--method"]
     names += ["--preset", "--budget", "--iterations", "--device", "--precision", "--data"]

@@ -68,7 +68,7 @@ class Grid:
         return any((*_place(run), *_choices(run)) == key for run in self.runs)
 
     def add(self, run: dict[str, Any]) -> None:
-        """Put a run on record at once, so that stopping loses none that is over.
+        """Record a run at once, so that no finished run is lost.
 
         Reading the record and writing the longer one is one step for all processes: of two that add
         at once, the second waits and finds the run of the first.
@@ -81,7 +81,7 @@ class Grid:
     def play(
         self, network: Network, images: Path, point: Point, method: Method | None = None
     ) -> None:
-        """Put a run on record unless it is there; one that was stopped goes on where it was.
+        """Run a point that is not on record, or continue one that was stopped.
 
         Args:
             network: the teacher.

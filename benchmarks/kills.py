@@ -1,6 +1,6 @@
 """Runs of the command line, killed without warning in every phase, and resumed until they are done.
 
-A kill is SIGKILL: nothing in the process can see it coming.
+A kill is SIGKILL, which a process cannot handle.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Attempt:
 
     @property
     def phase(self) -> str:
-        """The last one it announced."""
+        """The last phase that it announced."""
         return list(self.phases)[-1]
 
     def lasting(self) -> dict[str, float]:
@@ -63,7 +63,7 @@ class Attempt:
 
 @dataclass
 class Tally:
-    """What became of the kills.
+    """The number of kills by phase, and of runs.
 
     Attributes:
         kills: by the phase they struck.
@@ -162,7 +162,7 @@ def _kill_at(
 
 
 def require_whole(out: Path, reference: Path) -> int:
-    """Read every file that bears its name as a whole one; how many there were.
+    """Read every finished file, and return their number; each must be complete.
 
     Raises:
         AssertionError: one differs from that of a run that nobody killed.
@@ -190,7 +190,7 @@ def _whole(out: Path, reference: Path) -> Iterator[str]:
 
 
 def require_equal(out: Path, reference: Path) -> None:
-    """Refuse a result folder that is not, but for times, the one of a run that nobody stopped.
+    """Compare a result folder with that of an unstopped run; only times may differ.
 
     Raises:
         AssertionError: it differs, or something is left that no result has.

@@ -25,7 +25,7 @@ _TENSORS = (torch.Tensor, torch.nn.Parameter)
 
 @dataclass
 class Levels:
-    """What a run held after so many iterations.
+    """Memory and handles of a run after a number of iterations.
 
     Attributes:
         iterations: of each reading.
@@ -57,7 +57,7 @@ class Levels:
 
 
 def watch(out: Path, iterations: int, every: int, *beside: Watcher) -> Levels:
-    """Run a job, and read its levels now and then.
+    """Run a job, and read its levels at intervals.
 
     Args:
         out: its result folder.

@@ -1,4 +1,4 @@
-"""What a stranger may have written: odd values, damaged bytes, pickles and archives that bite."""
+"""Malicious input: unusual values, damaged bytes, pickles with code, archive bombs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Malicious:
 
 @st.composite
 def reheaded(draw: st.DrawFn, data: bytes) -> bytes:
-    """A safetensors file whose header tells other names, types, shapes or places."""
+    """A safetensors file with wrong names, types, shapes or offsets in its header."""
     length = int.from_bytes(data[:_HEADER], "little")
     header = json.loads(data[_HEADER : _HEADER + length])
     name = draw(st.sampled_from([key for key in header if key != "__metadata__"]))
@@ -102,7 +102,7 @@ def reheaded(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def pickles(folder: Path, state: Mapping[str, Any]) -> st.SearchStrategy[bytes]:
-    """Files of ``torch.save``, damaged, of other contents, or that make ``CANARY`` when read."""
+    """Files of ``torch.save``: damaged, with other contents, or with code that makes ``CANARY``."""
     whole = _saved(state)
     evil = Malicious(folder / CANARY)
     contents = (evil, [evil], dict(state) | {"x": evil}, torch.zeros(2).expand(2**40, 2), 3, None)

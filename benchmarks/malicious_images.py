@@ -1,4 +1,4 @@
-"""Images that a stranger may have packed: arrays and tars that are damaged, huge or lie."""
+"""Malicious images: arrays and tar files that are damaged, huge or wrongly described."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _arrays(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def _headers(draw: st.DrawFn) -> bytes:
-    """An array whose header promises more, or something else, than there is."""
+    """An array whose header has the wrong size or type."""
     shape = draw(st.lists(st.sampled_from((-1, 0, 1, 8, 2**20, 2**40, 2**62)), max_size=5))
     kind = draw(st.sampled_from(("|u1", "<f8", "|O", "<U99999", "[('a', '<f8')]", "x", "<i3")))
     text = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {tuple(shape)}, }}\n".encode()
@@ -68,7 +68,7 @@ def _headers(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def tars(draw: st.DrawFn) -> bytes:
-    """Tars with names that lead elsewhere, members that are no files, damaged and huge images."""
+    """Tar files with paths outside the folder, special members, damaged and huge images."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for _ in range(draw(st.integers(0, 5))):
@@ -121,7 +121,7 @@ def _picture(kind: str, size: tuple[int, int]) -> bytes:
 
 
 def _huge_png() -> bytes:
-    """A few bytes that call themselves 30,000 x 30,000 pixels."""
+    """A small file that claims to have 30,000 x 30,000 pixels."""
     data = bytearray(_picture("PNG", (8, 8)))
     data[16:24] = (30_000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")

@@ -1,4 +1,4 @@
-"""Memory of one iteration: the most that tensors take at once, beside what has to be held."""
+"""Memory of one iteration: the peak of all tensors, and what must be kept."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python benchmarks/mobilenet.py [--data DIR] [--seeds 0 1 2] [--bits w4a4]
 
-40 batches of 8 images, minutes on two cores: what is measured is how far so little goes.
+40 batches of 8 images: minutes on two cores. It measures what so short a run reaches.
 Finished runs are kept in ``docs/results/`` and not repeated, so the script may be stopped and
 started again at any time, and several may share the work.
 """

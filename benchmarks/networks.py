@@ -1,4 +1,4 @@
-"""The networks whose real weights the benchmarks use, written from their descriptions."""
+"""Networks of the benchmarks, written from their descriptions; their real weights are used."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def rows() -> Iterator[tuple[str, pairs.Row]]:
 
 
 def measured(folder: Path) -> Iterator[dict[str, Any]]:
-    """What became of each row."""
+    """The outcome of each row."""
     pairs.prepare(folder)
     for number, (kind, row) in enumerate(rows()):
         found = pairs.tried(row, folder, folder / f"out{number}")

@@ -1,4 +1,4 @@
-"""What options for speed cost in accuracy: AdaDFQ on ResNet-20, CIFAR-10, W3A3.
+"""What faster options cost in accuracy: AdaDFQ on ResNet-20, CIFAR-10, W3A3.
 
     python benchmarks/options.py [--seeds 0 1 2]
 

@@ -1,4 +1,4 @@
-"""The yardstick: the published loop of the GDFQ family, written plainly in eager PyTorch.
+"""The reference: the published loop of the GDFQ family in eager PyTorch.
 
 As the released codes have it: the student runs twice, gradients go to every weight on the way,
 statistics are taken layer by layer, quantizers are chains of elementwise operations with autograd
@@ -76,7 +76,7 @@ def _on_grid(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
 
 
 class PlainUpsampledConv2d(nn.Module):
-    """Enlarge, then convolve, with the bias that is published and that batch norm takes away."""
+    """Upsample, then convolve, with the published bias, which batch norm removes."""
 
     def __init__(self, module: UpsampledConv2d) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class PlainUpsampledConv2d(nn.Module):
 
 @dataclass
 class PlainView:
-    """What terms read of a network: its output, and what was taken inside."""
+    """What terms read of a network: its output and its inner tensors."""
 
     output: Tensor | None
     inside: dict[Tap[Any], Any] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class PlainView:
 
 
 class PlainLoop:
-    """The loop, from where a run of ours stands: its networks, ranges and numbers are copied.
+    """The loop from the state of one of our runs: it copies networks, ranges and numbers.
 
     Args:
         run: the generator's warm-up is over and ranges are frozen; it is not touched.

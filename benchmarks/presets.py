@@ -1,4 +1,4 @@
-"""Presets on batches of another size, and how long a run was, as the pages print it."""
+"""Presets with other batch sizes, and the length of runs as pages print it."""
 
 from __future__ import annotations
 

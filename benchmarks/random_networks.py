@@ -57,7 +57,7 @@ def whole_way(plan: Plan, method: str, folder: Path) -> str:
 
 
 def chunk(number: int) -> list[dict[str, str]]:
-    """What became of ten networks that ``number`` decides."""
+    """The outcome of ten networks, generated from ``number``."""
     rows: list[dict[str, str]] = []
 
     @seed(number)

@@ -1,4 +1,4 @@
-"""What a run survives: kills, full disks, malicious files, and twenty thousand iterations.
+"""Reliability of runs: kills, full disks, malicious files, and twenty thousand iterations.
 
     python benchmarks/reliability.py                 # all that is not on record yet
     python benchmarks/reliability.py --only kills

@@ -1,4 +1,4 @@
-"""What an iteration computes, and what the hardware could compute in its time."""
+"""Operations of an iteration, and what the hardware could compute in the same time."""
 
 from __future__ import annotations
 

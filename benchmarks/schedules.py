@@ -1,4 +1,4 @@
-"""Which of the published iterations matter: the quick schedule beside the published one.
+"""Which published iterations matter: the quick schedule beside the published one.
 
     python benchmarks/schedules.py [--iterations 1200] [--times 10] [--bits w3a3]
 

@@ -154,7 +154,7 @@ def memory_in_parts(parts: int, device: str) -> dict[str, float]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on, and what does not depend on a cell."""
+    """The machine, and values that are the same for all cells."""
     return {
         "threads": torch.get_num_threads(),
         **describe_machine(accelerator_for(device, "32").device),

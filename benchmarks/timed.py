@@ -25,7 +25,7 @@ from networks import cifar10_resnet20
 
 
 class Timed:
-    """A run whose student learns, which notes the seconds of each part of its latest iteration.
+    """A training run that records the seconds of each part of its latest iteration.
 
     Args:
         bench: a fresh one.
@@ -73,7 +73,7 @@ class Timed:
 
 
 def now() -> float:
-    """Seconds, once the device has done all that was asked of it."""
+    """Seconds, after the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
