@@ -29,7 +29,7 @@ def page(runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str]]) -> 
     yield (
         "All in percent. Rounded: weights to the nearest code, ranges on 64 procedural "
         "images, 16 of 224 pixels and more. "
-        "Recovered: SQuant at W8A8, at W4A8 the default method `auto` within the budget on record. "
+        f"Recovered: the default method `auto` within the budget on record{_others(runs)}. "
         "Scheme integer everywhere. In the file: score of the int8box file in ONNX Runtime. "
         "Float products: multiplications of convolutions, linear layers and matrix products with "
         "an operand in float. Files: the runtimes with the student's results (ort, ov: ONNX "
@@ -47,6 +47,11 @@ def page(runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str]]) -> 
             f"are the ones to compare. {listed(runs[-1]['versions'])}. "
             "Written by `benchmarks/kit.py`."
         )
+
+
+def _others(runs: Sequence[dict[str, Any]]) -> str:
+    others = [f"{run['network']} {run['bits'].upper()}" for run in runs if run["method"] != "auto"]
+    return f"; by SQuant: {', '.join(others)}" if others else ""
 
 
 def _row(run: dict[str, Any]) -> str:
