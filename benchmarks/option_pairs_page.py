@@ -25,23 +25,36 @@ from dreamquant.results.files import write_json  # noqa: E402
 from pages import RESULTS, listed, write_page  # noqa: E402
 
 PATH = RESULTS / "option-pairs.json"
+_TRAINED = [("--method", name) for name in ("adadfq", "adadfq+ris")]  # generator and student
+
+
+COMPILED = 2  # rows; the compiler takes minutes for each
 
 
 def rows() -> Iterator[tuple[str, pairs.Row]]:
-    """Covering rows, then each refusal alone."""
-    for row in pairs.covering():
+    """Covering rows, some again with the compiler at work, then each refusal alone."""
+    covering = pairs.covering()
+    for row in covering:
         yield "pairs", row
+    for row in [row for row in covering if _compiles(row)][:COMPILED]:
+        yield "compiled", {**row, "--iterations": ("--iterations", "2")}
     weights = pairs.factors()["--weights"][0]
     for known in pairs.REFUSED:
         words = {each: tuple(each.split()) for each in known}
         yield "refusal", {"--weights": weights, "--iterations": ("--iterations", "2"), **words}
 
 
+def _compiles(row: pairs.Row) -> bool:
+    """Whether a network is trained in this row, and compiled for that."""
+    return row["--compile"] == ("--compile",) and row["--method"] in _TRAINED
+
+
 def measured(folder: Path) -> Iterator[dict[str, Any]]:
     """The outcome of each row."""
     pairs.prepare(folder)
     for number, (kind, row) in enumerate(rows()):
-        found = pairs.tried(row, folder, folder / f"out{number}")
+        out = folder / f"out{number}"
+        found = pairs.tried(row, folder, out, compiler=kind == "compiled")
         words = " ".join(found.words).replace(str(folder), "DIR")
         said = "" if found.outcome == "ok" else found.text.replace(str(folder), "DIR")
         print(number, kind, found.outcome, flush=True)
@@ -52,21 +65,24 @@ def page(record: dict[str, Any]) -> Iterator[str]:
     """The page's lines."""
     counts = {
         kind: Counter(row["outcome"] for row in record["rows"] if row["kind"] == kind)
-        for kind in ("pairs", "refusal")
+        for kind in ("pairs", "compiled", "refusal")
     }
     together = sum(1 for _ in pairs.missing_at_first())
     yield from ("# Options of `dreamquant quantize`, in all pairs", "")
     yield (
         f"{len(pairs.factors())} factors, {together} pairs of values, in "
-        f"{counts['pairs'].total()} runs: {_told(counts['pairs'])}. Of "
+        f"{counts['pairs'].total()} runs: {_told(counts['pairs'])}. In these, `--compile` is "
+        "given and the compiler is replaced by one that changes nothing; "
+        f"{counts['compiled'].total()} of them again with PyTorch's compiler: "
+        f"{_told(counts['compiled'])}. Of "
         f"{counts['refusal'].total()} combinations that are known to be refused: "
         f"{_told(counts['refusal'])}. Refused means: before the first step, with a message that "
         "names a given option."
     )
-    for kind in ("pairs", "refusal"):
+    for kind in ("pairs", "compiled", "refusal"):
         yield from ("", f"| {kind} | outcome | message |", "|---|---|---|")
         for row in record["rows"]:
-            if row["kind"] == kind and (kind == "refusal" or row["outcome"] != "ok"):
+            if row["kind"] == kind and (kind != "pairs" or row["outcome"] != "ok"):
                 yield f"| `{row['options']}` | {row['outcome']} | {_line(row['said'])} |"
     yield ""
     yield f"{record['hardware']['cpu']}, {listed(record['versions'])}. Written by"
