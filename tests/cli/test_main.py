@@ -285,7 +285,7 @@ def test_overrides_reach_the_layers(run, tmp_path, quick):
 def test_evaluate_a_result(run_json, saved, data):
     measured = run_json("evaluate", str(saved / "result"), *data)
     manifest = json.loads((saved / "result" / "manifest.json").read_text())
-    assert list(measured) == MEASURED
+    assert list(measured) == [*MEASURED, "constant_agreement"]
     assert measured == manifest["accuracy"]["student"]
     assert measured["n"] == 40
 

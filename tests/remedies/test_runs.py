@@ -21,6 +21,7 @@ from dreamquant.export.job import export_result
 from dreamquant.jobs.checkpoint import STATE, read, require_same_run
 from dreamquant.jobs.grid import read_grid
 from dreamquant.networks import demo
+from dreamquant.networks.load import Network
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.prepare import FoldBatchNorms, Preparation, prepared
 from dreamquant.quantization.scheme import Bits, Scheme
@@ -34,7 +35,7 @@ from dreamquant.training import tracing
 from dreamquant.training.compiled import Compiled
 from dreamquant.training.losses import require_finite_losses
 from remedies import Trial, advises, command, quantized
-from tiny_runs import tiny_network
+from tiny_runs import blind_classifier, tiny_network
 
 # -------------------------------------------------------------------------------- networks
 
@@ -230,10 +231,10 @@ def solves(network: Callable[[], nn.Module]) -> Callable[[Path], None]:
     return go
 
 
-def bits(**options: Any) -> Callable[[Path], None]:
+def bits(network: Network | None = None, **options: Any) -> Callable[[Path], None]:
     """Bits that are chosen."""
     given: dict[str, Any] = {"device": "cpu", "quiet": True} | options
-    return lambda _: dreamquant.quantize(demo.teacher(), "auto", "squant", **given)
+    return lambda _: dreamquant.quantize(network or demo.teacher(), "auto", "squant", **given)
 
 
 # -------------------------------------------------------------------------------- grids
@@ -328,6 +329,12 @@ TRIALS = [
         bits(max_drop="0", override=("*=w2a8",)),
         "allow more, or give --size",
         bits(max_drop="99", override=("*=w2a8",)),
+    ),
+    Trial(
+        "jobs/bits.py:_require_decisions",
+        bits(blind_classifier(), max_drop="5"),
+        "check --mean, --std and --bgr, or give --size",
+        bits(blind_classifier(), size="60kB"),
     ),
     Trial(
         "quantization/allocation.py:allocate",

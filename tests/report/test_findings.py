@@ -21,6 +21,7 @@ def good(record):
     for layer in manifest["coverage"]["layers"]:
         layer["weight_bits"] = 8
     analysis["answers"] |= {"n": 9000}
+    analysis["constant_agreement"] = 40.0
     analysis["answers"]["outcomes"] |= {"lost": 60, "gained": 10}
     for sample in analysis["samples"]:
         sample["confidence"] = 0.9
@@ -61,6 +62,16 @@ def damage(record, *path_and_value):
             ("manifest", "method", "recovery", -1, "iterations", 80),
             "warning",
             "learned for only 80 batches",
+        ),
+        (
+            ("manifest", "agreement", "remark", {"what": "it says little", "remedy": "look"}),
+            "warning",
+            "It says little.",
+        ),
+        (
+            ("analysis", "constant_agreement", 99.0),
+            "note",
+            "would agree on 99.0 % of probe images.",
         ),
         (("manifest", "diversity", "label_entropy", 0.4), "warning", "balance of classes is 40 %"),
         (

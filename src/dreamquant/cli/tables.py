@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from dreamquant.evaluation.evaluation import Evaluation
+from dreamquant.evaluation.majority import remark
 from dreamquant.results.floats import in_float, remedy
 from dreamquant.results.folder import REPORT
 from dreamquant.results.result import Result
@@ -86,7 +87,7 @@ def result_table(result: Result, out: Path) -> None:
     print_text(f"at {protocol['bits']} by {method['name']}, preset {method['preset']}\n", "bold")
     left = in_float(manifest["coverage"]) if quantized else None
     if left and left.warning:
-        print_text(f"warning: {left.warning}; {remedy(protocol['placement'])}\n", "yellow")
+        _print_warning(left.warning, remedy(protocol["placement"]))
     _print_accuracies(manifest["accuracy"], _QUANTIZED if quantized else _DISTILLED)
     _print_agreement(manifest["agreement"])
     print_pairs(_protocol(manifest) if quantized else _distillation(manifest))
@@ -115,8 +116,15 @@ def pool_table(summary: Mapping[str, Any], out: Path) -> None:
         print_path(out / name)
 
 
+def _print_warning(what: str, solution: str) -> None:
+    print_text(f"warning: {what}; {solution}\n", "yellow")
+
+
 def _print_agreement(agreement: Mapping[str, Any]) -> None:
     shown = _percent(agreement["percent"])
+    said = agreement.get("remark")  # only where agreement says little
+    if said:
+        _print_warning(said["what"], said["remedy"])
     if "means" not in agreement:
         print_text(f"agreement with the full-precision network: {shown} of {agreement['on']}\n")
         return
@@ -209,6 +217,11 @@ def evaluation_table(evaluation: Evaluation, title: str) -> None:
         if value is not None:
             table.add_row(name, _percent(value), _interval(evaluation.ci95) if name == of else "")
     _console.print(table)
+    on = f"{evaluation.n} images"
+    said = None if evaluation.main else remark(evaluation.constant, on, given=True)
+    if said:
+        print_text()
+        _print_warning(*said)
 
 
 def doctor_table(findings: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dreamquant.evaluation.classes import Classification
+from dreamquant.evaluation.majority import constant_agreement
 from dreamquant.evaluation.rounding import Tally, activation_tallies, decibels, weight_tallies
 from dreamquant.evaluation.sites import Site, answer_with, find_sites, quantizer_of, twin
 from dreamquant.evaluation.task import Task
@@ -48,6 +49,7 @@ def analyse(
         site: weights[site.layer] if site.kind == "weight" else activations[site] for site in sites
     }
     wanted = answer_with(teacher, student, (), batches)
+    decisions = task.decisions(wanted)
     looked_at = _worst(tallies, affordable // len(wanted))
     alone = {
         site: _compared(answer_with(teacher, student, [site], batches), wanted, task)
@@ -56,6 +58,7 @@ def analyse(
     return {
         "schema": SCHEMA,
         "images": len(wanted),
+        "constant_agreement": None if decisions is None else constant_agreement(decisions),
         "student": _compared(answers, wanted, task),
         "rounded": _compared(answer_with(teacher, student, sites, batches), wanted, task),
         "sites": [

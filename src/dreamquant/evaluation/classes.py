@@ -27,6 +27,10 @@ class Classification(Task):
         ours, aim = given.log_softmax(1), wanted.log_softmax(1)
         return F.kl_div(ours, aim, log_target=True, reduction="batchmean")
 
+    def decisions(self, wanted: Any) -> Tensor:
+        """Images of each class."""
+        return _counted(wanted)
+
     def agree(self, given: Any, wanted: Any) -> Tensor:
         """Whether the largest logit is the same."""
         return given.argmax(1).eq(wanted.argmax(1)).cpu().float()[:, None]  # type: ignore[no-any-return]
@@ -36,6 +40,11 @@ class MultiLabel(ScoredTask):
     """Logits (B, labels), each of which decides by its sign; labels (B, labels) are 0 or 1."""
 
     agreeing = "decisions, one for each label, that are the same"
+
+    def decisions(self, wanted: Any) -> Tensor:
+        """Images without and with each label."""
+        on = (wanted > 0).sum(0).cpu()
+        return torch.stack([len(wanted) - on, on], 1)
 
     def agree(self, given: Any, wanted: Any) -> Tensor:
         """The fraction of equal decisions."""
@@ -73,6 +82,10 @@ class Segmentation(ScoredTask):
 
     classes: int
 
+    def decisions(self, wanted: Any) -> Tensor:
+        """Pixels of each class."""
+        return _counted(wanted)
+
     def agree(self, given: Any, wanted: Any) -> Tensor:
         """The fraction of pixels with the same largest logit."""
         return given.argmax(1).eq(wanted.argmax(1)).float().mean((1, 2)).cpu()[:, None]  # type: ignore[no-any-return]
@@ -108,6 +121,11 @@ class Segmentation(ScoredTask):
         sums = (counts @ confusions).view(-1, self.classes, self.classes)
         ends = torch.quantile(_miou(sums), torch.tensor([0.025, 0.975], dtype=torch.float64))
         return 100 * float(ends[0]), 100 * float(ends[1])
+
+
+def _counted(logits: Any) -> Tensor:
+    """The number of times that each class has the largest logit, (1, classes), on the CPU."""
+    return logits.argmax(1).flatten().bincount(minlength=logits.shape[1])[None].cpu()  # type: ignore[no-any-return]
 
 
 def _miou(confusion: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ class Evaluation:
         scores: of a network that is not a classifier, by name, the most important first; empty
             without labels.
         outputs: agreement of each output by name, if there are several.
+        constant: agreement that a network would have that always gives the teacher's most
+            frequent answer; ``None`` without a teacher and for outputs that decide nothing.
         agreement_ci95: interval of ``agreement``, for a network that is not a classifier.
     """
 
@@ -31,6 +33,7 @@ class Evaluation:
     agreement: float | None
     scores: dict[str, float] = field(default_factory=dict)
     outputs: dict[str, float] = field(default_factory=dict)
+    constant: float | None = None
     agreement_ci95: tuple[float, float] | None = None
 
     @property
@@ -44,5 +47,9 @@ class Evaluation:
         """The attributes by name, without empty ones that only other tasks have."""
         values = {name: getattr(self, name) for name in ("top1", "top5", "n", "ci95", "agreement")}
         values["ci95"] = None if self.ci95 is None else list(self.ci95)
-        others = {"scores": self.scores, "outputs": self.outputs}
+        others = {
+            "scores": self.scores,
+            "outputs": self.outputs,
+            "constant_agreement": self.constant,
+        }
         return {**values, **{name: each for name, each in others.items() if each}}

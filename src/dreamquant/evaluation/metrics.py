@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.evaluation import Evaluation
 from dreamquant.evaluation.intervals import wilson
+from dreamquant.evaluation.majority import constant_agreement
 from dreamquant.evaluation.outputs import evaluate_outputs
 
 NO_CLASS = -1  # prediction if a logit is NaN; it equals no label
@@ -78,6 +80,7 @@ def _evaluate_classes(
     on_answers: Callable[[Tensor, Tensor], None] | None,
 ) -> tuple[Evaluation, Evaluation]:
     hits = torch.zeros(3, 2, dtype=torch.int64, device=device)  # top-1, top-5, agreement
+    decided: list[Tensor] = []
     seen = 0
     for chunk in images.batches(batch):
         pixels = chunk.to(device)
@@ -90,6 +93,7 @@ def _evaluate_classes(
         if teacher is not None:
             ours, wanted = (classes[:, 0] for classes in best)
             hits[2, 0] += ((ours == wanted) & (wanted != NO_CLASS)).sum()
+            decided.append(wanted[wanted != NO_CLASS].cpu())
             if on_answers is not None:
                 on_answers(ours, wanted)
         seen += len(chunk)
@@ -97,10 +101,17 @@ def _evaluate_classes(
             on_batch(len(chunk))
     (top1, wanted1), (top5, wanted5), (agreed, _) = hits.tolist()
     labelled, taught = images.labels is not None, teacher is not None
+    mine = _evaluation(seen, (top1, top5) if labelled else None, agreed if taught else None)
     return (
-        _evaluation(seen, (top1, top5) if labelled else None, agreed if taught else None),
+        replace(mine, constant=_constant(decided)),
         _evaluation(seen, (wanted1, wanted5) if labelled and taught else None, None),
     )
+
+
+def _constant(decided: list[Tensor]) -> float | None:
+    """The agreement of a constant answer with predicted classes, (B,) each."""
+    classes = torch.cat(decided) if decided else torch.empty(0)
+    return constant_agreement(classes.bincount()[None]) if len(classes) else None
 
 
 def _evaluation(n: int, right: tuple[int, int] | None, agreed: int | None) -> Evaluation:

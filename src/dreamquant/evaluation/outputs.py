@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.evaluation import Evaluation
+from dreamquant.evaluation.majority import constant_agreement
 from dreamquant.evaluation.task import ScoredTask
 
 _BATCH = 8  # small, because maps of detectors and segmenters are large
@@ -32,6 +34,7 @@ def evaluate_outputs(
     assert isinstance(task, ScoredTask)  # classifiers are evaluated in another function
     scored: tuple[list[Any], list[Any]] = [], []
     agreed: list[Tensor] = []
+    decided: list[Tensor] = []
     for chunk in images.batches(_BATCH):
         pixels = chunk.to(device)
         given = [net(pixels) for net in (model, teacher) if net is not None]
@@ -41,11 +44,15 @@ def evaluate_outputs(
                 each += task.score(output, truth)
         if teacher is not None:
             agreed.append(task.agree(*given))
+            if (counts := task.decisions(given[1])) is not None:
+                decided.append(counts)
         seen += len(chunk)
         if on_batch is not None:
             on_batch(len(chunk))
     ours, wanted = (_scores(task, each) for each in scored)
-    return _evaluation(seen, task, ours, agreed), _evaluation(seen, task, wanted, [])
+    constant = constant_agreement(torch.stack(decided).sum(0)) if decided else None
+    mine = replace(_evaluation(seen, task, ours, agreed), constant=constant)
+    return mine, _evaluation(seen, task, wanted, [])
 
 
 Scored = tuple[dict[str, float], tuple[float, float] | None] | None

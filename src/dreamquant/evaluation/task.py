@@ -57,6 +57,16 @@ class Task(ABC):
         """
         return Agreement(*mean_in_percent(rows[:, 0]), {})
 
+    def decisions(self, wanted: Any) -> Tensor | None:
+        """The number of times that each option was chosen, (groups, options), on the CPU.
+
+        ``None`` for outputs that decide nothing.
+
+        Args:
+            wanted: outputs of a network for some images.
+        """
+        return None
+
     def damage(self, given: Any, wanted: Any) -> Tensor:
         """The distance of outputs from the wanted ones, a scalar.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamquant.errors import SchemeError
+from dreamquant.evaluation.majority import constant_agreement, remark
 from dreamquant.evaluation.sensitivity import Sensitivity, agreement_rounded, sensitivity
 from dreamquant.evaluation.task import Task
 from dreamquant.evaluation.tasks import task_of
@@ -90,13 +91,15 @@ def choose_bits(
             both is given.
 
     Raises:
-        SchemeError: no choice is as small, or loses as little.
+        SchemeError: no choice is as small, or loses as little; or agreement says little.
     """
     device = next(network.parameters()).device
     _, coverage = quantize_network(network, scheme, torch.zeros(2, *spec.shape, device=device))
     layers = [layer for layer in coverage.layers if layer.shares is None]
     images, task = _images(spec, device), task_of(spec)
     seen, unseen = images[:_IMAGES], images[_IMAGES:]
+    if max_drop is not None:
+        _require_decisions(network, unseen, task, max_drop)
     measured = sensitivity(network, [layer.name for layer in layers], CHOICES, seen, task)
     now = sum(measured.sizes[row, layer.weight_bits - 2] for row, layer in enumerate(layers))
     rest = coverage.weight_bytes + coverage.scale_bytes + coverage.float_bytes - round(now)
@@ -116,6 +119,20 @@ def choose_bits(
 def _images(spec: InputSpec, device: torch.device) -> Tensor:
     random = torch.Generator(device).manual_seed(_SEED)
     return drawn_inputs(DeadLeaves(), 2 * _IMAGES, spec, random)
+
+
+@torch.no_grad()
+def _require_decisions(network: nn.Module, images: Tensor, task: Task, max_drop: float) -> None:
+    """Refuse to choose by an agreement that a constant answer would have."""
+    decisions = task.decisions(network(images))
+    constant = None if decisions is None else constant_agreement(decisions)
+    said = remark(constant, f"{len(images)} drawn images", given=False)
+    if said is not None:
+        raise SchemeError(
+            said.what,
+            where=f"--max-drop {max_drop:g}",
+            remedy="check --mean, --std and --bgr, or give --size",
+        )
 
 
 def _keep(measured: Sensitivity, scheme: Scheme) -> None:

@@ -16,6 +16,7 @@ from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.diversity import diversity, look_at
 from dreamquant.evaluation.intervals import wilson
+from dreamquant.evaluation.majority import Remark, constant_agreement, remark
 from dreamquant.evaluation.metrics import evaluate, evaluate_both
 from dreamquant.evaluation.regression import Regression
 from dreamquant.evaluation.task import Agreement
@@ -110,12 +111,11 @@ class Measurements:
         if self.images is None:
             # Detectors and segmenters take large images, and each of their outputs tells much.
             probes = PROBES if self.classifies else _FEW
-            agreed = self._agreed_on_probe(student, probes)
+            agreed, constant = self._agreed_on_probe(student, probes)
+            on = PROBE_IMAGES.replace(str(PROBES), str(probes))
             return {
                 "accuracy": {"teacher": None, "ranges_only": None, "student": None},
-                "agreement": self._agreement(
-                    agreed, PROBE_IMAGES.replace(str(PROBES), str(probes))
-                ),
+                "agreement": self._agreement(agreed, on, remark(constant, on, given=False)),
             }
         with counting("measuring both networks", len(self.images), quiet=quiet) as count:
             seen, teacher = evaluate_both(
@@ -128,31 +128,42 @@ class Measurements:
             )
         assert seen.agreement is not None  # there was a teacher to agree with
         ci95 = seen.agreement_ci95 or wilson(round(seen.agreement * seen.n / 100), seen.n)
-        agreed = Agreement(seen.agreement, ci95, seen.outputs)
+        agreed, on = Agreement(seen.agreement, ci95, seen.outputs), f"{seen.n} images given"
+        # With labels a score tells whether the network works.
+        said = None if self.images.labelled else remark(seen.constant, on, given=True)
         return {
             "accuracy": {
                 "teacher": teacher.as_json(),
                 "ranges_only": ranges_only,
                 "student": seen.as_json(),
             },
-            "agreement": self._agreement(agreed, f"{seen.n} images given"),
+            "agreement": self._agreement(agreed, on, said),
         }
 
-    def _agreement(self, agreed: Agreement, on: str) -> dict[str, Any]:
-        found = {"percent": agreed.percent, "on": on, "ci95": list(agreed.ci95)}
+    def _agreement(self, agreed: Agreement, on: str, said: Remark | None) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "percent": agreed.percent,
+            "on": on,
+            "ci95": list(agreed.ci95),
+            **({} if said is None else {"remark": said._asdict()}),
+        }
         if self.classifies:
             return found
         return {**found, "means": self.task.agreeing, "outputs": agreed.outputs}
 
     @torch.no_grad()
-    def _agreed_on_probe(self, student: Student, count: int) -> Agreement:
-        rows = []
+    def _agreed_on_probe(self, student: Student, count: int) -> tuple[Agreement, float | None]:
+        """The agreement on probe images, and that of a constant answer."""
+        rows, decided = [], []
         for images in self.probe.batches(count, _AT_ONCE):
             wanted, given = self.teacher(images), student(images)
             rows.append(self.task.agree(given, wanted))
+            decided.append(self.task.decisions(wanted))
             if self.classifies:
                 self.answers.add(given.argmax(1), wanted.argmax(1))
-        return self.task.agreement(torch.cat(rows))
+        counts = [each for each in decided if each is not None]
+        constant = constant_agreement(torch.stack(counts).sum(0)) if counts else None
+        return self.task.agreement(torch.cat(rows)), constant
 
     @torch.no_grad()
     def _diversity(self) -> dict[str, Any] | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dreamquant.evaluation.majority import LIMIT
 from dreamquant.report.headline import Headline, change
 from dreamquant.report.read import Record
-from dreamquant.report.wording import class_name, site_name
+from dreamquant.report.wording import class_name, sentence, site_name
 from dreamquant.results.floats import in_float, remedy
 
 _LOW_AGREEMENT = 80.0  # percent
@@ -74,6 +75,9 @@ def _answers(record: Record, head: Headline) -> Iterator[Finding]:
             f"Its agreement with the original is only {head.agreement.value:.1f} % on {head.on}.",
             "Try more bits, --first-last 8, another method, or a longer schedule.",
         )
+    said = record.manifest["agreement"].get("remark")  # only where agreement says little
+    if said:
+        yield Finding("warning", sentence(said["what"]), sentence(said["remedy"]))
     if head.regained is not None and head.regained < 0:
         yield Finding(
             "warning",
@@ -122,6 +126,14 @@ def _layers(record: Record) -> Iterator[Finding]:
     if not sites:
         return
     yield from _clipping([site for site in sites if site["kind"] != "weight"])
+    constant = record.analysis.get("constant_agreement")  # earlier versions did not measure it
+    if constant is not None and constant > LIMIT:
+        yield Finding(
+            "note",
+            "The sensitivity of layers says little here: a network that always gives the same "
+            f"answer would agree on {constant:.1f} % of {record.analysis['on']}.",
+            "Compare layers by their signal-to-noise ratio instead.",
+        )
     yield from _sensitivity([site for site in sites if site["alone"]], record.analysis["on"])
 
 

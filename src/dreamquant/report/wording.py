@@ -37,6 +37,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def sentence(text: str) -> str:
+    """A remark as a sentence: a capital at its start, a full stop at its end."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def signed(value: float) -> str:
     """A change, with a minus sign rather than a hyphen."""
     digits = f"{abs(value)}" if isinstance(value, int) else f"{abs(value):.2f}"
@@ -92,7 +97,7 @@ def _task(manifest: Mapping[str, Any]) -> str:
     means = manifest["agreement"].get("means")  # a classifier's record has none
     told = [f"{spec.task}{outputs}", *([f"agreement is {means}"] if means else [])]
     told += manifest["network"].get("notes", ())
-    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in told)
+    return " ".join(sentence(text) for text in told)
 
 
 def _how(manifest: Mapping[str, Any]) -> str:
