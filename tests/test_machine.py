@@ -1,3 +1,7 @@
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +62,38 @@ def test_a_system_that_tells_nothing(on, monkeypatch):
     monkeypatch.setattr(machine, "_CPUINFO", Path("nowhere"))
     assert machine.flags() == frozenset()
     assert machine.described() == machine.processor() != ""
+
+
+FAULTS = """
+import ctypes, importlib.util, resource, sys
+
+found = importlib.util.spec_from_file_location("machine", sys.argv[1])
+machine = importlib.util.module_from_spec(found)
+found.loader.exec_module(machine)
+library, size = ctypes.CDLL(None), 64 * 2**20
+library.malloc.restype = ctypes.c_void_p
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = ctypes.c_void_p(library.malloc(size))
+    ctypes.memset(block, 1, size)
+    library.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+usual = [faults(), faults()]
+print(machine.keep_freed_memory(), *usual, faults(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
+def test_freed_memory_is_used_again():
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    command = [sys.executable, "-c", FAULTS, machine.__file__]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done, first, second, third, fourth = kept.stdout.split()
+    assert done == "True"
+    # Every block of 64 MiB has new pages, until the second one after the call.
+    assert min(int(first), int(second), int(third)) > 20 * int(fourth)
+    environment["MALLOC_ARENA_MAX"] = "2"
+    own = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert own.stdout.split()[0] == "False"

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from dreamquant import machine
 from dreamquant.evaluation.classes import Classification
 from dreamquant.evaluation.data import EvaluationSet
 from dreamquant.evaluation.evaluation import Evaluation
@@ -64,6 +65,7 @@ def evaluate_both(
     ``on_answers`` is called after each batch with the predicted classes (B,) of both; it is not
     called for networks that are not classifiers. Args and errors as for :func:`evaluate`.
     """
+    machine.keep_freed_memory()
     with _evaluating(model), _evaluating(teacher), torch.inference_mode():
         if isinstance(images.task, Classification):
             return _evaluate_classes(model, teacher, images, batch, device, on_batch, on_answers)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from dreamquant import distributed
 from dreamquant.errors import TrainingError
-from dreamquant.jobs.measurements import synthetic_count
+from dreamquant.jobs.measurements import probe_count, synthetic_count
 from dreamquant.methods.method import Method
-from dreamquant.synthesis.probe import COUNT as PROBES
 from dreamquant.training.bench import Bench
 from dreamquant.training.deadline import Deadline
 from dreamquant.training.phase import Phase, Run
@@ -135,7 +134,7 @@ def _seconds_to_measure(bench: Bench, images: int) -> float:
     x = torch.zeros(_AT_ONCE, *bench.input.shape, device=bench.device)
     teacher, student = (_seconds(network, x) for network in (bench.teacher, bench.student.eval()))
     synthetic = synthetic_count(bench.input)
-    both, alone = images or PROBES, synthetic + min(synthetic, images)
+    both, alone = images or probe_count(bench.input), synthetic + min(synthetic, images)
     return (both * (teacher + student) + alone * teacher) / _AT_ONCE + _SAVING
 
 

@@ -34,17 +34,28 @@ from dreamquant.synthesis.source import Images
 from dreamquant.training.bench import Bench
 
 _GLANCE = 1000  # images for accuracies on the way
-# Images for diversity; of large ones as many take minutes.
-_SYNTHETIC, _SYNTHETIC_LARGE = 512, 128
-_FEW = 64  # probe images for agreement of networks that are no classifiers
+# Images for diversity, and probe images; of large ones as many take minutes.
+_SYNTHETIC, _LARGE = 512, 128
+# Detectors and segmenters take large images, and each of their outputs tells much.
+_FEW = 64
 _SHOWN = 40  # images in samples.png
 _AT_ONCE = 32  # so many images of 224 pixels take a gigabyte or two
 
 
 def synthetic_count(spec: InputSpec) -> int:
     """How many synthetic images measurements look at."""
-    large = max(spec.shape[-2:]) > LARGEST_SMALL_IMAGE
-    return _SYNTHETIC_LARGE if large else _SYNTHETIC
+    return _LARGE if _is_large(spec) else _SYNTHETIC
+
+
+def probe_count(spec: InputSpec) -> int:
+    """The number of probe images on which agreement is measured."""
+    if spec.task != "classification":
+        return _FEW
+    return _LARGE if _is_large(spec) else PROBES
+
+
+def _is_large(spec: InputSpec) -> bool:
+    return max(spec.shape[-2:]) > LARGEST_SMALL_IMAGE
 
 
 class Measurements:
@@ -109,8 +120,7 @@ class Measurements:
     ) -> dict[str, Any]:
         device, module = self.device, self.teacher
         if self.images is None:
-            # Detectors and segmenters take large images, and each of their outputs tells much.
-            probes = PROBES if self.classifies else _FEW
+            probes = probe_count(self.spec)
             agreed, constant = self._agreed_on_probe(student, probes)
             on = PROBE_IMAGES.replace(str(PROBES), str(probes))
             return {

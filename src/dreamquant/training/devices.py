@@ -76,6 +76,7 @@ def accelerator_for(device: str, precision: str, threads: int | None = None) -> 
     from accelerate.state import AcceleratorState
 
     require_device(device, precision, threads)
+    machine.keep_freed_memory()
     if precision == AUTO:
         precision = chosen_precision(device)
     if threads is not None:
