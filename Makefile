@@ -10,7 +10,7 @@ demo: $(VENV)/core
 	$(BIN)/dreamquant demo --transformer --out out/demo-transformer
 
 test: $(VENV)/all check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Measurements over seeds, and leaks: minutes more.
 test-long: $(VENV)/all
