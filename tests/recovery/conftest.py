@@ -84,14 +84,14 @@ class GivenImages(Images):
         return Batch(self.pool[request.latent], request.targets, request.latent)
 
 
-def bench_of(network, bits="w3a3", seed=0, **scheme):
-    example = torch.zeros(2, *SPEC.shape)
+def bench_of(network, bits="w3a3", seed=0, spec=SPEC, **scheme):
+    example = torch.zeros(2, *spec.shape)
     student, _ = quantize_network(network, Scheme(Bits.parse(bits), **scheme), example)
     return Bench(
         prepared=network,
         student=student,
         players=Players(Watched(network, example, ()), Watched(student, example, ())),
-        input=SPEC,
+        input=spec,
         rng=Rng.seeded(seed, torch.device("cpu")),
         seed=seed,
         accelerator=accelerator_for("cpu", "32"),

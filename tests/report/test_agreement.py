@@ -16,7 +16,7 @@ def test_each_stage_has_a_mark_at_its_seconds_and_the_kept_ones_are_large():
         [
             phase(3),
             phase(1, found("rounding", 60.0, kept=True)),
-            phase(10),
+            phase(10, {"input_range": 64.0, "largest_deviation": 16.0}),
             phase(2, found("least squares", 90.0, kept=True)),
             phase(30, found("reconstruction", 85.0, kept=False)),
         ]

@@ -116,6 +116,8 @@ class ProgressDisplay:
 
 
 def _found(finding: Mapping[str, Any]) -> str:
+    if "input_range" in finding:
+        return f"the input's range ends at {finding['input_range']:.3g}: its scale is not known"
     kept = "kept" if finding["kept"] else "the student before is better and stays"
     return f"{finding['stage']}: agreement of outputs {finding['agreement']:.1f} %; {kept}"
 

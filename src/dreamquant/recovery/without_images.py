@@ -107,7 +107,7 @@ class RangesFromNoise(Recovery):
 
         def place(met: RangeMet | LayerMet) -> None:
             assert isinstance(met, RangeMet)
-            if is_pixels and _has_values_of(met.values[0], noise()[0]):
+            if is_pixels and has_values_of(met.values[0], noise()[0]):
                 low, high = ends_of_pixels(bench.input)
                 least, most = met.values[0].aminmax()  # padding may lie beyond
                 place_at(met.quantizer, torch.minimum(low, least), torch.maximum(high, most))
@@ -159,7 +159,7 @@ def ends_of_pixels(spec: InputSpec) -> tuple[Tensor, Tensor]:
     return low.min(), high.max()
 
 
-def _has_values_of(seen: Tensor, image: Tensor) -> bool:
+def has_values_of(seen: Tensor, image: Tensor) -> bool:
     """Whether a tensor is the image, or its values moved: padded, cut out or reordered.
 
     A sample decides. Zeros tell nothing, since padding and ReLUs give them as well, and few values

@@ -53,7 +53,7 @@ def stage_chart(phases: Sequence[Mapping[str, Any]]) -> Markup | None:
     for phase in phases:
         seconds += phase["seconds"]
         found = phase.get("found")
-        if found is None:
+        if found is None or "agreement" not in found:
             continue
         tip = f"{found['stage']}\n{_seconds(seconds)}\n{found['agreement']:.1f} %"
         mark = _Mark(seconds, found["agreement"], tip, found["kept"])

@@ -20,8 +20,9 @@ class Suited(Kind):
 
     A spectrum has no edges. DS-CNN at W4A4, top-1 of 1,000 recordings (91.3 in float): with ranges
     set on dead leaves of its scale 84.9, on white noise of its scale 87.4; after least squares on
-    images dreamed from them 82.9 and 88.8. Where the scale is not known, dead leaves have the
-    wider range: KWT-1 at W4A4 81.6 with them and 72.3 with white noise (91.8 in float).
+    images dreamed from them 82.9 and 88.8. Where the scale is not known, the two are near each
+    other: KWT-1 at W8A8 (91.75 in float), its input's range to 64, 91.1 with dead leaves and 91.0
+    with white noise.
     """
 
     def for_input(self, spec: InputSpec) -> Kind:
