@@ -101,6 +101,16 @@ def test_ranges_of_both_layers_are_equal_afterwards(options):
     assert torch.allclose(given, taken, rtol=0.01)
 
 
+@pytest.mark.parametrize("layer", ["conv", "depthwise", "grouped"])
+def test_a_channel_that_computes_nothing_is_not_enlarged(layer):
+    network = uneven()
+    getattr(network, layer).weight.data[0] = 1e-13
+    folded = prepared(network, (FoldBatchNorms(),), IMAGES)
+    equalized = prepared(network, (FoldBatchNorms(), Equalize()), IMAGES)
+    before, after = (getattr(each, layer).bias[0].item() for each in (folded, equalized))
+    assert after == pytest.approx(before)
+
+
 def test_clips_take_their_scales():
     done = prepared(uneven(**RELU6), (ClipPerChannel(), Equalize()), IMAGES)
     assert isinstance(done.acts[0], ChannelClip)

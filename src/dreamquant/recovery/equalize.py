@@ -15,6 +15,9 @@ from dreamquant.recovery.links import Link, find_links
 from dreamquant.recovery.unfold import Layer, weight_from_rows, weight_rows
 
 _ROUNDS = 100
+# Training leaves channels with weights of 1e-13, which compute nothing, beside a constant. To make
+# such a weight as large as others multiplies that constant by millions.
+_DEAD = 1e-4  # of a layer's largest channel
 _SETTLED = 1e-3  # largest change of a scale's logarithm at which the iteration ends
 
 
@@ -25,7 +28,7 @@ class Equalize(Preparation):
     Nagel et al., ICCV 2019, section 4.1: ``s = sqrt(r1 / r2)`` divides the output channels of the
     first layer and multiplies the input channels of the second. The scale passes through ReLU and,
     with :class:`ClipPerChannel` before, through ReLU6. Pairs overlap, so all pairs are repeated
-    until the scales no longer change.
+    until the scales no longer change. Channels that compute nothing keep their scale.
     """
 
     def apply(self, network: nn.Module, example: Tensor) -> None:
@@ -78,7 +81,7 @@ def _equalize(network: nn.Module, link: Link) -> float:
     if isinstance(norm, _BatchNorm):
         before = before * norm.weight.abs() * (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
     after = _by_input(second).abs().amax((1, 2)).flatten()
-    alive = (before > 0) & (after > 0)
+    alive = (before > _DEAD * before.max()) & (after > _DEAD * after.max())
     scale = torch.where(alive, before / after.where(alive, torch.ones_like(after)), 1.0).sqrt()
     _divide(network, link, first, norm, scale)
     multiply_inputs(second, scale)
