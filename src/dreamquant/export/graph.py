@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dreamquant.errors import ExportError
 from dreamquant.export.metadata import IMAGES
+from dreamquant.export.pools import PlainPools
 from dreamquant.export.tracing import tracing
 from dreamquant.networks.endings import as_given
 from dreamquant.networks.spec import InputSpec
@@ -84,7 +85,8 @@ class _MarkedStudent(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         self.calls.made = 0
-        return self.student(images)
+        with PlainPools():
+            return self.student(images)
 
 
 def draw(student: Student, spec: InputSpec) -> ir.Model:

@@ -19,6 +19,7 @@ from dreamquant.export.graph import BATCH, DOMAIN, Drawing
 from dreamquant.export.means import lift_means
 from dreamquant.export.metadata import IMAGES, Layout, own_layout
 from dreamquant.export.nodes import initializer
+from dreamquant.export.padding import convolve_padded_pools
 from dreamquant.export.verify import Verification, verify, verify_form
 from dreamquant.networks.endings import ending_of
 from dreamquant.networks.spec import InputSpec
@@ -75,6 +76,7 @@ def onnx_file(
     unfolded = fold_batch_norms(model.graph)
     encoded = encode(model, given, target, two_bit=two_bit)
     lift_means(model.graph)
+    convolve_padded_pools(model.graph)
     two_bit = _holds(model, ir.DataType.INT2)
     _tidy(model, spec.outputs, opset=_TWO_BIT_OPSET if two_bit else None)
     model.metadata_props.clear()
