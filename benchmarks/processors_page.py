@@ -124,7 +124,4 @@ def _checks(checks: Sequence[Run]) -> Iterable[str]:
         yield from check["said"]
         yield "```"
     yield ""
-    yield (
-        "As AVX2 alone above, in a fresh clone and environment: "
-        "`python benchmarks/processors.py --only checks`."
-    )
+    yield "As AVX2 alone above: `python benchmarks/processors.py --only checks`."
