@@ -12,7 +12,7 @@ demo: $(VENV)/core
 test: $(VENV)/all check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-# Measurements over seeds, and leaks: minutes more.
+# Measurements over seeds, kills and leaks: minutes more.
 test-long: $(VENV)/all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m long
 

@@ -6,20 +6,16 @@ import os
 import subprocess
 import sys
 
-from dreamquant.networks import demo
+import tiny
 
-COMMAND = (
-    *(sys.executable, "-c", "from dreamquant.cli.main import main; main()", "quantize"),
-    *(f"{demo.NETWORK}:digits", "--weights", str(demo.WEIGHTS), "--input", "1x8x8"),
-    *("--mean", "0.3054", "--std", "0.3758", "--method", "adadfq", "--iterations", "4"),
-    *("--device", "cpu", "-q"),
-)
+PROGRAM = "from dreamquant.cli.main import main; main()"
 
 
 def files(out, hash_seed):
     """The bytes of a run in a process of its own, whose sets hash their own way."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": hash_seed}
-    subprocess.run([*COMMAND, "--out", str(out)], check=True, env=environment)
+    command = [sys.executable, "-c", PROGRAM, "quantize", *tiny.options(out.parent, 4)]
+    subprocess.run([*command, "-q", "--out", str(out)], check=True, env=environment)
     return [(out / name).read_bytes() for name in ("student.safetensors", "samples.png")]
 
 

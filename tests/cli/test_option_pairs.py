@@ -31,7 +31,7 @@ def test_every_two_values_that_may_meet_do() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("row", ROWS[3::11], ids=lambda row: " ".join(row["--method"]))
+@pytest.mark.parametrize("row", ROWS[3::19], ids=lambda row: " ".join(row["--method"]))
 def test_a_row_of_pairs_runs(row: pairs.Row, folder: Path, tmp_path: Path) -> None:
     for package in ("onnxscript", "onnxruntime", "matplotlib"):
         pytest.importorskip(package)

@@ -7,6 +7,7 @@ import pytest
 import kills
 
 
+@pytest.mark.long
 def test_killed_runs_are_resumed_to_the_same_bytes(tmp_path):
     tally = kills.survive(3, tmp_path, iterations=20, seed=0)
     assert sum(tally.kills.values()) == 3

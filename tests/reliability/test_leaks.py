@@ -23,6 +23,7 @@ def test_nothing_grows(tmp_path):
     assert levels.usual_growth(levels.resident) < 20_000
 
 
+@pytest.mark.long
 def test_a_leak_is_noticed(tmp_path):
     kept = []
 
