@@ -340,4 +340,4 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_request_needs_no_option() -> None:
-    RunRequest()
+    assert RunRequest().record() == {"seed": 0}

@@ -228,15 +228,15 @@ def stopped(tasks, reached):
     assert silent == ""
 
 
-def test_all_stop_after_the_same_iteration_if_one_is_told_to(whole, tmp_path):
+def test_all_stop_after_the_same_iteration_whichever_is_told_to(whole, tmp_path):
     warm_up, learning = open_result(whole[0]).manifest["phases"]
     # All meet where losses are read: every so many iterations, and at the end of a phase.
     readings = {warm_up["iterations"], *range(LOG_EVERY, ITERATIONS, LOG_EVERY)}
-    # The second alone: the first would stop by itself too if it were told.
-    stopped(Tasks(tmp_path, ITERATIONS), (1,))
-    saved = checkpoint.read(tmp_path / "out" / "checkpoint")["run"]
-    assert saved["done"] + saved["index"] * warm_up["iterations"] in readings
-    assert saved["done"] < learning["iterations"]
+    for reached, more in (((1,), ()), ((0, 1), ("--resume",))):
+        stopped(Tasks(tmp_path, ITERATIONS, *more), reached)
+        saved = checkpoint.read(tmp_path / "out" / "checkpoint")["run"]
+        assert saved["done"] + saved["index"] * warm_up["iterations"] in readings
+        assert saved["done"] < learning["iterations"]
     assert [code for _, _, code in Tasks(tmp_path, ITERATIONS, "--resume").ended()] == [0, 0]
     student = tmp_path / "out" / "student.safetensors"
     assert student.read_bytes() == (whole[0] / "student.safetensors").read_bytes()

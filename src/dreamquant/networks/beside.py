@@ -50,8 +50,8 @@ def beside(file: Path, *, anew: bool) -> Iterator[None]:
 def package_of(file: Path) -> str:
     """The package that relative imports in ``file`` start from. Call it inside ``beside``.
 
-    It consists of the enclosing folders that have an ``__init__.py``. If there are none, a package
-    is made of the file's folder.
+    It consists of the enclosing folders that have an ``__init__.py``. Without such a
+    folder, the file's own folder becomes a package.
     """
     folder = file.resolve().parent
     parts: list[str] = []
