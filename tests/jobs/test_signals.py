@@ -69,6 +69,17 @@ def test_termination_waits_too_where_python_handles_it():
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_run_with_a_result_to_fall_back_on_ends_with_it_and_says_so():
+    said = []
+    run = interrupting(at=1)
+    run.run.bench.fall_back = lambda: None
+    with HeldSignals(said.append, ignore) as signals:
+        run.to_the_end(signals)
+    assert run.run.done == 2
+    assert run.run.cut
+    assert said[-1] == "ended early, as asked: the result is the best student so far"
+
+
 def test_handlers_are_put_back_however_it_ends():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with HeldSignals(ignore, ignore):

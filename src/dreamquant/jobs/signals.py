@@ -24,7 +24,7 @@ class HeldSignals:
     the signal reached.
 
     Args:
-        say: tells the user that the first one was heard.
+        say: tells the user that the first one was heard, and what the run ends with.
         save: called before a signal is delivered.
 
     Attributes:
@@ -65,6 +65,7 @@ class HeldSignals:
         self._save(run)
         if run.bench.fall_back is not None:
             run.cut = True
+            self._say("ended early, as asked: the result is the best student so far")
             return
         # The process that ends first may end the others.
         run.bench.accelerator.wait_for_everyone()
