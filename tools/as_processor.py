@@ -172,6 +172,8 @@ def main() -> None:
     preloaded = handler(given.kind)
     told.write_text(cpuinfo(given.kind, _CPUINFO.read_text()))
     pairs = [(copy, library) for library in libraries() if (copy := patched(library)) is not None]
+    for copy, _ in pairs:
+        copy.read_bytes()  # whole, once: programs read them page by page, minutes on a slow disk
     listed = OUT / given.kind / "replaced"
     listed.write_text("".join(f"{copy} {file}\n" for copy, file in [*pairs, (told, _CPUINFO)]))
     root = [] if os.geteuid() == 0 else ["--map-root-user"]

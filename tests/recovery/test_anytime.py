@@ -103,7 +103,7 @@ def test_out_of_time_it_ends_with_the_best_so_far(make_network, make_bench):
         if run.phase.finding is not None:
             best = state_of(bench)
             bench.deadline = Deadline(0)
-    assert run.cut
+    assert run.cut == "its time is up"
     assert same(state_of(bench), best)
 
 
@@ -116,7 +116,7 @@ def test_a_run_cut_within_a_layer_leaves_both_networks_as_they_were(make_network
     run = run_of(bench, FIRST, adapting)
     for _ in run.steps():
         if run.phase.name == "rounding weights by least squares" and run.phase.done == 4:
-            run.cut = True
+            run.cut = "as asked"
     assert torch.equal(network(x), before)
     modules = [*network.modules(), *bench.student.modules()]
     assert not any("forward" in vars(module) for module in modules)

@@ -64,6 +64,11 @@ def damage(record, *path_and_value):
             "learned for only 80 batches",
         ),
         (
+            ("manifest", "timings", "ended_early", "as asked"),
+            "note",
+            "ended early, as asked: this is the best student after",
+        ),
+        (
             ("manifest", "agreement", "remark", {"what": "it says little", "remedy": "look"}),
             "warning",
             "It says little.",

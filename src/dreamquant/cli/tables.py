@@ -182,8 +182,10 @@ def _distillation(manifest: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _time(timings: Mapping[str, float]) -> str:
-    return f"{timings['seconds']:.0f} s, of which {timings['training_seconds']:.0f} s in its steps"
+def _time(timings: Mapping[str, Any]) -> str:
+    taken = f"{timings['seconds']:.0f} s, of which {timings['training_seconds']:.0f} s in its steps"
+    why = timings.get("ended_early")  # earlier versions did not tell
+    return f"{taken}; ended early, {why}" if why else taken
 
 
 def _storage(coverage: Mapping[str, Any]) -> str:

@@ -158,16 +158,16 @@ class Job:
         announce("measuring", quiet=self.quiet)
         student, record = self.bench.student, self.record
         measured = measurements.finish(student, record.ranges_only, quiet=self.quiet)
-        samples = measurements.samples()
-        analysis = measurements.analyse(student, record.images)
+        samples, analysis = measurements.samples(), measurements.analyse(student, record.images)
         diagnosed = self._diagnose(images or ProbeImages(self.bench))
         timings = {
             "training_seconds": record.seconds,
             "training_cpu_seconds": record.cpu_seconds,
             "seconds": before + time.monotonic() - self.started,
             "iterations": run.done,
+            "ended_early": run.cut,
         }
-        measured = {
+        found = {
             **measured,
             "phases": record.phases,
             "ranges_set_at": record.ranges_set_at,
@@ -175,7 +175,7 @@ class Job:
             "timings": timings,
             "configuration": dict(configuration),
         }
-        return Outcome(student, measured, samples, analysis, diagnosed)
+        return Outcome(student, found, samples, analysis, diagnosed)
 
     def _saved(self, outcome: Outcome, manifest: Mapping[str, Any], folder: Path | None) -> Result:
         result = Result(

@@ -64,8 +64,8 @@ class HeldSignals:
             return
         self._save(run)
         if run.bench.fall_back is not None:
-            run.cut = True
-            self._say("ended early, as asked: the result is the best student so far")
+            run.cut = "as asked"
+            self._say(f"ended early, {run.cut}: the result is the best student so far")
             return
         # The process that ends first may end the others.
         run.bench.accelerator.wait_for_everyone()

@@ -88,6 +88,14 @@ def _answers(record: Record, head: Headline) -> Iterator[Finding]:
 
 
 def _schedule(record: Record) -> Iterator[Finding]:
+    timings = record.manifest["timings"]
+    if why := timings.get("ended_early"):  # earlier versions did not tell
+        yield Finding(
+            "note",
+            f"The run ended early, {why}: this is the best student after {timings['iterations']} "
+            "steps.",
+            "More time may give a better one.",
+        )
     trained = [part for part in record.manifest["method"]["recovery"] if part["part"] == "Train"]
     learning = sum(part["iterations"] for part in trained)
     if trained and learning < _SHORT:

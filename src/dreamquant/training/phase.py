@@ -96,12 +96,12 @@ class Run:
         phase: the present phase; after the run, the last one.
         index: its number.
         ended: name and steps of each phase that has ended.
-        cut: whether the run ends before its phases do, with the bench's best student.
+        cut: why the run ends before its phases do, with the bench's best student; else empty.
     """
 
     def __init__(self, bench: Bench, phases: Iterator[Phase], plan: Sequence[float] = ()) -> None:
         self.bench, self._phases, self._plan = bench, phases, plan
-        self.cut = False
+        self.cut = ""
         self.phase: Phase | None = None
         self.index = -1
         self.ended: list[tuple[str, int]] = []
@@ -143,7 +143,7 @@ class Run:
         late = self.deadline is not None and self.deadline.passed
         if self.bench.fall_back is None or not (self.cut or late):
             return False
-        self.cut = True
+        self.cut = self.cut or "its time is up"
         assert self.phase is not None
         self.phase.abandon()
         self.bench.fall_back()
