@@ -64,7 +64,7 @@ class Case:
     Attributes:
         load: gives the network and its images.
         images: the first so many; ``None`` for all of them.
-        budget: of its recovery.
+        budget: of its recovery, on one core that other work may share.
     """
 
     load: Callable[[], tuple[Network, Path]]
@@ -101,12 +101,12 @@ CASES = {
     "KWT-1": Case(
         lambda: _zoo("kws_kwt1", ZOO / "data_kws_speechcommands_mfcc98x40_1200.npz"), None, "2min"
     ),
-    "FastestDet": Case(lambda: _zoo("coco_fastestdet", COCO, bgr=True), None, "2min"),
-    "FastestDet, folded ONNX": Case(_folded_detector, None, "2min"),
-    "ESPNetv2": Case(lambda: _zoo("voc_espnetv2_seg_s10", COCO), None, "3min"),
-    "SqueezeNet 1.1": Case(lambda: _cropped("imagenet_squeezenet11_nobn"), 200, "3min"),
-    "MobileNetV1 0.75": Case(lambda: imagenet(DATA), 200, "3min"),
-    "EfficientNet-Lite0": Case(lambda: _cropped("imagenet_efficientnet_lite0"), 200, "3min"),
+    "FastestDet": Case(lambda: _zoo("coco_fastestdet", COCO, bgr=True), None, "6min"),
+    "FastestDet, folded ONNX": Case(_folded_detector, None, "6min"),
+    "ESPNetv2": Case(lambda: _zoo("voc_espnetv2_seg_s10", COCO), None, "9min"),
+    "SqueezeNet 1.1": Case(lambda: _cropped("imagenet_squeezenet11_nobn"), 200, "9min"),
+    "MobileNetV1 0.75": Case(lambda: imagenet(DATA), 200, "9min"),
+    "EfficientNet-Lite0": Case(lambda: _cropped("imagenet_efficientnet_lite0"), 200, "9min"),
 }
 
 

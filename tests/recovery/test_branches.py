@@ -67,3 +67,9 @@ class Repeated(nn.Module):
 
 def test_a_layer_that_runs_twice_waits_for_no_sum():
     assert find_branches(Repeated(), ["conv"], IMAGES)["conv"] == Branch(None, False)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_norm_behind_an_activation_is_not_the_layers(in_place):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(inplace=in_place), nn.BatchNorm2d(3))
+    assert find_branches(network.eval(), ["0"], IMAGES)["0"] == Branch(None, False)

@@ -1,5 +1,7 @@
 """Equalized networks are easier to round and give the same outputs."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,10 +60,12 @@ IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 RELU6 = {"activation": nn.ReLU6}
 PRELU = {"activation": lambda: nn.PReLU()}
 LEAKY = {"activation": lambda: nn.LeakyReLU(0.1)}
+IN_PLACE = {"activation": lambda: nn.ReLU(inplace=True)}
 
 
-def test_links_are_found_by_watching():
-    network = uneven()
+@pytest.mark.parametrize("options", [{}, IN_PLACE], ids=["plain", "in place"])
+def test_links_are_found_by_watching(options):
+    network = uneven(**options)
     assert find_links(network, layers_of(network), IMAGES) == [
         Link("conv", "depthwise", "norm", None, True),
         Link("depthwise", "grouped", None, None, True),
@@ -70,12 +74,13 @@ def test_links_are_found_by_watching():
     ]
 
 
-def test_relu6_and_silu_link_nothing(make_network):
-    for activation in (nn.ReLU6, nn.SiLU):
-        network = uneven(activation=activation)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_relu6_and_silu_link_nothing(make_network, in_place):
+    for activation in (nn.ReLU6, nn.SiLU, nn.Hardswish, nn.ELU):
+        network = uneven(activation=partial(activation, inplace=in_place))
         assert find_links(network, layers_of(network), IMAGES) == []
     # In a residual network what the sum reads is shared with the block.
-    residual = make_network()
+    residual = make_network(in_place=in_place)
     names = [
         (link.first, link.second) for link in find_links(residual, layers_of(residual), IMAGES)
     ]

@@ -43,6 +43,16 @@ def test_a_range_ends_where_the_activation_cuts(make_bench, do, steps):
     assert torch.isclose(high_of(bench.student.relu_outputs[0]), torch.tensor(6.0), rtol=1e-3)
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU])
+def test_an_activation_in_place_has_the_range_of_the_same_that_is_not(make_bench, do, activation):
+    ends = []
+    for in_place in (False, True):
+        bench = make_bench(network_of(activation(inplace=in_place)), "w8a8")
+        do(RangesFromBatchNorm(), bench, None)
+        ends.append(high_of(bench.student.relu_outputs[0]))
+    assert ends[0] == ends[1]
+
+
 def test_with_few_bits_draws_are_rounded_well(make_bench, do):
     network = network_of(nn.ReLU())
     norm = network[0][1]

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from dreamquant.errors import NetworkError
 from dreamquant.networks.relu_maps import is_relu
+from dreamquant.networks.values import Value, value_of
 from dreamquant.quantization.outputs import in_place_reads
 from dreamquant.quantization.quantizers import LAYER_WEIGHT
 
@@ -122,26 +123,21 @@ class _Survey(_Reads):
     def __init__(self) -> None:
         super().__init__()
         self.kept: list[Tensor] = []  # so that no id is given twice
-        self.keys: list[tuple[int, int]] = []
-        self.joined: set[tuple[int, int]] = set()
+        self.keys: list[Value] = []
+        self.joined: set[Value] = set()
 
     def read(self, x: Tensor, *, joins: bool, overwritten: bool = False) -> Tensor:
         self.kept.append(x)
-        self.keys.append(_key(x))
+        self.keys.append(value_of(x))
         if joins:
-            self.joined.add(_key(x))
+            self.joined.add(value_of(x))
         return x
 
-    def stored(self) -> dict[tuple[int, int], int]:
+    def stored(self) -> dict[Value, int]:
         """A number for each tensor that is to be stored."""
         times = Counter(self.keys)
         keys = [key for key in times if key in self.joined or times[key] > 1]
         return {key: number for number, key in enumerate(keys)}
-
-
-def _key(x: Tensor) -> tuple[int, int]:
-    """What tells a tensor from another, and from itself after it was written to in place."""
-    return id(x), x._version
 
 
 @torch.no_grad()
@@ -172,10 +168,10 @@ def survey(network: nn.Module, layers: Sequence[str], example: Tensor) -> Survey
 @contextmanager
 def _following(
     network: nn.Module, layers: Sequence[str]
-) -> Iterator[tuple[dict[tuple[int, int], str], dict[str, set[tuple[int, int]]]]]:
+) -> Iterator[tuple[dict[Value, str], dict[str, set[Value]]]]:
     """Which layer each tensor is the result of, and what each batch norm reads."""
-    results: dict[tuple[int, int], str] = {}
-    norms: dict[str, set[tuple[int, int]]] = {}
+    results: dict[Value, str] = {}
+    norms: dict[str, set[Value]] = {}
     kept: list[Tensor] = []
 
     def before(_: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
@@ -183,10 +179,10 @@ def _following(
 
     def after(name: str, result: Tensor) -> None:
         kept.append(result)
-        results[_key(result)] = name
+        results[value_of(result)] = name
 
     def normalise(name: str, x: Tensor) -> None:
-        norms.setdefault(name, set()).add(_key(x))
+        norms.setdefault(name, set()).add(value_of(x))
 
     handles = []
     for name in layers:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from dreamquant.networks.values import Value, value_of
+
 _SUMS = frozenset({"add", "__add__", "__radd__"})
 _SUMS_IN_PLACE = frozenset({"add_", "__iadd__"})
 
@@ -29,23 +31,37 @@ class Branch(NamedTuple):
     summed: bool
 
 
-class Reads(TorchFunctionMode):
-    """Records which tensors are read during a forward pass.
+class Read(NamedTuple):
+    """An operation that read a value.
 
     Attributes:
-        times: how often each tensor is read, by id.
-        sums: ids of both operands of each sum.
-        reader: the last operation that read each tensor, by id: the operation, the tensor, the
-            result.
+        func: the operation.
+        read: the tensor that held the value.
+        result: the tensor that the operation returned; in place, it is ``read``.
+        value: what the result held then, ``None`` if it is no tensor.
+    """
+
+    func: Callable[..., Any]
+    read: Tensor
+    result: Any
+    value: Value | None
+
+
+class Reads(TorchFunctionMode):
+    """Records which values are read during a forward pass.
+
+    Attributes:
+        times: how often each value is read.
+        sums: both operands of each sum.
+        reader: the last operation that read each value.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[Any] = []  # keeps every tensor alive, so that each id stays unique
-        self.times: Counter[int] = Counter()
-        self.overwritten: set[int] = set()
-        self.sums: list[tuple[int, int]] = []
-        self.reader: dict[int, tuple[Callable[..., Any], Tensor, Any]] = {}
+        self.kept: list[Any] = []  # keeps every tensor alive, so that each value stays unique
+        self.times: Counter[Value] = Counter()
+        self.sums: list[tuple[Value, Value]] = []
+        self.reader: dict[Value, Read] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -53,15 +69,15 @@ class Reads(TorchFunctionMode):
         kwargs = kwargs or {}
         pair = operands(func, args, kwargs)
         if pair is not None:
-            self.sums.append((id(pair[0]), id(pair[1])))
+            self.sums.append((value_of(pair[0]), value_of(pair[1])))
         read = [x for x in _flat([args, list(kwargs.values())]) if isinstance(x, Tensor)]
+        values = {value_of(x): x for x in read}
         result = func(*args, **kwargs)
         if any(isinstance(each, Tensor) for each in _flat([result])):
             self.kept.append((read, result))
-            self.times.update({id(x) for x in read} - self.overwritten)
-            self.reader.update({id(x): (func, x, result) for x in read})
-        if read and result is read[0]:
-            self.overwritten.add(id(result))  # later reads see other values
+            self.times.update(values.keys())
+            value = value_of(result) if isinstance(result, Tensor) else None
+            self.reader.update({key: Read(func, x, result, value) for key, x in values.items()})
         return result
 
 
@@ -100,16 +116,14 @@ def find_branches(network: nn.Module, layers: Sequence[str], example: Tensor) ->
     """
     names = {network.get_submodule(name): name for name in layers}
     norms = {m: name for name, m in network.named_modules() if isinstance(m, _BatchNorm)}
-    outputs: list[tuple[int, str]] = []
-    normed: dict[
-        int, tuple[str, int]
-    ] = {}  # by id of a norm's input: the norm, and the id of its output
+    outputs: list[tuple[Value, str]] = []
+    normed: dict[Value, tuple[str, Value]] = {}  # by a norm's input: the norm and its output
 
     def leave_layer(layer: nn.Module, _: Any, y: Tensor) -> None:
-        outputs.append((id(y), names[layer]))
+        outputs.append((value_of(y), names[layer]))
 
     def leave_norm(norm: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> None:
-        normed[id(inputs[0])] = (norms[norm], id(y))  # type: ignore[index]
+        normed[value_of(inputs[0])] = (norms[norm], value_of(y))  # type: ignore[index]
 
     handles = [layer.register_forward_hook(leave_layer) for layer in names]
     handles += [norm.register_forward_hook(leave_norm) for norm in norms]
@@ -125,15 +139,14 @@ def find_branches(network: nn.Module, layers: Sequence[str], example: Tensor) ->
 
 def _branches(
     layers: Sequence[str],
-    outputs: Sequence[tuple[int, str]],
-    normed: dict[int, tuple[str, int]],
+    outputs: Sequence[tuple[Value, str]],
+    normed: dict[Value, tuple[str, Value]],
     reads: Reads,
 ) -> dict[str, Branch]:
     runs = Counter(name for _, name in outputs)
     norm_of: dict[str, str] = {}
-    tips: dict[
-        int, tuple[int, str]
-    ] = {}  # by id of a tensor with one reader: the position and the name of its layer
+    # By a value with one reader: the position and the name of its layer.
+    tips: dict[Value, tuple[int, str]] = {}
     for turn, (tip, name) in enumerate(outputs):
         if runs[name] > 1 or reads.times[tip] != 1:
             continue

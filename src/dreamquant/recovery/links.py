@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dreamquant.networks.values import Value, value_of
 from dreamquant.quantization.clips import ChannelClip
 from dreamquant.quantization.prepare import FoldedNorm
-from dreamquant.recovery.branches import Reads
+from dreamquant.recovery.branches import Read, Reads
 
 _RELUS = frozenset({"relu", "relu_"})
 # f(s x) = s f(x) for s > 0, channel by channel.
@@ -61,14 +62,14 @@ class Link(NamedTuple):
 
 @dataclass
 class _Trail:
-    """What was seen of one forward pass, by id of the tensor that was read."""
+    """What was seen of one forward pass, by the value that was read."""
 
     reads: Reads
-    layers: dict[int, str] = field(default_factory=dict)
-    norms: dict[int, tuple[str, int]] = field(default_factory=dict)
-    folded: dict[int, str] = field(default_factory=dict)
-    clips: dict[int, tuple[str, int]] = field(default_factory=dict)
-    outputs: list[tuple[str, int]] = field(default_factory=list)
+    layers: dict[Value, str] = field(default_factory=dict)
+    norms: dict[Value, tuple[str, Value]] = field(default_factory=dict)
+    folded: dict[Value, str] = field(default_factory=dict)
+    clips: dict[Value, tuple[str, Value]] = field(default_factory=dict)
+    outputs: list[tuple[str, Value]] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -108,27 +109,27 @@ def _look(
     if isinstance(module, ChannelClip):
         return partial(_through, name, trail.clips)
     if isinstance(module, FoldedNorm):
-        return lambda _, inputs, y: trail.folded.update({id(y): name})
+        return lambda _, inputs, y: trail.folded.update({value_of(y): name})
     return None
 
 
 def _at_layer(name: str, trail: _Trail, _: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> None:
-    trail.layers[id(inputs[0])] = name
-    trail.outputs.append((name, id(y)))
+    trail.layers[value_of(inputs[0])] = name
+    trail.outputs.append((name, value_of(y)))
 
 
 def _through(
     name: str,
-    seen: dict[int, tuple[str, int]],
+    seen: dict[Value, tuple[str, Value]],
     _: nn.Module,
     inputs: tuple[Any, ...],
     y: Tensor,
 ) -> None:
-    seen[id(inputs[0])] = (name, id(y))
+    seen[value_of(inputs[0])] = (name, value_of(y))
 
 
-def _follow(first: str, here: int, trail: _Trail) -> Link | None:
-    """The link of the layer whose output has the id ``here``; ``None`` if it has none."""
+def _follow(first: str, here: Value, trail: _Trail) -> Link | None:
+    """The link of the layer whose output is ``here``; ``None`` if it has none."""
     norm = clip = None
     relu = False
     while trail.reads.times[here] == 1:
@@ -144,19 +145,16 @@ def _follow(first: str, here: int, trail: _Trail) -> Link | None:
                 return None
             (clip, here), relu = trail.clips[here], True
         else:
-            step = _passed(here, trail.reads)
-            if step is None:
+            read = trail.reads.reader[here]
+            if read.value is None or read.value == here or not _passed(read):
                 return None
-            name, here = step
-            relu = relu or name in _RELUS
+            here = read.value
+            relu = relu or read.func.__name__ in _RELUS
     return None
 
 
-def _passed(here: int, reads: Reads) -> tuple[str, int] | None:
-    """The operation that read a tensor, if it keeps the channels and their scales."""
-    func, x, y = reads.reader[here]
-    keeps = keeps_channels(func, x, y) and y is not x
-    return (func.__name__, id(y)) if keeps else None
+def _passed(read: Read) -> bool:
+    return keeps_channels(read.func, read.read, read.result)
 
 
 def keeps_channels(func: Callable[..., Any], x: Tensor, y: Any) -> bool:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from dreamquant.networks.relu_maps import is_relu
+from dreamquant.networks.values import Value, value_of
 from dreamquant.quantization.affine import affine_parameters
 from dreamquant.quantization.clips import ChannelClip
 from dreamquant.quantization.prepare import FoldedNorm
@@ -161,21 +162,20 @@ def place_from_norms(
 
 
 class _Known(TorchFunctionMode):
-    """What is known of the channels of each tensor, by its id."""
+    """What is known of the channels of each value."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._channels: dict[
-            int, tuple[Tensor, _Channels]
-        ] = {}  # keeps tensors alive, so that ids stay unique
+        # With each tensor, which stays alive, so that its value stays unique.
+        self._channels: dict[Value, tuple[Tensor, _Channels]] = {}
         self._end: Tensor | None = None
 
     def get(self, x: Tensor) -> _Channels | None:
-        found = self._channels.get(id(x))
+        found = self._channels.get(value_of(x))
         return None if found is None else found[1]
 
     def put(self, x: Tensor, channels: _Channels) -> None:
-        self._channels[id(x)] = x, channels
+        self._channels[value_of(x)] = x, channels
 
     def tell(self, norm: nn.Module, _: Any, y: Tensor) -> None:
         self.put(y, _Channels(*known_of(norm)))
