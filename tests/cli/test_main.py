@@ -560,6 +560,7 @@ print('peak', status.split('VmHWM:')[1].split()[0])
 """
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_a_real_network_takes_half_a_gigabyte_beside_torch_and_starts_soon(tmp_path, real_data):
     few = tmp_path / "few.npz"

@@ -120,15 +120,19 @@ def torchvision(name, **options):
     return getattr(models, name)(num_classes=5, **options)
 
 
-def resnet(block, **options):
-    """Torchvision's ResNet with one block a stage."""
+def resnet(block):
+    """Two of torchvision's residual blocks, the second with a convolution in its shortcut."""
     kind = pytest.importorskip("torchvision.models.resnet", exc_type=(ImportError, RuntimeError))
-    return kind.ResNet(getattr(kind, block), [1, 1, 1, 1], num_classes=5, **options)
+    made = getattr(kind, block)
+    inputs, outputs = 4 * made.expansion, 8 * made.expansion
+    shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
+    blocks = made(inputs, 4), made(inputs, 8, stride=2, downsample=shortcut)
+    return nn.Sequential(conv(3, inputs, stride=2), nn.MaxPool2d(2), *blocks, head(outputs))
 
 
 FAMILIES = {
     "basic blocks": (lambda _: resnet("BasicBlock"), 32),
-    "bottlenecks": (lambda _: resnet("Bottleneck", width_per_group=16), 32),
+    "bottlenecks": (lambda _: resnet("Bottleneck"), 32),
     "mobilenet_v1": (
         lambda networks: networks.MobileNetV1((8, 16, 16, 24, 24), (1, 2, 1, 2), 5),
         32,
@@ -137,7 +141,7 @@ FAMILIES = {
         lambda _: torchvision(
             "mobilenet_v2",
             width_mult=0.35,
-            inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]],
+            inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]],
         ),
         32,
     ),

@@ -21,7 +21,7 @@ from dreamquant.export.job import export_result
 from dreamquant.jobs.checkpoint import STATE, read, require_same_run
 from dreamquant.jobs.grid import read_grid
 from dreamquant.networks import demo
-from dreamquant.networks.load import Network
+from dreamquant.networks.load import Network, wrap_module
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.prepare import FoldBatchNorms, Preparation, prepared
 from dreamquant.quantization.scheme import Bits, Scheme
@@ -234,7 +234,8 @@ def solves(network: Callable[[], nn.Module]) -> Callable[[Path], None]:
 def bits(network: Network | None = None, **options: Any) -> Callable[[Path], None]:
     """Bits that are chosen."""
     given: dict[str, Any] = {"device": "cpu", "quiet": True} | options
-    return lambda _: dreamquant.quantize(network or demo.teacher(), "auto", "squant", **given)
+    made = network or wrap_module(tiny_network(), tiny.INPUT)
+    return lambda _: dreamquant.quantize(made, "auto", "squant", **given)
 
 
 # -------------------------------------------------------------------------------- grids
@@ -326,9 +327,9 @@ TRIALS = [
     # ------------------------------------------------------------------------ bits that fit
     Trial(
         "jobs/bits.py:_chosen",
-        bits(max_drop="0", override=("*=w2a8",)),
+        bits(demo.teacher(), max_drop="0", override=("*=w2a8",)),
         "allow more, or give --size",
-        bits(max_drop="99", override=("*=w2a8",)),
+        bits(demo.teacher(), max_drop="99", override=("*=w2a8",)),
     ),
     Trial(
         "jobs/bits.py:_require_decisions",
@@ -340,7 +341,7 @@ TRIALS = [
         "quantization/allocation.py:allocate",
         bits(size="100B"),
         "give a larger size",
-        bits(size="60kB"),
+        bits(size="2kB"),
     ),
     # ----------------------------------------------------------------------------- networks
     Trial(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
-import tiny
 from dreamquant.errors import TrainingError
 from dreamquant.training import compiled, tracing
 from dreamquant.training.compiled import Compiled
@@ -230,16 +228,3 @@ def test_graphs_are_captured_on_a_gpu():
     plain, fast = (tiny_run(method, compile=choice, device="cuda") for choice in (False, True))
     for _ in range(5):
         torch.testing.assert_close(fast.step(), plain.step(), rtol=1e-3, atol=1e-3)
-
-
-def test_who_does_not_compile_loads_no_compiler(tmp_path):
-    program = (
-        "import pathlib, sys\n"
-        "sys.path.insert(0, sys.argv[1])\n"
-        "import tiny\n"
-        "tiny.job(pathlib.Path(sys.argv[2]))\n"
-        "assert 'torch._dynamo' not in sys.modules\n"
-    )
-    arguments = (str(Path(tiny.__file__).parent), str(tmp_path / "out"))
-    ended = subprocess.run([sys.executable, "-c", program, *arguments], check=False)
-    assert ended.returncode == 0

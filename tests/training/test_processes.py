@@ -192,7 +192,7 @@ def task(rank, port):
     return {name: str(value) for name, value in place.items()}
 
 
-ITERATIONS = 100
+ITERATIONS = 60
 
 
 @pytest.fixture(scope="module")

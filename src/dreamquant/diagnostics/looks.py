@@ -13,13 +13,13 @@ from dreamquant.networks.pixels import denormalise, heat_map
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.student import Student
 from dreamquant.synthesis.source import Images
-from dreamquant.training.phase import Run
+from dreamquant.training.phase import LOG_EVERY, Run
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _IMAGES = 16
-_LOOKS = 10  # number of times in a phase
+_LOOKS = 10  # number of times in a long phase
 
 
 class Looks:
@@ -46,7 +46,7 @@ class Looks:
         """Write, if it is time."""
         phase = run.phase
         assert phase is not None
-        if phase.done % max(phase.total // _LOOKS, 1) and not phase.over:
+        if phase.done % max(phase.total // _LOOKS, LOG_EVERY) and not phase.over:
             return
         with torch.no_grad():
             if self.images is not None and self.images.ready:

@@ -107,7 +107,7 @@ def _compared(given: Tensor, wanted: Tensor, task: Task) -> dict[str, Any]:
 def _described(site: Site, student: Student) -> dict[str, Any]:
     described = {"kind": site.kind, "layer": site.layer, "position": site.position}
     if site.kind == "weight":
-        quantizer = student.quantized_weights()[site.layer].quantizer
+        quantizer = student.quantized_weight(site.layer).quantizer
         return described | {"bits": quantizer.bits, "scale": None, "zero_point": None}
     activation = quantizer_of(student, site)
     scale, zero_point = activation.scale.item(), int(activation.zero_point)

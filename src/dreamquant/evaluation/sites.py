@@ -81,7 +81,8 @@ def find_sites(teacher: nn.Module, student: Student, images: Tensor) -> list[Sit
 def quantizer_of(student: Student, site: Site) -> ActivationQuantizer:
     """The activation quantizer at a site that is not a weight."""
     if site.kind == "input":
-        return student.input_quantizers()[site.layer]
+        layer = student.network.get_submodule(site.layer)
+        return cast(ActivationQuantizer, layer.input_quantizer)
     group = next(group for group, kind in _KINDS.items() if kind == site.kind)
     return cast(ActivationQuantizer, student.groups()[group][site.position])
 
@@ -89,7 +90,7 @@ def quantizer_of(student: Student, site: Site) -> ActivationQuantizer:
 def rounded_weight(teacher: nn.Module, student: Student, layer: str) -> Tensor:
     """The teacher's weight, rounded as the student's was before training."""
     weight = cast(Tensor, teacher.get_submodule(layer).weight).detach()
-    return student.quantized_weights()[layer].quantizer.rounded(weight)
+    return student.quantized_weight(layer).quantizer.rounded(weight)
 
 
 @torch.no_grad()

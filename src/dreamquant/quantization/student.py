@@ -85,12 +85,14 @@ class Student(nn.Module):
             if isinstance(module, ActivationQuantizer)
         }
 
+    def quantized_weight(self, layer: str) -> QuantizedWeight:
+        """The weight of a layer from :meth:`quantized_layers`."""
+        return cast(QuantizedWeight, _quantized_weight(self.network.get_submodule(layer)))
+
     def quantized_weights(self) -> dict[str, QuantizedWeight]:
         """All quantized weights by the name of their layer, of several the first that shares it."""
-        return {
-            owner: cast(QuantizedWeight, _quantized_weight(self.network.get_submodule(owner)))
-            for owner in dict.fromkeys(self.quantized_layers().values())
-        }
+        owners = dict.fromkeys(self.quantized_layers().values())
+        return {owner: self.quantized_weight(owner) for owner in owners}
 
     def quantized_layers(self) -> dict[str, str]:
         """All layers whose weight is quantized, each with the first of those that share it."""

@@ -90,7 +90,7 @@ class RescaleChannels(Recovery):
 @torch.no_grad()
 def rescale(met: LayerMet, bench: Bench, branch: Branch, ridge: float) -> None:
     """Give a layer of the student the slopes and offsets that fit best."""
-    network, weight = bench.student.network, bench.student.quantized_weights()[met.name]
+    network, weight = bench.student.network, bench.student.quantized_weight(met.name)
     mended = network.get_submodule(met.name)
     own, (latent, quantizer) = mended.bias, weight
     if own is None and branch.norm is None:

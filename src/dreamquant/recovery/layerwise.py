@@ -48,7 +48,7 @@ class Solver(NamedTuple):
         rows = weight_rows(layer.weight, layer)
         gram = damped(inner.gram, self.damp or self._validated(halves, rows, free))
         target = least_squares_target(inner, rows, gram).float()
-        weight = student.quantized_weights()[met.name]
+        weight = student.quantized_weight(met.name)
         rounded, levels = self._round(target, gram.float(), weight)
         put_weight(weight, layer, rounded, levels)
         if free:
