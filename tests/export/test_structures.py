@@ -82,18 +82,19 @@ def student_of(build, scheme):
 
 
 @pytest.mark.parametrize(
-    "scheme", [Scheme(Bits(8, 8), "layer-input", joins=8), Scheme(Bits(4, 4))], ids=["w8a8", "w4a4"]
+    ("scheme", "target"),
+    [(Scheme(Bits(8, 8), "layer-input", joins=8), "int8box"), (Scheme(Bits(4, 4)), "int4")],
+    ids=["w8a8", "w4a4"],
 )
 @pytest.mark.parametrize("network", NETWORKS)
-def test_saved_opened_and_exported(network, scheme):
+def test_saved_opened_and_exported(network, scheme, target):
     teacher, student = student_of(NETWORKS[network], scheme)
     again, _ = quantize_network(teacher, scheme, images(2))
     decode(again, encode(student), "here")
     assert torch.equal(again(images()), student(images()))
     onnx_file = importlib.import_module("dreamquant.export.onnx_file").onnx_file
-    for target in ("int8box", "int4"):
-        # It is verified layer by layer, or refused.
-        assert onnx_file(student, MANIFEST, SPEC, target, layout=None, two_bit=False).data
+    # It is verified layer by layer, or refused.
+    assert onnx_file(student, MANIFEST, SPEC, target, layout=None, two_bit=False).data
 
 
 def test_a_shared_weight_is_in_the_file_once():
