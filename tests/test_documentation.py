@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamquant.methods import METHODS, find_method
+from dreamquant.methods import ADD_ONS, METHODS, find_method
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -25,6 +25,11 @@ def method_terms():
 def test_a_methods_page_shows_its_file(method):
     page = (DOCS / "methods" / f"{method}.md").read_text()
     assert f'\n--8<-- "src/dreamquant/methods/{method}.py"\n' in page
+
+
+def test_the_readme_names_every_method():
+    listed = (ROOT / "README.md").read_text().partition("## Methods\n")[2].partition("\n## ")[0]
+    assert [name for name in (*METHODS, *ADD_ONS) if f"`{name}`" not in listed] == []
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
