@@ -26,6 +26,7 @@ from dreamquant.errors import DreamQuantError  # noqa: E402
 from dreamquant.jobs.doctor import examine  # noqa: E402
 from dreamquant.results.files import write_json  # noqa: E402
 from network_plans import PLANS, Plan, build  # noqa: E402
+from once import operators_of_onnx_read_once, probe_images_drawn_once  # noqa: E402
 from pages import write_page  # noqa: E402
 
 RECORD = ROOT / "docs" / "results" / "random-networks.json"
@@ -116,12 +117,14 @@ def main() -> None:
     count = parser.parse_args().count
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"chunks": {}}
     record["processor"] = examine()["devices"]["cpu"]
-    for number in range(-(-count // CHUNK)):
-        if str(number) not in record["chunks"]:
-            record["chunks"][str(number)] = chunk(number)
-            write_json(RECORD, record)
-            write_page(PAGE, page(record))
-            print(number, Counter(row["outcome"] for row in record["chunks"][str(number)]))
+    with probe_images_drawn_once(), operators_of_onnx_read_once():
+        for number in range(-(-count // CHUNK)):
+            if str(number) not in record["chunks"]:
+                record["chunks"][str(number)] = chunk(number)
+                write_json(RECORD, record)
+                write_page(PAGE, page(record))
+                outcomes = Counter(row["outcome"] for row in record["chunks"][str(number)])
+                print(number, outcomes, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
 import os
 import signal
 from pathlib import Path
@@ -13,8 +10,8 @@ import pytest
 import torch
 
 from dreamquant.jobs import resume
-from dreamquant.synthesis import probe
 from dreamquant.synthesis.targets import low_correlation_table
+from once import operators_of_onnx_read_once, probe_images_drawn_once
 
 # A job started in the background of a script ignores Ctrl-C, and so would all that it starts: the
 # tests of stopping a run need the ordinary handler.
@@ -46,22 +43,9 @@ def float32_by_default():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def probe_images_drawn_once():
-    """Probe images are the same in all runs: those of a network's input are drawn once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "drawn", functools.cache(probe.drawn))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def operators_of_onnx_read_once():
-    """PyTorch parses the source of 500 functions in every export: half of a small one's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Internal names: where PyTorch has others, exports are only slower.
-        with contextlib.suppress(ImportError, AttributeError):
-            found = importlib.import_module("torch.onnx._internal.exporter._registration")
-            read = functools.cache(found.ONNXRegistry.from_torchlib)
-            patch.setattr(found.ONNXRegistry, "from_torchlib", staticmethod(read))
+def done_once():
+    """See :mod:`once`."""
+    with probe_images_drawn_once(), operators_of_onnx_read_once():
         yield
 
 

@@ -11,6 +11,7 @@ from dreamquant.errors import NetworkError
 from dreamquant.quantization.clips import ChannelClip, ClipPerChannel
 from dreamquant.quantization.prepare import (
     FoldBatchNorms,
+    GiveBiases,
     Preparation,
     prepared,
     restructured,
@@ -133,6 +134,18 @@ def test_clips_are_put_back_when_a_result_is_opened():
     steps = (FoldBatchNorms(), ClipPerChannel(), Equalize())
     network = uneven(**RELU6)
     done = prepared(network, steps, IMAGES)
+    opened = restructured(network, structures(steps), IMAGES)
+    opened.load_state_dict(done.state_dict())
+    assert torch.equal(opened(IMAGES), done(IMAGES))
+
+
+def test_biases_are_given_again_when_a_result_is_opened():
+    steps = (FoldBatchNorms(), GiveBiases(), AbsorbBias())
+    layers = (nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+    network = nn.Sequential(*layers, nn.ConvTranspose2d(4, 6, 2, bias=False)).eval()
+    nn.init.constant_(network[1].bias, 9.0)
+    done = prepared(network, steps, IMAGES)
+    assert done[3].bias.abs().min() > 0
     opened = restructured(network, structures(steps), IMAGES)
     opened.load_state_dict(done.state_dict())
     assert torch.equal(opened(IMAGES), done(IMAGES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dreamquant.methods.method import Method, Paper, Preset
 from dreamquant.quantization.clips import ClipPerChannel
-from dreamquant.quantization.prepare import FoldBatchNorms
+from dreamquant.quantization.prepare import FoldBatchNorms, GiveBiases
 from dreamquant.recovery.biases import CorrectBias
 from dreamquant.recovery.equalize import AbsorbBias, Equalize
 from dreamquant.recovery.norm_ranges import RangesFromBatchNorm
@@ -24,7 +24,7 @@ nagel = Method(
     ),
     images=None,
     recovery=(RangesFromBatchNorm(deviations=6), CorrectBias()),
-    prepare=(FoldBatchNorms(), ClipPerChannel(), Equalize(), AbsorbBias()),
+    prepare=(FoldBatchNorms(), GiveBiases(), ClipPerChannel(), Equalize(), AbsorbBias()),
     scheme={"placement": "layer-input"},
     presets={"quick": Preset(), "quick-imagenet": Preset(), "paper": Preset()},
 )

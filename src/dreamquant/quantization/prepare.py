@@ -126,6 +126,26 @@ def _known(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
+class GiveBiases(Preparation):
+    """Layers without a bias get one of zeros, which later steps change.
+
+    It is a preparation of its own so that it is repeated when a result is opened.
+    """
+
+    structural: ClassVar[bool] = True
+
+    def apply(self, network: nn.Module, example: Tensor) -> None:
+        """Give biases to all convolution and linear modules."""
+        for layer in network.modules():
+            if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)) and layer.bias is None:
+                channels = (
+                    layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+                )
+                zeros = layer.weight.new_zeros(channels)
+                layer.bias = nn.Parameter(zeros, requires_grad=layer.weight.requires_grad)
+
+
+@dataclass(frozen=True)
 class ReluForRelu6(Preparation):
     """ReLU6 modules become ReLUs, which scaling passes through (Nagel et al., section 5.1.1)."""
 
@@ -177,7 +197,7 @@ def _require_equal(after: object, before: object, preparation: Preparation) -> N
 def _structures() -> dict[str, Preparation]:
     from dreamquant.quantization.clips import ClipPerChannel
 
-    known = (FoldBatchNorms(), ReluForRelu6(), ClipPerChannel())
+    known = (FoldBatchNorms(), GiveBiases(), ReluForRelu6(), ClipPerChannel())
     return {type(part).__name__: part for part in known}
 
 

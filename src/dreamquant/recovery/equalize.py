@@ -46,7 +46,7 @@ class AbsorbBias(Preparation):
 
     Nagel et al., section 4.1.3: ``c = max(0, mean - deviations * deviation)`` of each channel. A
     ReLU passes this part unchanged for all but few values. Where the next layer pads with zeros,
-    its outputs at the border change too.
+    its outputs at the border change too. It takes layers with biases, see :class:`GiveBiases`.
 
     Attributes:
         deviations: how far a channel is assumed to reach below its mean, in standard deviations.
@@ -141,8 +141,4 @@ def _absorb(network: nn.Module, link: Link, known: FoldedNorm, deviations: float
         clip.end.sub_(absorbed)
     cast(Tensor, first.bias).sub_(absorbed)
     known.mean.sub_(absorbed)
-    added = effect_of(second, second.weight, absorbed)
-    if second.bias is None:
-        second.bias = nn.Parameter(added, requires_grad=second.weight.requires_grad)
-    else:
-        second.bias.add_(added)
+    cast(Tensor, second.bias).add_(effect_of(second, second.weight, absorbed))
