@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from dreamquant.errors import ExportError
 from dreamquant.networks.spec import InputSpec
 from dreamquant.quantization.convert import quantize_network
 from dreamquant.quantization.scheme import Bits, Scheme
@@ -127,12 +126,19 @@ class Transformer(nn.Module):
         return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
 
 
-def test_a_transformer_exports_where_what_softmax_gives_is_on_a_linear_grid():
+def test_what_softmax_gives_on_powers_of_two_is_exported_and_multiplied_in_float():
     onnx_file = importlib.import_module("dreamquant.export.onnx_file").onnx_file
-    scheme = Scheme(Bits(8, 8), "operands", softmax="log2")
-    _, student = student_of(Transformer, scheme)
-    with pytest.raises(ExportError, match="powers of two") as refused:
-        onnx_file(student, MANIFEST, SPEC, "int8box", layout=None, two_bit=False)
-    assert refused.value.remedy == "quantize again with --softmax linear"
-    _, student = student_of(Transformer, Scheme(Bits(8, 8), "operands"))
-    assert onnx_file(student, MANIFEST, SPEC, "int8box", layout=None, two_bit=False).data
+    float_twin = importlib.import_module("dreamquant.export.benchmark").float_twin
+    _, student = student_of(Transformer, Scheme(Bits(4, 4), "operands", softmax="log2"))
+    drawing = importlib.import_module("dreamquant.export.graph").Drawing(student, SPEC)
+    options = {"layout": None, "two_bit": False, "drawing": drawing}
+    # Of two products of attention, one has an operand without an integer kernel.
+    for target, products in (("int8box", (6, 1)), ("int4", (1, 6))):
+        file = onnx_file(student, MANIFEST, SPEC, target, **options)
+        (reason,) = [each for each in file.in_float if "powers of two" in each]
+        assert reason.startswith("encoder.self_attn: ")
+        found = file.verification
+        assert (found.integer_products, found.float_products) == products
+    # The network that a file is timed against computes no logarithm.
+    twin = onnx.load_model_from_string(float_twin(file.data)).graph
+    assert "Exp" not in {node.op_type for node in twin.node}

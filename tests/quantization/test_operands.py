@@ -112,6 +112,8 @@ def test_what_softmax_gives_may_lie_on_powers_of_two(network, learned):
     student(tokens())
     assert torch.equal(seen[0].log2(), seen[0].log2().round())
     assert 0 < seen[0].min() < seen[0].max() <= 1
+    further = powers[0].shifted(seen[0], torch.full_like(seen[0], 2.0))
+    assert torch.equal(further, seen[0] / 4)
     rehearse(teacher, student, scheme, tokens())
 
 

@@ -429,12 +429,6 @@ TRIALS = [
         "write that part of its forward pass with operations that `torch.onnx.export` supports",
         exports(Net, placement="layer-input"),
     ),
-    Trial(
-        "export/merge.py:merged",
-        exports(lambda: Attends(), placement="operands", softmax="log2"),
-        "quantize again with --softmax linear",
-        exports(lambda: Attends(), placement="operands", softmax="linear"),
-    ),
     # ---------------------------------------------------------------------------------- runs
     Trial(
         "jobs/budget.py:fit",
@@ -449,20 +443,6 @@ TRIALS = [
         lambda _: none_left(200),
     ),
 ]
-
-
-class Attends(nn.Module):
-    """One block of attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches, self.head = nn.Conv2d(1, 8, 4, 4), nn.Linear(8, 5)
-        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 5)."""
-        tokens = self.block(self.patches(x).flatten(2).transpose(1, 2))
-        return self.head(tokens.mean(1))  # type: ignore[no-any-return]
 
 
 class InMemory:

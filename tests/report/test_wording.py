@@ -95,6 +95,14 @@ def named(record):
     return manifest
 
 
+def test_what_a_file_computes_in_float_is_named(tmp_path):
+    model = {"bytes": 2000, "sha256": "ab", "in_float": ["embed: no", "head: neither"]}
+    manifest = {"files": {"model.onnx": model, "student": {"bytes": 10, "sha256": "c"}}}
+    found = wording.files(manifest, tmp_path)
+    assert found["model.onnx"].endswith("SHA-256 ab; in float: embed: no; head: neither")
+    assert found["student"].endswith("SHA-256 c")
+
+
 def test_the_command_can_be_pasted_into_a_shell(named):
     words = shlex.split(wording.command(named).replace("\\\n", " "))
     assert words[:3] == ["dreamquant", "quantize", "/some where/net.py:build"]

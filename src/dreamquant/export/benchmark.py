@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dreamquant import machine
 from dreamquant.errors import ExportError
 from dreamquant.export import metadata
-from dreamquant.export.metadata import Description
+from dreamquant.export.metadata import POWERS, RATIO, Description
 from dreamquant.export.parts import part, require
 from dreamquant.export.runtime import (
     RUNTIMES,
@@ -129,8 +129,12 @@ def float_twin(data: bytes) -> bytes:
             graph.initializer.append(onnx.numpy_helper.from_array(values, node.output[0]))
         elif node.op_type == "DequantizeLinear":
             kept.extend(_in_float(node, producers, constants))
+        elif node.name.endswith(POWERS):
+            source = producers[node.name.replace(POWERS, RATIO)].input[1]
+            kept.append(onnx.helper.make_node("Identity", [source], node.output, name=node.name))
         elif not _is_integer(node, producers):
             kept.append(node)
+    kept = _needed(kept, [value.name for value in graph.output])
     del graph.node[:]
     graph.node.extend(kept)
     del graph.value_info[:]
@@ -138,6 +142,16 @@ def float_twin(data: bytes) -> bytes:
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
     return bytes(model.SerializeToString())
+
+
+def _needed(nodes: Sequence[Any], outputs: Sequence[str]) -> list[Any]:
+    """The nodes, in order, that outputs depend on."""
+    names, needed = set(outputs), []
+    for node in reversed(nodes):
+        if names & set(node.output):
+            needed.append(node)
+            names.update(node.input)
+    return needed[::-1]
 
 
 def _is_integer(node: Any, producers: dict[str, Any]) -> bool:

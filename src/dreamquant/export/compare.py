@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dreamquant.errors import ExportError
 from dreamquant.export.runtime import Array
 from dreamquant.networks.outputs import tensors_of
+from dreamquant.quantization.logarithmic import LogQuantizer
 from dreamquant.quantization.quantizers import ActivationQuantizer
 from dreamquant.quantization.student import Student
 
@@ -182,9 +183,7 @@ def sensitivity_of(
         chance = torch.rand((len(result), result[0].numel()), generator=generator)
         least = chance.amin(1, keepdim=True).clamp(min=_FLIPPED / 2)
         steps = (chance <= least).float() - (chance > 1 - _FLIPPED / 2).float()
-        # `+` is not used, because the student would quantize it as a sum of the network.
-        scale = cast(ActivationQuantizer, quantizer).scale
-        return torch.addcmul(result, steps.view_as(result), scale)
+        return cast(ActivationQuantizer, quantizer).shifted(result, steps.view_as(result))
 
     with torch.no_grad(), hooked(student, flip):
         moved = tensors_of(student(images))
@@ -205,7 +204,8 @@ def record(student: Student, images: Tensor) -> Recorded:
 
     def keep(quantizer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         of, (x,) = cast(ActivationQuantizer, quantizer).codes, inputs
-        nearly = _TIE * x.abs().max()
+        # Softmax computes small values as precisely as large ones, relative to themselves.
+        nearly = _TIE * (x if isinstance(quantizer, LogQuantizer) else x.abs().max())
         codes.append(of(x).to(torch.uint8).numpy())
         tied.append((of(x - nearly) != of(x + nearly)).numpy())
 

@@ -10,13 +10,24 @@ import numpy as np
 import onnx_ir as ir
 
 from dreamquant.export.fold import FACTOR
-from dreamquant.export.graph import ACTIVATION, CALL, DOMAIN, QUANTIZER, WEIGHT, attribute
+from dreamquant.export.graph import (
+    ACTIVATION,
+    CALL,
+    DOMAIN,
+    QUANTIZER,
+    WEIGHT,
+    attribute,
+    place_of,
+)
+from dreamquant.export.logarithmic import REASON, around
 from dreamquant.export.merge import MergedQuantizer, merged
 from dreamquant.export.nodes import (
+    LARGEST,
     LAYERS,
     Floats,
     bias_of,
     constant,
+    highest_code,
     initializer,
     named_node,
     read_by,
@@ -26,12 +37,10 @@ from dreamquant.export.nodes import (
     source_of,
     weight_marker,
 )
-from dreamquant.export.saturation import PASSED_ON
 from dreamquant.export.weights import Codes, boxed, least_type, small
 from dreamquant.quantization.student import Student
 
 Target = Literal["int8box", "int4"]
-_UINT8 = 255
 # A bias is rounded to integers if that changes a smaller fraction of codes than this.
 _MOVED = 0.001
 _LARGEST_BIAS = 2**30
@@ -92,14 +101,14 @@ class _Encoder:
     # ------------------------------------------------------------------------- activations
 
     def encode_activations(self) -> None:
-        made: dict[MergedQuantizer, ir.Node] = {}
+        made: dict[MergedQuantizer, tuple[ir.Value, ir.Value]] = {}
         for marker in self._markers(ACTIVATION):
             quantizer = merged(marker, self.activations[attribute(marker, QUANTIZER)])
             if quantizer not in made:
                 made[quantizer] = self._insert(marker, quantizer)
-            last = made[quantizer]
-            self.encoded.codes[int(attribute(marker, CALL))] = str(read_by(last).name)
-            marker.outputs[0].replace_all_uses_with(last.outputs[0], replace_graph_outputs=True)
+            codes, values = made[quantizer]
+            self.encoded.codes[int(attribute(marker, CALL))] = str(codes.name)
+            marker.outputs[0].replace_all_uses_with(values, replace_graph_outputs=True)
             self._remove(marker, up_to=quantizer.source)
 
     def _remove(self, marker: ir.Node, *, up_to: ir.Value) -> None:
@@ -111,8 +120,8 @@ class _Encoder:
             value = read_by(node)
             self.graph.remove(node, safe=True)
 
-    def _insert(self, marker: ir.Node, quantizer: MergedQuantizer) -> ir.Node:
-        """Insert the nodes of a quantizer before its marker; returns the last node."""
+    def _insert(self, marker: ir.Node, quantizer: MergedQuantizer) -> tuple[ir.Value, ir.Value]:
+        """Insert the nodes of a quantizer before its marker; returns codes and values."""
         name, like = f"{attribute(marker, QUANTIZER)}.{attribute(marker, CALL)}", marker.outputs[0]
         scale = initializer(
             self.graph, f"{name}.scale", np.float32(quantizer.scale), ir.DataType.FLOAT
@@ -120,7 +129,7 @@ class _Encoder:
         zero_point = self._code(f"{name}.zero_point", quantizer.zero_point)
         inputs = [quantizer.source, scale, zero_point]
         nodes = [named_node(_QUANTIZE, inputs, f"{name}.quantize", like, ir.DataType.UINT8)]
-        if (quantizer.lowest, quantizer.highest) != (0, _UINT8):
+        if (quantizer.lowest, quantizer.highest) != (0, LARGEST):
             lowest = self._code(f"{name}.lowest", quantizer.lowest)
             highest = self._code(f"{name}.highest", quantizer.highest)
             inputs = [nodes[0].outputs[0], lowest, highest]
@@ -130,10 +139,15 @@ class _Encoder:
             nodes.append(named_node("Pad", inputs, f"{name}.pad", like, ir.DataType.UINT8))
             for node in nodes[:-1]:
                 node.outputs[0].shape = quantizer.source.shape
-        inputs = [nodes[-1].outputs[0], scale, zero_point]
-        nodes.append(named_node(_DEQUANTIZE, inputs, f"{name}.dequantize", like))
+        codes: ir.Value = nodes[-1].outputs[0]
+        nodes.append(
+            named_node(_DEQUANTIZE, [codes, scale, zero_point], f"{name}.dequantize", like)
+        )
+        if quantizer.powers:
+            nodes = around(self.graph, name, scale, nodes)
+            self.encoded.in_float.append(f"{place_of(marker)}: {REASON}")
         self.graph.insert_before(marker, nodes)
-        return nodes[-1]
+        return codes, nodes[-1].outputs[0]
 
     def _code(self, name: str, value: int) -> ir.Value:
         return initializer(self.graph, name, np.uint8(value), ir.DataType.UINT8)
@@ -230,7 +244,7 @@ class _Encoder:
         if not self._is_boxed(marker):
             return small(weight, factor, self._least_type(marker))
         highest = max(
-            (_highest(read_by(node)) for node in marker.outputs[0].consumers()), default=1
+            (highest_code(read_by(node)) for node in marker.outputs[0].consumers()), default=1
         )
         codes = boxed(weight, factor, highest, name)
         return codes.coarsened(_least_scale(codes, marker.outputs[0].consumers()))
@@ -279,13 +293,3 @@ def _unit(input_scale: Floats, codes: Codes) -> Floats:
 
 def _quantize(readers: Sequence[ir.Node]) -> bool:
     return {node.op_type for node in readers} == {_QUANTIZE}
-
-
-def _highest(value: ir.Value) -> int:
-    """The largest possible code of a tensor."""
-    node = value.producer()
-    while node is not None and node.op_type in {_DEQUANTIZE} | PASSED_ON:
-        node = read_by(node).producer()
-    if node is None or node.op_type != "Clip":
-        return _UINT8
-    return int(constant(node.inputs[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,8 @@ from dreamquant.quantization.student import Student
 DOMAIN = "dreamquant"
 ACTIVATION, WEIGHT = "Activation", "Weight"
 QUANTIZER, CALL = "quantizer", "call"
+_SCOPES = "pkg.torch.onnx.name_scopes"  # key in a node's metadata: modules, from the outermost on
+_NETWORK = "student.network."
 BATCH = "batch"
 OPSET = 21  # the first version with 4-bit integers, and the last that every common runtime supports
 
@@ -174,3 +177,10 @@ def _require_any_batch(model: ir.Model, network: nn.Module) -> None:
 def attribute(node: ir.Node, name: str) -> str:
     """An attribute of a marker as text."""
     return str(node.attributes[name].value)
+
+
+def place_of(marker: ir.Node) -> str:
+    """The module of the network that runs a quantizer; else the name of the quantizer."""
+    scopes = ast.literal_eval(marker.metadata_props.get(_SCOPES, "[]"))
+    within = [scope for scope in scopes if scope.startswith(_NETWORK)]
+    return within[-1].removeprefix(_NETWORK) if within else attribute(marker, QUANTIZER)

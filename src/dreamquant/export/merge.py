@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
-from dreamquant.errors import ExportError
-from dreamquant.export.graph import ACTIVATION, DOMAIN, QUANTIZER, attribute
-from dreamquant.export.nodes import (
-    constant,
-    read_by,
-)
+from dreamquant.export.graph import ACTIVATION, DOMAIN
+from dreamquant.export.nodes import constant, read_by
 from dreamquant.quantization.logarithmic import LogQuantizer
 from dreamquant.quantization.quantizers import ActivationQuantizer
 
@@ -31,18 +28,17 @@ class MergedQuantizer:
     lowest: int
     highest: int
     padding: ir.Node | None
+    powers: bool = False  # of two, see :mod:`dreamquant.export.logarithmic`
 
 
 def merged(marker: ir.Node, quantizer: ActivationQuantizer) -> MergedQuantizer:
     """A marker's quantizer, swapped with the padding and the ReLU before it."""
-    if isinstance(quantizer, LogQuantizer):
-        raise ExportError(
-            "ONNX has no quantizer with powers of two",
-            where=attribute(marker, QUANTIZER),
-            remedy="quantize again with --softmax linear",
-        )
     value = read_by(marker)
     low, high = quantizer.grid
+    if isinstance(quantizer, LogQuantizer):
+        # The code of zero is the largest that the student uses.
+        high = int(quantizer.codes(torch.zeros(())))
+        return MergedQuantizer(value, float(quantizer.scale), 0, low, high, None, powers=True)
     padding = value.producer() if _only_quantized(value) else None
     if padding is not None and _pads_with_zeros(padding):
         value = read_by(padding)

@@ -15,6 +15,7 @@ from dreamquant.networks.spec import InputSpec
 Layout = Literal["nhwc", "nchw"]
 
 IMAGES = "dreamquant/images"  # temporary name of the input
+RATIO, POWERS = ".ratio", ".powers_of_two"  # ends of a quantizer's first and last node's names
 _PREFIX = "dreamquant."
 
 

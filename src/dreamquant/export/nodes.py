@@ -14,6 +14,7 @@ from dreamquant.export.saturation import PASSED_ON
 
 _CLAMPS = frozenset({"Relu", "Clip"})
 LAYERS = ("Conv", "ConvTranspose", "Gemm")
+LARGEST = 255  # code of uint8
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +92,14 @@ def weight_marker(layer: ir.Node) -> ir.Node | None:
     if marker is None or (marker.domain, marker.op_type) != (DOMAIN, WEIGHT):
         return None
     return marker
+
+
+def highest_code(value: ir.Value) -> int:
+    """The largest possible code of a tensor."""
+    node = value.producer()
+    while node is not None and node.op_type in {"DequantizeLinear"} | PASSED_ON:
+        node = read_by(node).producer()
+    return int(constant(node.inputs[2])) if node and node.op_type == "Clip" else LARGEST
 
 
 def regrouped(graph: ir.Graph, node: ir.Node, groups: int, shape: Sequence[int]) -> ir.Node:

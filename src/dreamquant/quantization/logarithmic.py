@@ -30,6 +30,10 @@ class LogQuantizer(ActivationQuantizer):
         exponents = -torch.log2((x / self.scale).clamp(min=SMALLEST_SCALE))
         return exponents.round().clamp(self.grid.qmin, self.grid.qmax).to(torch.int32)
 
+    def shifted(self, rounded: Tensor, steps: Tensor) -> Tensor:
+        """The values of the codes that are ``steps`` above those of ``rounded``; same shape."""
+        return torch.ldexp(rounded, -steps)
+
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Let the range follow one batch; the scale is its upper end."""

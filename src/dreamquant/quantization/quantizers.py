@@ -236,6 +236,11 @@ class ActivationQuantizer(Quantizer):
         """Integer codes of ``x``, int32."""
         return quantize(x, self.scale, self.zero_point, self.grid)
 
+    def shifted(self, rounded: Tensor, steps: Tensor) -> Tensor:
+        """The values of the codes that are ``steps`` above those of ``rounded``; same shape."""
+        # `+` is not used, because the student would quantize it as a sum of the network.
+        return torch.addcmul(rounded, steps, self.scale)
+
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Move the range by one batch; cover it, or the share of it to start learning from."""

@@ -249,6 +249,12 @@ def _input(spec: Mapping[str, Any]) -> str:
 def files(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Each file of the result with its size and checksum, as far as the manifest lists them."""
     return {
-        name: f"{size(entry['bytes'])}, SHA-256 {entry['sha256']}"
+        name: f"{size(entry['bytes'])}, SHA-256 {entry['sha256']}{_computed_in_float(entry)}"
         for name, entry in manifest.get("files", {}).items()
     } | {"folder": str(folder)}
+
+
+def _computed_in_float(file: Mapping[str, Any]) -> str:
+    """What an exported file computes in float, each with its reason."""
+    reasons = file.get("in_float")
+    return f"; in float: {'; '.join(reasons)}" if reasons else ""
