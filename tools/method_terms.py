@@ -62,7 +62,8 @@ def _cells(method: Method | AddOn) -> tuple[str, str, str]:
         if method.training:
             student = f"in place of the method's: {_training(method.training)}"
         targets = "" if method.targets is None else call(method.targets)
-        return _sum(method.generator_terms), student or "–", targets or "–"
+        dreams = call(method.stopping) if method.stopping else _sum(method.generator_terms)
+        return dreams, student or "–", targets or "–"
     joined = method.with_numbers(Preset()).joined()
     images = joined.images
     asked = [getattr(images, name, None) for name in ("targets", "condition")]

@@ -152,10 +152,22 @@ TRIALS = [
     ),
     # ------------------------------------------------------------------------------- add-ons
     Trial(
-        "methods/joining.py:join",
+        "methods/joining.py:join: joins methods that have a generator",
         lambda _: resolved("squant+ris"),
         "leave it out, or join it to such a method: gdfq+ris",
         lambda _: (resolved("squant"), resolved("gdfq+ris")),
+    ),
+    Trial(
+        "methods/joining.py:join: optimise the pixels",
+        lambda _: resolved("gdfq+smi"),
+        "leave it out, or join it to such a method: psaq_vit+smi",
+        lambda _: (resolved("gdfq"), resolved("psaq_vit+smi")),
+    ),
+    Trial(
+        "synthesis/pixels.py:__post_init__",
+        lambda _: resolved("sardfq+smi"),
+        "leave +smi out, or join it to psaq_vit or mimiq",
+        lambda _: (resolved("sardfq"), resolved("mimiq+smi")),
     ),
     Trial(
         "methods/joining.py:_student_side: train the student",

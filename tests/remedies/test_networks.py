@@ -26,6 +26,7 @@ from dreamquant.networks.origins import find, named_boxes
 from dreamquant.networks.relu_maps import LastMap
 from dreamquant.networks.stage_maps import StageMaps
 from dreamquant.networks.zoo import ZOOS
+from dreamquant.synthesis.token_stopping import grid
 from remedies import Trial, advises
 from tiny_runs import tiny_network, tiny_teacher
 
@@ -267,6 +268,18 @@ TRIALS = [
             for name in ("psaq_vit", "sardfq")
             for tap in find_method(name).resolved("quick", (1, 8, 8)).teacher_taps
         ],
+    ),
+    Trial(
+        "networks/token_sets.py:find_token_set",
+        lambda _: run(Heads(), "psaq_vit+smi"),
+        "leave +smi out",
+        lambda _: run(Heads(), "psaq_vit"),
+    ),
+    Trial(
+        "synthesis/token_stopping.py:grid",
+        lambda _: grid(7, (8, 8)),
+        "leave +smi out",
+        lambda _: run(Heads(), "psaq_vit"),
     ),
     Trial(
         "networks/classifier_input.py:classifier_weight: runs no such layer",

@@ -39,6 +39,7 @@ from dreamquant.methods.qwt import qwt
 from dreamquant.methods.ris import ris
 from dreamquant.methods.sadag import sadag
 from dreamquant.methods.sardfq import sardfq
+from dreamquant.methods.smi import smi
 from dreamquant.methods.squant import squant
 from dreamquant.methods.synq import synq
 from dreamquant.methods.texq import texq
@@ -86,6 +87,7 @@ METHODS: dict[str, Method] = {
     "akt": replace(adadfq + akt, name="akt"),
     "ait": replace(gdfq + ait, name="ait"),
     "dynadfq": replace(gdfq + dynadfq, name="dynadfq"),
+    "smi": replace(psaq_vit + smi, name="smi"),
 }
 ADD_ONS: dict[str, AddOn] = {
     "ris": ris,
@@ -94,6 +96,7 @@ ADD_ONS: dict[str, AddOn] = {
     "akt": akt,
     "ait": ait,
     "dynadfq": dynadfq,
+    "smi": smi,
 }
 
 

@@ -11,6 +11,7 @@ from dreamquant.recovery.part import Recovery
 from dreamquant.recovery.train import Train
 from dreamquant.synthesis.class_mixtures import SimilarClasses
 from dreamquant.synthesis.generator import Generator
+from dreamquant.synthesis.pixels import Pixels
 from dreamquant.synthesis.source import Source
 from dreamquant.synthesis.targets import OneHot, Targets
 from dreamquant.terms.contract import Term, Terms, Weighted
@@ -63,6 +64,14 @@ def join(add_on: AddOn, images: Source | None, recovery: tuple[Recovery, ...], w
             terms=_beside(images.terms, add_on.generator_terms, where),
             targets=_targets(images.targets, add_on, where),
         )
+    if add_on.stopping is not None:
+        if not isinstance(images, Pixels):
+            raise MethodError(
+                f"{add_on.name} joins methods that optimise the pixels of images",
+                where=where,
+                remedy=f"leave it out, or join it to such a method: psaq_vit+{add_on.name}",
+            )
+        images = replace(images, stopping=add_on.stopping)
     if add_on.student_terms or add_on.views or add_on.through or add_on.training:
         recovery = _student_side(recovery, add_on, where)
     return images, recovery

@@ -21,6 +21,7 @@ from dreamquant.synthesis.class_mixtures import SimilarClasses
 from dreamquant.synthesis.generator_networks import LARGEST_SMALL_IMAGE
 from dreamquant.synthesis.source import Source
 from dreamquant.synthesis.targets import Targets
+from dreamquant.synthesis.token_stopping import TokenStopping
 from dreamquant.terms.contract import Terms
 
 
@@ -72,6 +73,7 @@ class AddOn:
         views: further transformations of the student's images.
         through: further filters of the student's images.
         training: numbers that replace the method's in :class:`dreamquant.recovery.train.Train`.
+        stopping: when patches of the method's optimised images are stopped.
     """
 
     name: str
@@ -83,6 +85,7 @@ class AddOn:
     views: tuple[StudentView, ...] = ()
     through: tuple[Filter, ...] = ()
     training: Numbers = field(default_factory=dict)
+    stopping: TokenStopping | None = None
 
 
 @dataclass(frozen=True)

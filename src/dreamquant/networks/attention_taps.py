@@ -43,7 +43,7 @@ class Attended(NamedTuple):
     leading: int
 
 
-class _AttentionMode(TorchFunctionMode):
+class AttentionMode(TorchFunctionMode):
     """Collects every attention of a forward pass."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class AttentionTap(Tap[tuple[Tensor, ...]]):
 
     def require(self, network: nn.Module, example: Tensor) -> None:
         """Refuse a network without attention, or with too few heads."""
-        with torch.no_grad(), _watching(network) as mode:
+        with torch.no_grad(), watching(network) as mode:
             network(example)
         if not mode.found:
             raise NetworkError(
@@ -151,7 +151,7 @@ class AttentionTap(Tap[tuple[Tensor, ...]]):
     @contextmanager
     def watch(self, network: nn.Module) -> Iterator[Collected]:
         """Collect one tensor of each attention."""
-        with _watching(network) as mode:
+        with watching(network) as mode:
             yield lambda: tuple(self.read(each) for each in mode.found)
 
     def value(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -160,8 +160,9 @@ class AttentionTap(Tap[tuple[Tensor, ...]]):
 
 
 @contextmanager
-def _watching(network: nn.Module) -> Iterator[_AttentionMode]:
-    mode = _AttentionMode()
+def watching(network: nn.Module) -> Iterator[AttentionMode]:
+    """Collect every attention of a forward pass inside the block."""
+    mode = AttentionMode()
 
     def enter(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         mode.images = len(inputs[0])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dreamquant.errors import MethodError
 from dreamquant.synthesis.pool import Pool
 from dreamquant.synthesis.procedural import Kind, WhiteNoise, drawn_inputs, pixel_moments
 from dreamquant.synthesis.source import Source, require_any_output
 from dreamquant.synthesis.targets import Condition, Nothing, OneHot, Targets
+from dreamquant.synthesis.token_stopping import Moved, Tokens, TokenStopping, find_place
 from dreamquant.terms.contract import Terms, weighted
 from dreamquant.training.batch import Batch
 from dreamquant.training.bench import Bench
@@ -20,7 +23,8 @@ from dreamquant.training.decay import Cosine, Decay, stretch
 from dreamquant.training.losses import Losses, total
 from dreamquant.training.optimizers import Adam
 from dreamquant.training.phase import Phase
-from dreamquant.training.step import Step
+from dreamquant.training.step import Players, Step
+from dreamquant.training.watched import Watched
 
 _NOISE, _ONE_HOT, _COSINE = WhiteNoise(), OneHot(), Cosine()
 
@@ -44,6 +48,8 @@ class Pixels(Source):
         clamp: whether values stay in the range of pixels, where the inputs are pixels.
         targets: targets of the images.
         conditions: further conditions of the images; the pool does not store them.
+        stopping: when patches with little attention are stopped, which makes steps of a
+            transformer quicker; ``None`` optimises all of them to the end.
     """
 
     terms: Terms
@@ -59,6 +65,17 @@ class Pixels(Source):
     clamp: bool = False
     targets: Targets = _ONE_HOT
     conditions: tuple[Condition, ...] = ()
+    stopping: TokenStopping | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse terms that compare the stopped patches too."""
+        fixed = [w.name for w in weighted(self.terms) if w.term.every_token or w.term.student_taps]
+        if self.stopping is not None and fixed:
+            raise MethodError(
+                f"{', '.join(fixed)} needs every patch of an image, so none can be stopped",
+                where="--method",
+                remedy="leave +smi out, or join it to psaq_vit or mimiq",
+            )
 
     @property
     def kept(self) -> int:
@@ -102,6 +119,13 @@ class PixelPool(Pool):
     def __init__(self, source: Pixels, bench: Bench) -> None:
         super().__init__(bench, source.size)
         self.source = source
+        self.players, self.place = bench.players, None
+        if source.stopping is not None:
+            moved = source.shift > 0 or source.flip
+            self.place = find_place(bench, moved=moved)
+            # Compiled graphs of the run see all patches.
+            teacher = Watched(bench.teacher, bench.example(), source.teacher_taps)
+            self.players = Players(teacher, bench.players.student)
 
     def phases(self) -> Iterator[Phase]:
         """One phase for each batch."""
@@ -116,7 +140,7 @@ class PixelPool(Pool):
             terms: the losses that they minimise; these may read the student.
             steps: steps of Adam on each batch.
         """
-        source = replace(self.source, terms=terms, steps=steps)
+        source = replace(self.source, terms=terms, steps=steps, stopping=None)
         for first in range(0, source.size, source.batch):
             yield Redreaming(self, source, first, min(source.batch, source.size - first))
 
@@ -143,6 +167,11 @@ class Dreaming(Phase):
         self.pixels, self.targets = torch.empty(0), torch.empty(0)
         self.conditions: dict[str, Tensor] = {}
         self.optimizer: Adam | None = None
+        self.tokens = (
+            Tokens(source.stopping, pool.place, self.bench.teacher)
+            if source.stopping and pool.place
+            else None
+        )
         spec, device = self.bench.input, self.bench.device
         self._centre = torch.tensor(spec.centre or 0.0, device=device)
         self._spread = torch.tensor(spec.spread or 1.0, device=device)
@@ -154,9 +183,10 @@ class Dreaming(Phase):
         assert self.optimizer is not None
         losses: Losses = {}
         self.pixels.grad = None
-        with self.bench.autocast():
-            batch = Batch(self._seen(), self.targets, self.targets, self.conditions)
-            step = Step(batch, self.bench.players, self.bench.rng, student_learns=False)
+        seen, moved = self._seen()
+        with self.bench.autocast(), self._remaining(moved):
+            batch = Batch(seen, self.targets, self.targets, self.conditions)
+            step = Step(batch, self.pool.players, self.bench.rng, student_learns=False)
             loss = total(self.terms, step, losses, "images", 1)
         (self.pixels.grad,) = torch.autograd.grad(loss, [self.pixels])
         rate = self.source.lr * self.source.decay.factor(self.done, self.total)
@@ -194,18 +224,26 @@ class Dreaming(Phase):
         self.targets, self.conditions = targets, dict(asked)
         self.optimizer = Adam([self.pixels], betas=self.source.betas)
 
-    def _seen(self) -> Tensor:
-        """The batch as the teacher sees it in this step."""
+    def _remaining(self, moved: Moved) -> AbstractContextManager[None]:
+        """Let the teacher see the patches that are not stopped, after some are where it is time."""
+        if self.tokens is None:
+            return nullcontext()
+        if self.tokens.stopping.due(self.done, self.total):
+            self.tokens.stop(self._inputs(self.pixels.detach()))
+        return self.tokens.remaining(moved)
+
+    def _seen(self) -> tuple[Tensor, Moved]:
+        """The batch as the teacher sees it in this step, and how it was moved."""
         pixels, choice, reach = self.pixels, self.bench.rng.choice, self.source.shift
         # A spectrum that is shifted or mirrored is another sound.
         if self.bench.input.features:
-            return self._inputs(pixels)
+            return self._inputs(pixels), Moved()
+        down = right = 0
         if reach:
             down, right = torch.randint(-reach, reach + 1, (2,), generator=choice).tolist()
             pixels = pixels.roll((down, right), (-2, -1))
-        if self.source.flip and torch.rand((), generator=choice) < 0.5:
-            pixels = pixels.flip(-1)
-        return pixels
+        mirrored = self.source.flip and bool(torch.rand((), generator=choice) < 0.5)
+        return pixels.flip(-1) if mirrored else pixels, Moved(down, right, mirrored)
 
     def _inputs(self, pixels: Tensor) -> Tensor:
         """What the network takes: features are optimised in units of their own scale."""
@@ -228,6 +266,7 @@ class Dreaming(Phase):
             "targets": self.targets,
             "conditions": self.conditions,
             "optimizer": self.optimizer.state_dict(),
+            "tokens": {} if self.tokens is None else self.tokens.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -238,6 +277,8 @@ class Dreaming(Phase):
             self._begin(state["pixels"].to(device), state["targets"].to(device), asked)
             assert self.optimizer is not None
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.tokens is not None:
+                self.tokens.load_state_dict(state["tokens"])
 
 
 class Redreaming(Dreaming):

@@ -46,6 +46,7 @@ class AttentionPriors(Term):
 
     formula = "Σ_{l > L/2} l/L E[(A_lh - M_lh)²], M random Gaussian mixtures"
     teacher_taps = (PatchAttention(),)
+    every_token = True  # the prior has a place for each
 
     def __call__(self, step: Step) -> Tensor:
         """The weighted squared gap, a scalar >= 0."""
@@ -74,6 +75,7 @@ class RegionCrossEntropy(Term):
     """
 
     formula = "CE(z_p(r(x)), y_r), r a resized crop with a label of its own"
+    every_token = True  # the network runs on other images
 
     def __call__(self, step: Step) -> Tensor:
         """The mean cross-entropy in nats, a scalar >= 0."""

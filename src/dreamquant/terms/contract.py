@@ -116,12 +116,14 @@ class Term(ABC):
             for a term that does not read the student.
         any_output: whether it can be used for outputs and images of any task: it does not need
             logits of classes, and does not read targets.
+        every_token: whether it needs all tokens of a transformer, so that none can be left out.
     """
 
     formula: ClassVar[str] = ""
     teacher_taps: ClassVar[tuple[Tap[Any], ...]] = ()
     student_taps: ClassVar[tuple[Tap[Any], ...]] = ()
     any_output: ClassVar[bool] = False
+    every_token: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:
