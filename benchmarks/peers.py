@@ -2,10 +2,11 @@
 
     python benchmarks/peers.py [--limit SECONDS]
 
-Each tool runs in an environment of its own, made on first use in ``out/peers``. What a person
-writes for it is a file of ``peer_tools``, whose lines are counted. All results are ONNX files and
-are measured in ONNX Runtime. A cell is a network, a tool and its calibration images; it is put on
-record at once, a failure too, and cells on record are not run again.
+Each tool runs in an environment of its own, made on first use in ``out/peers``; those that need
+PyTorch find this project's, after their own packages. What a person writes for a tool is a file of
+``peer_tools``, whose lines are counted. All results are ONNX files and are measured in ONNX
+Runtime. A cell is a network, a tool and its calibration images; it is put on record at once, a
+failure too, and cells on record are not run again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sysconfig
 import time
 import venv
 from collections.abc import Iterator
@@ -35,7 +37,7 @@ from dreamquant.results.describe import describe_machine
 from grid import ROOT
 from kit import CASES
 from pages import RESULTS, cpu_seconds, grow, runs_on, write_page
-from peers_page import page
+from peers_page import OWN, page
 from readme import write_first_table
 
 PATH = RESULTS / "peers.json"
@@ -43,6 +45,7 @@ WORK = ROOT / "out" / "peers"
 TOOLS = Path(__file__).with_name("peer_tools")
 NETWORKS = {"ResNet-20 CIFAR-10": 2000, "MobileNetV1 0.75": 300, "EfficientNet-Lite0": 300}
 CALIBRATED_ON = 64  # images
+PATIENCE = 1800  # seconds that a tool may take
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,26 @@ class Peer:
     Attributes:
         packages: that its environment gets from the package index.
         script: in ``peer_tools``: what a person writes.
+        module: whether it takes a module of PyTorch, and not a file.
+        calibrations: kinds of images that it is run on, see :func:`calibration`.
     """
 
     packages: tuple[str, ...]
     script: str
+    module: bool = False
+    calibrations: tuple[str, ...] = ("noise", "randn", "real")
 
 
 PEERS = {
     "ONNX Runtime": Peer(("onnxruntime", "onnx", "sympy"), "onnxruntime_static.py"),
     "NNCF": Peer(("nncf", "openvino", "onnx", "onnxruntime"), "nncf_ptq.py"),
+    "Brevitas": Peer(("brevitas[export]",), "brevitas_ptq.py", module=True),
+    "MCT": Peer(("model-compression-toolkit",), "mct_ptq.py", module=True),
+    "AIMET": Peer(("aimet-torch",), "aimet_ptq.py", module=True),
+    "MCT, data generation": Peer(
+        ("model-compression-toolkit",), "mct_data_free.py", module=True, calibrations=("own",)
+    ),
 }
-OWN = ("squant", "auto")  # methods of this project
-CALIBRATIONS = ("noise", "randn", "real")
 
 
 def calibration(kind: str, images: EvaluationSet, network: Network, measured: int) -> Tensor:
@@ -71,13 +82,16 @@ def calibration(kind: str, images: EvaluationSet, network: Network, measured: in
 
     Args:
         kind: ``noise`` has pixels N(0.5, 0.25) cut to [0, 1]; ``randn`` is N(0, 1) as the network
-            reads it; ``real`` are images that come after the measured ones.
+            reads it; ``real`` are images that come after the measured ones; for ``own``, those that
+            the tool makes, the shape alone is told.
         images: all there are.
         network: their reader.
         measured: how many are measured on.
     """
     shape = (CALIBRATED_ON, *network.input.shape)
     random = torch.Generator().manual_seed(0)
+    if kind == "own":
+        return torch.zeros(shape)
     if kind == "randn":
         return torch.randn(shape, generator=random)
     if kind == "noise":
@@ -113,12 +127,15 @@ def lines_of(script: Path) -> int:
 
 def environment(name: str) -> Path:
     """The interpreter of a tool's environment, which is made if it does not exist yet."""
-    folder = WORK / name.lower().replace(" ", "")
+    peer = PEERS[name]
+    folder = WORK / peer.packages[0].partition("[")[0]
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        packages = PEERS[name].packages
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        if peer.module:
+            (own,) = folder.glob("lib/python*/site-packages")
+            (own / "torch.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *peer.packages], check=True)
     return python
 
 
@@ -135,11 +152,13 @@ def quantized_by(name: str, source: Path, images: Tensor, out: Path) -> dict[str
     one = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
     started, cpu = time.monotonic(), cpu_seconds()
     command = [str(each) for each in (python, script, source, calibrated, out)]
-    subprocess.run(command, check=True, capture_output=True, text=True, env=one)
+    subprocess.run(command, check=True, capture_output=True, text=True, env=one, timeout=PATIENCE)
     seconds, cpu = time.monotonic() - started, cpu_seconds() - cpu
     listing = [str(python), "-m", "pip", "list", "--format", "json"]
     found = json.loads(subprocess.run(listing, check=True, capture_output=True).stdout)
-    versions = {each["name"]: each["version"] for each in found if each["name"] in peer.packages}
+    named = {package.partition("[")[0] for package in peer.packages}
+    named |= {"torch"} if peer.module else set()
+    versions = {each["name"]: each["version"] for each in found if each["name"] in named}
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
@@ -167,6 +186,13 @@ def exported(network: Network, path: Path) -> Path:
     return path
 
 
+def traced(network: Network, path: Path) -> Path:
+    """The network in float, as a module that no code of its own is needed for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(torch.fx.symbolic_trace(network.module), path)
+    return path
+
+
 def measure(name: str, tool: str, calibrated: str) -> dict[str, Any]:
     """One cell."""
     network, data = CASES[name].load()
@@ -181,12 +207,15 @@ def measure(name: str, tool: str, calibrated: str) -> dict[str, Any]:
     try:
         if tool in PEERS:
             rows = calibration(calibrated, images, network, count)
-            told = quantized_by(tool, source, rows, out)
+            given = traced(network, folder / "float.pt") if PEERS[tool].module else source
+            told = quantized_by(tool, given, rows, out)
             score = top1(InRuntime(out), images.first(count))
         else:
             told, score = own(network, tool, folder, images.first(count))
     except subprocess.CalledProcessError as error:
         told, score = {"failed": error.stderr.strip().splitlines()[-1]}, None
+    except subprocess.TimeoutExpired:
+        told, score = {"failed": f"it was not over after {PATIENCE} seconds"}, None
     return {**cell, "float_top1": float_top1, "top1": score, **told, "machine": machine}
 
 
@@ -220,15 +249,22 @@ def own(
 def missing() -> Iterator[tuple[str, str, str]]:
     """Cells that are not on record."""
     done = {(run["network"], run["tool"], run["calibrated"]) for run in runs_on(PATH)}
-    cells = [(n, tool, kind) for n in NETWORKS for tool in PEERS for kind in CALIBRATIONS]
+    cells = [
+        (n, tool, kind) for tool in PEERS for n in NETWORKS for kind in PEERS[tool].calibrations
+    ]
     cells += [(name, method, "own") for method in OWN for name in NETWORKS]
     return (cell for cell in cells if cell not in done)
+
+
+def write() -> None:
+    """Write the page."""
+    write_page(PATH, page(runs_on(PATH), list(missing())))
 
 
 def main() -> None:
     """Run the cells that are missing."""
     torch.set_num_threads(1)
-    grow(PATH, "Peers", missing, measure, lambda: write_page(PATH, page(runs_on(PATH))))
+    grow(PATH, "Peers", missing, measure, write)
     write_first_table()
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pages import listed
 
+OWN = ("squant", "auto")  # methods of this project
 
-def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+
+def page(
+    runs: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str, str]] = ()
+) -> Iterator[str]:
     """The page's lines.
 
     Args:
         runs: as on record, in the order they were run.
+        missing: network, tool and images of cells that are not on record.
     """
     yield from ("# Peers: other tools on the same networks without data, W8A8", "")
     yield ("| network | tool | calibrated on | top-1, % | float32, % | KiB | s | CPU s | lines |")
@@ -32,14 +38,20 @@ def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
     yield ""
     yield (
-        "MCT, Brevitas and AIMET are not measured yet. They need a torch module instead of a file. "
-        "MCT and AIMET also need torchvision, in an environment of 6 GB, and write no file that "
-        "runtimes run on integers."
+        "Brevitas, MCT and AIMET take a module of PyTorch, which the user has to bring, instead of "
+        "a file. Brevitas quantizes inputs of layers (`layerwise_quantize`): its other way, "
+        "`quantize`, fails on ResNet-20's slices. MCT's own export fails with this version of "
+        "PyTorch; its network is written by `torch.onnx.export`, and its weights are float numbers "
+        "on a grid there."
     )
     failed = [run for run in runs if run["top1"] is None]
     for run in failed:
         yield ""
         yield f"{run['tool']} on {run['network']} ({run['calibrated']}) failed: {run['failed']}"
+    if missing:
+        counts = Counter((tool, network) for network, tool, _ in missing)
+        cells = (f"{tool} on {network} ({count})" for (tool, network), count in counts.items())
+        yield from ("", f"Not run yet, with their number of cells: {', '.join(cells)}.")
     if runs:
         yield from ("", *_versions(runs))
 
@@ -47,7 +59,7 @@ def page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _row(run: dict[str, Any]) -> str:
     cells = (
         run["network"],
-        run["tool"] if run["calibrated"] != "own" else f"DreamQuant, {run['tool']}",
+        f"DreamQuant, {run['tool']}" if run["tool"] in OWN else run["tool"],
         run["calibrated"],
         "–" if run["top1"] is None else f"{run['top1']:.2f}",
         f"{run['float_top1']:.2f}",
