@@ -49,7 +49,7 @@ def test_a_failure_is_a_row_with_its_reason() -> None:
 @pytest.mark.skipif(not DATA.exists(), reason="the shared weights are not here")
 def test_the_field_has_every_method_that_serves_a_convolutional_classifier() -> None:
     # Not by read_grid, which asks for the real weights.
-    asked = tomllib.loads(field.GRID.read_text())["grid"]["method"]
+    asked = tomllib.loads(field.grid_of("field-cifar10").read_text())["grid"]["method"]
     attentive = {"psaq_vit", "psaq_vit_v2", "mimiq", "sardfq", "maskaq", "smi"}
     assert set(asked) == METHODS.keys() - attentive - {"dqdg"}  # which is for sound
     assert len(asked) == len(set(asked))
