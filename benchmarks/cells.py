@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from dreamquant import Method, Network, quantize
+from dreamquant.results.storage import storage_of
 from pages import cpu_seconds
 
 
 def measured(network: Network, bits: str, method: str | Method, **options: Any) -> dict[str, Any]:
-    """Quantize on the CPU: accuracies, seconds with measuring, protocol, machine, load.
+    """Quantize on the CPU: accuracies, seconds with measuring, bytes, protocol, machine, load.
 
     Args:
         network: the network.
@@ -28,6 +29,7 @@ def measured(network: Network, bits: str, method: str | Method, **options: Any) 
         "bits": bits,
         "seconds": time.monotonic() - started,
         "cpu_seconds": cpu_seconds() - cpu,
+        "bytes": storage_of(result.manifest["coverage"]).small,
         **{name: result.manifest[name] for name in told},
         "load": os.getloadavg()[0],
         "threads": torch.get_num_threads(),
