@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -55,6 +57,21 @@ def test_parts_make_up_the_batch_and_keep_pairs_together(parts):
 )
 def test_whether_the_student_is_asked_follows_from_the_terms_taps(method, asks):
     assert tiny_run(short_method(method)).images.asks_student == asks
+
+
+def test_features_have_the_scale_of_the_networks_input():
+    images = tiny_run(short_method()).images
+    request = images.ask(4, torch.Generator().manual_seed(0))
+    plain = images.make(request).images
+    width = IMAGE[-1]
+    spread = torch.linspace(1, 100, width)
+    images.bench = replace(
+        images.bench,
+        input=replace(
+            images.bench.input, features=True, centre=(5.0,) * width, spread=tuple(spread.tolist())
+        ),
+    )
+    assert torch.allclose(images.make(request).images, plain * spread + 5, rtol=1e-5)
 
 
 def test_the_generator_runs_in_the_precision_of_training():

@@ -45,7 +45,7 @@ def test_masked_distillation_is_the_divergence_of_selected_images():
     assert term(step).item() == pytest.approx(np.mean(values))
 
 
-def test_some_frames_in_a_row_take_the_images_mean():
+def test_some_frames_in_a_row_take_the_mean_of_all():
     images = torch.randn(3, 1, 40, 4)
     lengths = set()
     for seed in range(20):
@@ -55,7 +55,7 @@ def test_some_frames_in_a_row_take_the_images_mean():
         rows = (masked != images).any(-1).all(0)[0].nonzero().flatten().tolist()
         assert rows == list(range(rows[0], rows[0] + len(rows))) if rows else True
         for row in rows:
-            assert torch.allclose(masked[:, 0, row].T, images.mean((1, 2, 3)).expand(4, 3))
+            assert torch.allclose(masked[:, 0, row], images[:, 0].mean(1))
         lengths.add(len(rows))
     assert max(lengths) <= 10
     assert len(lengths) > 3

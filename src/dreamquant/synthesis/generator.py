@@ -205,8 +205,18 @@ class Stream(Images):
         """Images, with a graph to the generator where gradients are recorded."""
         conditions, targets = tuple(request.conditions.values()), request.targets
         told = targets if self._told else Nothing().sample(len(targets), 1, self.bench.rng.asked)
-        images = self._generate(request.latent, told, *conditions)
+        images = self._in_units(self._generate(request.latent, told, *conditions))
         return Batch(images, request.targets, request.latent, request.conditions)
+
+    def _in_units(self, images: Tensor) -> Tensor:
+        """Images as they are; features, of which the generator's have the mean 0 and the variance
+        1, with the mean and deviation of each column.
+        """
+        spec = self.bench.input
+        if not spec.centre:
+            return images
+        centre, spread = (torch.tensor(each).to(images) for each in (spec.centre, spec.spread))
+        return images * spread + centre
 
     def learn(self, step: Step, losses: Losses) -> None:
         """Add the gradients of the generator's terms."""

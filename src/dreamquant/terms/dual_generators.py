@@ -53,8 +53,9 @@ def _centres(logits: Tensor, hot: Tensor) -> Tensor:
 class TimeMaskedDistillation(Term):
     """``T² E_s[KL(softmax(z_p(x)/T) || softmax(z_q(m(x))/T))]``: an interval of time is masked.
 
-    m sets consecutive frames, which are rows of the image, to the image's mean. The mean E_s is
-    over images whose target has at least a certain probability in the teacher.
+    m sets consecutive frames, which are rows of the image, to the mean of all its frames: the
+    coefficients of a frame differ in scale. The mean E_s is over images whose target has at least a
+    certain probability in the teacher.
 
     Attributes:
         temperature: T.
@@ -87,4 +88,4 @@ class TimeMaskedDistillation(Term):
         first = int(place * (frames - count + 1))
         row = torch.arange(frames, device=images.device)[:, None]
         hidden = (row >= first) & (row < first + count)
-        return torch.where(hidden, images.mean((1, 2, 3), keepdim=True), images)
+        return torch.where(hidden, images.mean(-2, keepdim=True), images)
