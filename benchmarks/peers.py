@@ -214,6 +214,8 @@ def measure(name: str, tool: str, calibrated: str) -> dict[str, Any]:
             told, score = own(network, tool, folder, images.first(count))
     except subprocess.CalledProcessError as error:
         told, score = {"failed": error.stderr.strip().splitlines()[-1]}, None
+    except torch.fx.proxy.TraceError as error:
+        told, score = {"failed": f"torch.fx cannot trace the network: {error}"}, None
     except subprocess.TimeoutExpired:
         told, score = {"failed": f"it was not over after {PATIENCE} seconds"}, None
     return {**cell, "float_top1": float_top1, "top1": score, **told, "machine": machine}

@@ -39,10 +39,10 @@ def page(
     yield ""
     yield (
         "Brevitas, MCT and AIMET take a module of PyTorch, which the user has to bring, instead of "
-        "a file. Brevitas quantizes inputs of layers (`layerwise_quantize`): its other way, "
-        "`quantize`, fails on ResNet-20's slices. MCT's own export fails with this version of "
-        "PyTorch; its network is written by `torch.onnx.export`, and its weights are float numbers "
-        "on a grid there."
+        "a file: here as torch.fx traces it. Brevitas quantizes inputs of layers "
+        "(`layerwise_quantize`): its other way, `quantize`, fails on ResNet-20's slices. MCT's own "
+        "export fails with this version of PyTorch; its network is written by `torch.onnx.export`, "
+        "and its weights are float numbers on a grid there."
     )
     failed = [run for run in runs if run["top1"] is None]
     for run in failed:
