@@ -73,7 +73,7 @@ def bench_of(method, *, seed=0, bits="w3a3", network=None, spec=SPEC):
     module = small_network() if network is None else network
     teacher = Network("small", module, spec, "given", "", None)
     scheme = Scheme(Bits.parse(bits), **method.scheme)
-    student, _ = quantize_network(module, scheme, torch.zeros(2, *SPEC.shape))
+    student, _ = quantize_network(module, scheme, torch.zeros(2, *spec.shape))
     request = RunRequest(seed=seed, device="cpu", precision="32")
     return set_up(teacher, module, student, method, request, request.accelerator())
 
