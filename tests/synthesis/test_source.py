@@ -65,12 +65,9 @@ def test_features_have_the_scale_of_the_networks_input():
     plain = images.make(request).images
     width = IMAGE[-1]
     spread = torch.linspace(1, 100, width)
-    images.bench = replace(
-        images.bench,
-        input=replace(
-            images.bench.input, features=True, centre=(5.0,) * width, spread=tuple(spread.tolist())
-        ),
-    )
+    spec = images.bench.input
+    scaled = replace(spec, features=True, centre=(5.0,) * width, spread=tuple(spread.tolist()))
+    images.scale = FeatureScale(scaled, images.bench.device)
     assert torch.allclose(images.make(request).images, plain * spread + 5, rtol=1e-5)
 
 

@@ -22,6 +22,28 @@ def in_order(images: Tensor, spec: InputSpec) -> Tensor:
     return images.flip(1) if spec.bgr else images
 
 
+class FeatureScale:
+    """The scale that features have in training, see :attr:`InputSpec.centre`; images have none.
+
+    Args:
+        spec: input of the network.
+        device: of the features.
+    """
+
+    def __init__(self, spec: InputSpec, device: torch.device) -> None:
+        self.known = bool(spec.centre)
+        self.centre = torch.tensor(spec.centre or 0.0, device=device)
+        self.spread = torch.tensor(spec.spread or 1.0, device=device)
+
+    def given(self, unit: Tensor) -> Tensor:
+        """Inputs (B, ...) from features of mean 0 and deviation 1."""
+        return unit * self.spread + self.centre if self.known else unit
+
+    def removed(self, inputs: Tensor) -> Tensor:
+        """The inverse of :meth:`given`."""
+        return (inputs - self.centre) / self.spread
+
+
 def standardise(features: Tensor, spec: InputSpec) -> Tensor:
     """Normalise features (B, ...), which are not pixels, for the network, float32."""
     mean, std = _per_channel(spec)

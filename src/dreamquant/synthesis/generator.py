@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dreamquant.errors import MethodError
 from dreamquant.networks.classifier_input import classifier_weight
+from dreamquant.networks.pixels import FeatureScale
 from dreamquant.synthesis.class_mixtures import SimilarClasses
 from dreamquant.synthesis.embeddings import Superposed
 from dreamquant.synthesis.generator_networks import (
@@ -130,6 +131,7 @@ class Stream(Images):
         network: the generator.
         latent: length of its noise.
         targets: targets of the images, fitted to the teacher.
+        scale: of features.
         done: number of updates so far.
     """
 
@@ -137,6 +139,7 @@ class Stream(Images):
         super().__init__(bench)
         self.source, self.updates, self.done = source, updates, 0
         self.terms = weighted(source.terms)
+        self.scale = FeatureScale(bench.input, bench.device)
         self._told = source.targets != Nothing()
         self.targets = self._fitted(source.targets)
         with torch.random.fork_rng():
@@ -205,18 +208,8 @@ class Stream(Images):
         """Images, with a graph to the generator where gradients are recorded."""
         conditions, targets = tuple(request.conditions.values()), request.targets
         told = targets if self._told else Nothing().sample(len(targets), 1, self.bench.rng.asked)
-        images = self._in_units(self._generate(request.latent, told, *conditions))
+        images = self.scale.given(self._generate(request.latent, told, *conditions))
         return Batch(images, request.targets, request.latent, request.conditions)
-
-    def _in_units(self, images: Tensor) -> Tensor:
-        """Images as they are; features, of which the generator's have the mean 0 and the variance
-        1, with the mean and deviation of each column.
-        """
-        spec = self.bench.input
-        if not spec.centre:
-            return images
-        centre, spread = (torch.tensor(each).to(images) for each in (spec.centre, spec.spread))
-        return images * spread + centre
 
     def learn(self, step: Step, losses: Losses) -> None:
         """Add the gradients of the generator's terms."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamquant.networks.pixels import FeatureScale
 from dreamquant.networks.swing import swinging
 from dreamquant.synthesis.generator_networks import LatentGenerator
 from dreamquant.synthesis.pool import Pool
@@ -138,7 +139,7 @@ class Distilling(Phase):
         work = self._begun()
         losses: Losses = {}
         with self.bench.autocast():
-            batch = Batch(work.generator(work.latent), work.targets, work.latent)
+            batch = Batch(work.made(), work.targets, work.latent)
             step = Step(batch, work.players, self.bench.rng, student_learns=False)
             with swinging(self.bench.teacher, self.bench.rng.choice):
                 loss = total(self.terms, step, losses, "images", 1)
@@ -151,7 +152,7 @@ class Distilling(Phase):
     def leave(self) -> None:
         """The pool keeps the images as they are now, and what the teacher sees in them."""
         work = self._begun()
-        images = work.generator(work.latent)
+        images = work.made()
         self.pool.add(images, seen_classes(self.bench, images))
         self._work = None
 
@@ -198,6 +199,7 @@ class _Work:
             torch.manual_seed(seed)
             generator = LatentGenerator(bench.input.image, source.latent, source.widths)
         self.generator = generator.to(bench.device)
+        self.scale = FeatureScale(bench.input, bench.device)
         self.weights = list(self.generator.parameters())
         # A new Watched: the compiled graphs of the run do not contain the swing hooks.
         taps = source.teacher_taps
@@ -207,6 +209,10 @@ class _Work:
             Adam([self.latent], betas=_BETAS),
             Adam(self.weights, betas=_BETAS),
         )
+
+    def made(self) -> Tensor:
+        """The images, with a graph to the latents and the generator."""
+        return self.scale.given(self.generator(self.latent))
 
     def follow(self, loss: Tensor, done: int, total: int) -> None:
         """One step against the gradient of the loss."""

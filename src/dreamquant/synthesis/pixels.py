@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dreamquant.errors import MethodError
+from dreamquant.networks.pixels import FeatureScale
 from dreamquant.synthesis.pool import Pool
 from dreamquant.synthesis.procedural import Kind, WhiteNoise, drawn_inputs, pixel_moments
 from dreamquant.synthesis.source import Source, require_any_output
@@ -172,9 +173,7 @@ class Dreaming(Phase):
             if source.stopping and pool.place
             else None
         )
-        spec, device = self.bench.input, self.bench.device
-        self._centre = torch.tensor(spec.centre or 0.0, device=device)
-        self._spread = torch.tensor(spec.spread or 1.0, device=device)
+        self.scale = FeatureScale(self.bench.input, self.bench.device)
 
     def step(self) -> Losses:
         """One step of Adam on all images of the batch."""
@@ -206,7 +205,7 @@ class Dreaming(Phase):
         inputs, targets = self._drawn()
         random = self.bench.rng.asked
         asked = {c.name: c.sample(self.images, random) for c in self.source.conditions}
-        self._begin((inputs - self._centre) / self._spread, targets, asked)
+        self._begin(self.scale.removed(inputs), targets, asked)
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         spec, rng = self.bench.input, self.bench.rng
@@ -247,7 +246,7 @@ class Dreaming(Phase):
 
     def _inputs(self, pixels: Tensor) -> Tensor:
         """What the network takes: features are optimised in units of their own scale."""
-        return pixels * self._spread + self._centre if self.bench.input.centre else pixels
+        return self.scale.given(pixels)
 
     @torch.no_grad()
     def _clamp(self) -> None:
