@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dreamquant.networks.pixels import FeatureScale
 from dreamquant.terms.attention import CENTRE
 from tiny_runs import CLASSES, IMAGE, short_method, tiny_run
 
