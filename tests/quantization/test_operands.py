@@ -96,10 +96,10 @@ def test_no_product_is_left_in_float(network, operands, scheme):
     rehearse(teacher, student, scheme, tokens())
 
 
-@pytest.mark.parametrize("learned", ["ema", "learned"])
+@pytest.mark.parametrize(("learned", "joins"), [("ema", None), ("learned", 8)])
 @pytest.mark.parametrize("network", [Written, Batched, Summed, Fused, Module])
-def test_what_softmax_gives_may_lie_on_powers_of_two(network, learned):
-    scheme = Scheme(Bits(8, 8), "operands", softmax="log2", ranges=learned)
+def test_what_softmax_gives_may_lie_on_powers_of_two(network, learned, joins):
+    scheme = Scheme(Bits(8, 8), "operands", softmax="log2", ranges=learned, joins=joins)
     teacher, student, found = of(network, scheme)
     assert (found.left_in_float, found.float_multiplications) == ((), 0)
     powers = [q for q in student.operands if isinstance(q, LogQuantizer)]

@@ -16,6 +16,8 @@ from dreamquant.synthesis.pixels import Pixels
 from dreamquant.terms.logits import LogitMatching
 from dreamquant.training.decay import Cosine
 
+_ROOM = 2.0  # of activation ranges of 8 bits; those of 4 bits have none
+
 
 def closed_forms(
     few: int, many: int, batch: int, dreamed: Pixels, *, adapt: bool
@@ -29,8 +31,9 @@ def closed_forms(
         dreamed: how images are dreamed for the third stage.
         adapt: whether batch norms take the statistics of dreamed images as well.
     """
-    solved = RoundByLeastSquares(count=many, batch=batch, damp=0.2, adapt=True)
-    rounded = (RoundBySquant(), Calibrate(count=few, batch=few, adapt=True), CoverScales())
+    solved = RoundByLeastSquares(count=many, batch=batch, damp=0.2, room=_ROOM, adapt=True)
+    ranges = Calibrate(count=few, batch=few, room=_ROOM, adapt=True)
+    rounded = (RoundBySquant(), ranges, CoverScales())
     return (
         Stage("rounding", images=Procedural(size=few), recovery=rounded),
         Stage(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dreamquant import distributed
 from dreamquant.quantization.affine import SMALLEST_SCALE
 from dreamquant.quantization.quantizers import ActivationQuantizer
 
@@ -22,7 +23,8 @@ class LogQuantizer(ActivationQuantizer):
         if self.observing:
             self.observe(x)
         rounded = self.scale * torch.exp2(-self.codes(x).to(x.dtype))
-        return rounded + (x - x.detach())
+        # As a difference: a sum is what modes look for, and this one is none of the network's.
+        return rounded - (x.detach() - x)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
@@ -39,4 +41,10 @@ class LogQuantizer(ActivationQuantizer):
         """Let the range follow one batch; the scale is its upper end."""
         self.range.update(x)
         _, high = self.range.read()
+        self.place(high.clamp(min=SMALLEST_SCALE), torch.zeros_like(self.zero_point))
+
+    @torch.no_grad()
+    def cover(self, values: list[Tensor]) -> None:
+        """Set the range to end at the largest of all values."""
+        high = distributed.largest(torch.stack([x.max() for x in values]).amax())
         self.place(high.clamp(min=SMALLEST_SCALE), torch.zeros_like(self.zero_point))

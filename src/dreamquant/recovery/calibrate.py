@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from dreamquant.quantization.scheme import Scheme
-from dreamquant.recovery.activations import search_range
 from dreamquant.recovery.part import Recovery
+from dreamquant.recovery.room import ranges_on
 from dreamquant.recovery.stepwise import Walked, drawn, require_steady
 from dreamquant.recovery.walk import LayerMet, RangeMet
 from dreamquant.synthesis.source import Images
@@ -29,6 +30,7 @@ class Calibrate(Recovery):
         batch: images in one forward pass.
         power: exponent of the error: 2 for the mean squared error; 2.4 gives clipping errors more
             weight.
+        room: how many times larger a range may become, see :class:`Ranges`.
         adapt: whether batch norms use the images' own statistics during calibration, see
             :mod:`dreamquant.recovery.adapted`.
     """
@@ -38,6 +40,7 @@ class Calibrate(Recovery):
     count: int = 256
     batch: int = 64
     power: float = 2.0
+    room: float = 1.0
     adapt: bool = False
 
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> Calibrate:
@@ -55,14 +58,17 @@ class Calibrate(Recovery):
 
         def place(met: RangeMet | LayerMet) -> None:
             assert isinstance(met, RangeMet)
-            quantizer = met.quantizer
-            quantizer.place(*search_range(met.values, quantizer.grid, self.power))
+            ranges.place(met)
 
-        name = type(self).__name__
+        @cache
+        def batches() -> list[Tensor]:
+            return drawn(bench, images, self.count, self.batch, type(self).__name__)
+
+        ranges = ranges_on(bench, batches, self.power, self.room)
         yield Walked(
             "setting activation ranges",
             bench,
-            lambda: drawn(bench, images, self.count, self.batch, name),
+            batches,
             {},
             place,
             adapt=self.adapt,

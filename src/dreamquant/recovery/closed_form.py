@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from dreamquant.quantization.scheme import Scheme
-from dreamquant.recovery.activations import search_range
 from dreamquant.recovery.as_run import require_products
 from dreamquant.recovery.layerwise import Solver
 from dreamquant.recovery.part import Recovery
+from dreamquant.recovery.room import ranges_on
 from dreamquant.recovery.stepwise import Walked, branches_of, drawn, require_steady
 from dreamquant.recovery.walk import LayerMet, RangeMet
 from dreamquant.synthesis.source import Images
@@ -39,6 +40,7 @@ class RoundByLeastSquares(Recovery):
         positions: number of output positions that are read of each layer, over all images.
         power: exponent of the error that activation ranges minimise; ranges are set in the same
             walk.
+        room: how many times larger a range may become, see :class:`Ranges`.
         adapt: whether batch norms use the images' own statistics meanwhile. It helps where images
             differ from training data, see :mod:`dreamquant.recovery.adapted`.
     """
@@ -52,6 +54,7 @@ class RoundByLeastSquares(Recovery):
     sweeps: int = 3
     positions: int = 16384
     power: float = 2.0
+    room: float = 1.0
     adapt: bool = False
 
     def suited(self, network: nn.Module, example: Tensor, scheme: Scheme) -> RoundByLeastSquares:
@@ -73,16 +76,19 @@ class RoundByLeastSquares(Recovery):
 
         def act(met: RangeMet | LayerMet) -> None:
             if isinstance(met, RangeMet):
-                quantizer = met.quantizer
-                quantizer.place(*search_range(met.values, quantizer.grid, self.power))
+                ranges.place(met)
             else:
                 solver.solve(met, bench.student, bench.prepared, branches[met.name])
 
-        name = type(self).__name__
+        @cache
+        def batches() -> list[Tensor]:
+            return drawn(bench, images, self.count, self.batch, type(self).__name__)
+
+        ranges = ranges_on(bench, batches, self.power, self.room)
         yield Walked(
             "rounding weights by least squares",
             bench,
-            lambda: drawn(bench, images, self.count, self.batch, name),
+            batches,
             branches,
             act,
             adapt=self.adapt,
