@@ -21,6 +21,7 @@ POOLS = {
     "one of two is kept": ((13, 10), (None, 4)),
     "three": ((5, 6, 7), (2, 6, 3)),
     "equal bins": ((12, 8), (6, 4)),
+    "equal bins of three": ((4, 6, 8), (2, 3, 8)),
     "more bins than places": ((3, 2), (5, 5)),
 }
 
@@ -83,3 +84,16 @@ def test_a_file_with_such_pools_is_small_and_has_the_students_results() -> None:
     constants = onnx.load_from_string(file.data).graph.initializer
     whole = [each for each in constants if each.data_type == onnx.TensorProto.INT64]
     assert max(prod(each.dims) for each in whole) <= 32  # indices of one dimension
+
+
+def test_three_dimensions_are_pooled_to_several_places() -> None:
+    pytest.importorskip("onnx")
+    from dreamquant.export.graph import draw
+
+    spec = InputSpec((1, 4, 16), (0.0,), (1.0,), 8)
+    pool = nn.Sequential(nn.Unflatten(2, (2, 2)), nn.Conv3d(1, 1, 1), nn.AdaptiveAvgPool3d(2))
+    network = nn.Sequential(pool, nn.Flatten()).eval()
+    scheme = Scheme(Bits(8, 8), placement="layer-input", joins=8)
+    student, _ = quantize_network(network, scheme, torch.zeros(2, *spec.shape))
+    student.fix()
+    assert "AveragePool" in {node.op_type for node in draw(student.eval(), spec).graph}

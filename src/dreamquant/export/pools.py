@@ -34,9 +34,14 @@ class PlainPools(TorchFunctionMode):
         """Call ``func``, or the sum of gathers in place of a pool."""
         given = dict(kwargs or {})
         pool = _pool(func, args, given)
-        if pool is None or all(w % size == 0 for w, size in zip(*pool.sides, strict=True)):
+        if pool is None:
             return func(*args, **given)
-        x, sizes = pool.x, pool.sides[1]
+        x, (before, sizes) = pool
+        if all(whole % size == 0 for whole, size in zip(before, sizes, strict=True)):
+            if len(sizes) < 3 or set(sizes) == {1}:
+                return func(*args, **given)
+            # The exporter knows no adaptive pool of three dimensions, except to one place.
+            return F.avg_pool3d(x, [w // size for w, size in zip(before, sizes, strict=True)])
         for dim, size in enumerate(sizes, start=-len(sizes)):
             x = pooled(x, dim, size)
         return x
