@@ -1,179 +1,124 @@
-"""Transformers and sound without data: methods side by side, networks of both kinds.
+"""Transformers and sound without data: methods side by side on equal seconds of one core.
 
     python benchmarks/transformers.py [--data DIR] [--seeds 0] [--minutes 10] [--only kwt1 w8a8]
 
-Clips are the first 300 of each set. Of sound two numbers are told, as pictures have them in their
-mean and deviation: those of all features. KWT-1 by the default method is told nothing, and measured
-on all clips: its file alone is given, as on the command line. Finished runs are kept in
-``docs/results/`` and not repeated; no run begins once the minutes are over, so the script may be
-stopped and started again at any time. A method that refuses a network is on record with its reason.
+Every method has the same seconds of one core, its images included; its quick preset is stretched or
+shortened to them, as ``--budget`` does. A machine that others use too gives a run more or less of a
+core, so the budget counts the processor's seconds here. KWT-1 has no batch norm that the scale of
+its features could be read from: their mean and deviation are told. KWT-1 by the default method is
+told nothing, has no budget, and is measured on all clips: its file alone is given, as on the
+command line. Finished runs are kept in ``docs/results/`` and not repeated; no run begins once the
+minutes are over, so the script may be stopped and started again at any time. A method that refuses
+a network, or that does not fit into the seconds, is on record with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
-from dreamquant import InputSpec, Method, load_network, quantize
-from dreamquant.errors import NetworkError
+import cifar10_transformer
+from dreamquant import Method, load_network, quantize
+from dreamquant.errors import NetworkError, TrainingError
 from dreamquant.methods import METHODS
 from dreamquant.methods.method import Preset
-from dreamquant.networks import demo
-from dreamquant.networks.load import Network, wrap_module
+from dreamquant.networks.load import Network
 from dreamquant.recovery.calibrate import Calibrate
-from dreamquant.synthesis.generator import Generator
 from dreamquant.synthesis.pixels import Pixels
 from dreamquant.synthesis.procedural import WhiteNoise
 from dreamquant.terms.total_variation import TotalVariation
-from grid import DATA, ROOT, Grid, spread
-from pages import cpu_seconds
+from grid import DATA, ROOT, Grid, first, spread
+from pages import listed
 
 TITLE = "Transformers and sound without data"
-CLIPS, CLASSES = 300, 12
+CLIPS, IMAGES = 300, 1000
 BITS = ("w8a8", "w4a8", "w4a4", "w3a3")
-NETWORKS = ("digits", "default", "kwt1", "dscnn")
+_IN_TURN = ("w4a4", "w8a8", "w4a8", "w3a3")  # the most telling first
+NETWORKS = ("default", "kwt1", "cifar10", "dscnn")
 NAMES = {
-    "digits": "digits' transformer",
-    "default": "KWT-1, nothing told",
-    "kwt1": "KWT-1, mean and deviation told",
+    "default": "KWT-1 by the default method, nothing told",
+    "kwt1": "KWT-1",
+    "cifar10": "CIFAR-10 transformer",
     "dscnn": "DS-CNN",
 }
-CONVOLUTIONAL = ("squant", "noise", "gdfq", "adadfq", "dqdg", "minutes")
-ATTENTIVE = ("squant", "noise", "psaq_vit", "sardfq", "mimiq", "maskaq")
-METHODS_OF = {
-    "digits": ATTENTIVE,
-    "default": ("auto",),
-    "kwt1": ATTENTIVE,
-    "dscnn": CONVOLUTIONAL,
-}
+METHODS_SHOWN = ("noise", "psaq_vit", "mimiq", "sardfq", "maskaq", "dqdg", "minutes", "auto")
 PLACEMENTS = {
-    "digits": "operands",
     "default": "layer-input",
     "kwt1": "operands",
+    "cifar10": "operands",
     "dscnn": "layer-input",
 }
-# Fewer images and steps than the quick presets have: minutes of one core, for all of a row alike.
-_IMAGES, _STEPS, _ITERATIONS = 64, 30, 100
+SECONDS = 60  # of one core, for each run
+_NOISE = 64  # images
 
 
 class Subject(NamedTuple):
-    """A network and its clips."""
+    """A network and what it is measured on."""
 
     network: Network
     data: Path
 
 
-class OneChannel(nn.Module):
-    """A network of features, fed with normalised ones of one channel.
-
-    Args:
-        inner: takes features, with one channel or without.
-        mean: of all features.
-        std: likewise.
-        channel: whether the inner network has the channel too.
-    """
-
-    def __init__(self, inner: nn.Module, mean: float, std: float, *, channel: bool) -> None:
-        super().__init__()
-        self.inner, self.mean, self.std, self.channel = inner, mean, std, channel
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits for ``x`` (B, 1, frames, coefficients)."""
-        x = x * self.std + self.mean
-        return self.inner(x if self.channel else x.squeeze(1))  # type: ignore[no-any-return]
-
-
 def subject(name: str, data: Path, folder: Path) -> Subject:
-    """A network by its name; clips of sound are written into ``folder``."""
-    if name == "digits":
-        return Subject(demo.transformer_teacher(), demo.HELD_OUT)
-    clips = "data_kws_speechcommands_mfcc98x40_1200.npz"
-    if name == "default":
-        zoo = data / "zoo"
-        given = load_network(f"{zoo / 'kws_kwt1'}.py:make", weights=zoo / "kws_kwt1.safetensors")
-        return Subject(given, zoo / clips)
-    if name == "kwt1":
-        return _sound(data / "zoo", "kws_kwt1", clips, folder)
-    return _sound(data / "zoo", "kws_mlperf_dscnn", "data_kws_eembc1000_mfcc.npz", folder)
+    """A network by its name; clips that are fewer than all are written into ``folder``."""
+    zoo = data / "zoo"
+    if name == "cifar10":
+        network = cifar10_transformer.teacher()
+        return Subject(network, first(data / "cifar10" / "test_lossless.npz", IMAGES, network))
+    if name == "dscnn":
+        return Subject(_sound(zoo, "kws_mlperf_dscnn"), zoo / "data_kws_eembc1000_mfcc.npz")
+    network = _sound(zoo, "kws_kwt1")
+    clips = zoo / "data_kws_speechcommands_mfcc98x40_1200.npz"
+    return Subject(network, clips) if name == "default" else _told(network, clips, folder)
 
 
-def _sound(zoo: Path, factory: str, clips: str, folder: Path) -> Subject:
-    spec = importlib.util.spec_from_file_location(factory, zoo / f"{factory}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    inner = module.make()
-    inner.load_state_dict(load_file(zoo / f"{factory}.safetensors"))
-    with np.load(zoo / clips) as arrays:
-        features, labels = _features(arrays), arrays["labels"][:CLIPS]
-    mean, std = (float(value) for value in (features.mean(), features.std()))
+def _sound(zoo: Path, factory: str) -> Network:
+    return load_network(f"{zoo / factory}.py:make", weights=zoo / f"{factory}.safetensors")
+
+
+def _told(network: Network, clips: Path, folder: Path) -> Subject:
+    """The network with its features' mean and deviation, and the first clips."""
+    with np.load(clips) as arrays:
+        features, labels = arrays["features"].astype(np.float32), arrays["labels"]
     folder.mkdir(parents=True, exist_ok=True)
-    first = features[:CLIPS].reshape(CLIPS, 1, *features.shape[-2:])
-    np.savez(folder / f"{factory}.npz", features=first, labels=labels)
-    wrapped = OneChannel(inner, mean, std, channel=factory == "kws_mlperf_dscnn")
-    shape = (1, *features.shape[-2:])
-    network = wrap_module(wrapped, InputSpec(shape, (mean,), (std,), CLASSES))
-    return Subject(network, folder / f"{factory}.npz")
-
-
-def _features(arrays: Any) -> np.ndarray:
-    if "features" in arrays:
-        return np.asarray(arrays["features"], np.float32)
-    codes = arrays["features_int8"].astype(np.float32)
-    return np.asarray((codes - arrays["zero_point"]) * arrays["scale"])
+    few = folder / "kwt1.npz"
+    np.savez(few, features=features[:CLIPS], labels=labels[:CLIPS])
+    scaled = replace(
+        network.input, centre=(float(features.mean()),), spread=(float(features.std()),)
+    )
+    return Subject(replace(network, input=scaled), few)
 
 
 def method(name: str) -> Method:
-    """A method with few images and steps; ``noise`` sets ranges on white noise and rounds."""
-    if name == "noise":
-        noise = Pixels(
-            [TotalVariation()], size=_IMAGES, batch=_IMAGES, steps=1, lr=0.0, start=WhiteNoise()
-        )
-        return replace(
-            METHODS["psaq_vit"],
-            name="noise",
-            images=noise,
-            recovery=(Calibrate(count=_IMAGES, batch=_IMAGES),),
-            presets={"quick": Preset()},
-        )
-    found = METHODS[name]
-    if name == "auto":
-        return found
-    quick = found.presets["quick"]
-    images = {**quick.images}
-    if isinstance(found.images, Pixels):
-        images |= {"size": _IMAGES, "batch": _IMAGES, "steps": _STEPS}
-    recovery = {kind: {**numbers} for kind, numbers in quick.recovery.items()}
-    if isinstance(found.images, Generator):
-        images |= {"batch": 16, "alone": _ITERATIONS, "observe": _ITERATIONS}
-    lengths = {
-        "Train": {"iterations": _ITERATIONS, "batch": 16},
-        "Reconstruct": {"steps": _STEPS},
-        "Redream": {"steps": _STEPS // 2},
-    }
-    for part in found.recovery:
-        kind = type(part).__name__
-        counted = {"count": _IMAGES, "batch": 32} if hasattr(part, "count") else {}
-        recovery[kind] = recovery.get(kind, {}) | counted | lengths.get(kind, {})
-    return replace(found, presets={"quick": replace(quick, images=images, recovery=recovery)})
+    """A method by its name; ``noise`` sets ranges on white noise and rounds."""
+    if name != "noise":
+        return METHODS[name]
+    noise = Pixels(
+        [TotalVariation()], size=_NOISE, batch=_NOISE, steps=1, lr=0.0, start=WhiteNoise()
+    )
+    return replace(
+        METHODS["psaq_vit"],
+        name="noise",
+        images=noise,
+        recovery=(Calibrate(count=_NOISE, batch=_NOISE),),
+        presets={"quick": Preset()},
+    )
 
 
 def points(options: argparse.Namespace) -> Iterator[tuple[int, str, str, str]]:
     """Seed, network, bits and method of every run, the most telling first."""
-    for seed, bits, name in product(options.seeds, BITS, NETWORKS):
-        for each in METHODS_OF[name]:
+    for seed, bits, name in product(options.seeds, _IN_TURN, NETWORKS):
+        for each in ("auto",) if name == "default" else METHODS_SHOWN:
             if not options.only or {name, bits, each} >= set(options.only):
                 yield seed, name, bits, each
 
@@ -208,20 +153,23 @@ def _has(grid: Grid, seed: int, name: str, bits: str, each: str) -> bool:
 
 def _run(its: Subject, seed: int, name: str, bits: str, each: str) -> dict[str, Any]:
     place = {"network": name, "bits": bits, "method": each, "seed": seed}
-    before = cpu_seconds()
+    timed = name != "default" and each != "noise"
+    before = time.process_time()
     try:
-        result = quantize(
-            its.network,
-            bits,
-            method(each),
-            seed=seed,
-            placement=PLACEMENTS[name],
-            data=its.data,
-            device="cpu",
-            precision="32",
-            quiet=True,
-        )
-    except NetworkError as error:
+        with patch.multiple(time, monotonic=time.process_time, perf_counter=time.process_time):
+            result = quantize(
+                its.network,
+                bits,
+                method(each),
+                seed=seed,
+                budget=f"{SECONDS}s" if timed else None,
+                placement=PLACEMENTS[name],
+                data=its.data,
+                device="cpu",
+                precision="32",
+                quiet=True,
+            )
+    except (NetworkError, TrainingError) as error:
         return {**place, "refused": error.what}
     accuracy = result.manifest["accuracy"]
     return {
@@ -232,8 +180,9 @@ def _run(its: Subject, seed: int, name: str, bits: str, each: str) -> dict[str, 
         "n": accuracy["student"]["n"],
         "agreement": result.manifest["agreement"]["percent"],
         "placement": PLACEMENTS[name],
-        "training_cpu_seconds": result.manifest["timings"]["training_cpu_seconds"],
-        "cpu_seconds": cpu_seconds() - before,
+        "seconds": SECONDS if timed else None,
+        "cpu_seconds": time.process_time() - before,
+        "load": os.getloadavg()[0],
         "versions": result.manifest["versions"],
         "hardware": result.manifest["hardware"],
     }
@@ -248,16 +197,27 @@ def _page(runs: list[dict[str, Any]]) -> Iterable[str]:
             yield from _section(name, its)
     yield ""
     yield (
-        f"Where a cell has a spread, seeds 0 to 2, otherwise seed 0. Of `auto`, all parts as they "
-        "are: inputs of layers and sums are quantized, products inside attention are float. All "
-        f"other rows: {_IMAGES} images of {_STEPS} steps, {_ITERATIONS} iterations if a student "
-        "is trained: far fewer than in the papers. `squant` needs no images; `noise` sets ranges "
-        "with the least squared error on white noise. In transformers, operands of all products "
-        "are "
-        "quantized; in the convolutional network, inputs of all layers. CPU seconds are those of "
-        "the "
-        "whole run. Values are percentages of correct clips or images."
+        "Values are percentages of correct clips or images: mean and deviation of two or three "
+        f"seeds, or seed 0 alone. Each method has {SECONDS} s of one core, images and measuring "
+        "included; its quick preset is fitted to them. `noise` sets ranges with the least "
+        "squared error on white noise and rounds; it and the default method take what they "
+        "need, and `auto` ends early where no further stage suits the network. In transformers, "
+        "operands of all matrix products are quantized; in the convolutional network, inputs of "
+        "all layers. `auto` quantizes the inputs of sums too, and gives them and the image 8 "
+        "bits; by the other methods the image has the bits of activations. The default method "
+        "keeps products inside attention in float. KWT-1 has no batch norm that the scale of "
+        "its features could be read from, so methods are told their mean and deviation, the "
+        "default method excepted. Published schedules are hundreds of times as long as these "
+        "seconds: the page shows what is of use within a minute, not which paper is better."
     )
+    if timed := [run for run in runs if run.get("load") is not None]:
+        machine, loads = timed[-1]["hardware"], [run["load"] for run in timed]
+        yield ""
+        yield (
+            f"{machine['cpu']}, {machine['threads']} thread. The machine did other work (load "
+            f"average {min(loads):.1f} to {max(loads):.1f} when runs ended), so seconds are those "
+            f"of the processor. {listed(timed[-1]['versions'])}."
+        )
 
 
 def _section(name: str, runs: list[dict[str, Any]]) -> Iterable[str]:
@@ -268,7 +228,7 @@ def _section(name: str, runs: list[dict[str, Any]]) -> Iterable[str]:
     else:
         yield f"## {NAMES[name]}"
     yield ""
-    methods = list(dict.fromkeys(run["method"] for run in runs))
+    methods = [each for each in METHODS_SHOWN if any(run["method"] == each for run in runs)]
     bits = [each for each in BITS if any(run["bits"] == each for run in runs)]
     yield f"| method | {' | '.join(f'{each}, %' for each in bits)} | CPU s |"
     yield f"|---|{'--:|' * (len(bits) + 1)}"
@@ -278,9 +238,13 @@ def _section(name: str, runs: list[dict[str, Any]]) -> Iterable[str]:
         seconds = [run["cpu_seconds"] for run in own if "top1" in run]
         mean = f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"
         yield f"| {each} | {' | '.join(cells)} | {mean} |"
-    for reason in dict.fromkeys(run["refused"] for run in runs if "refused" in run):
+    refused: dict[str, list[str]] = {}
+    for run in runs:
+        if "refused" in run and run["method"] not in refused.setdefault(run["refused"], []):
+            refused[run["refused"]].append(run["method"])
+    for reason, names in refused.items():
         yield ""
-        yield f"Refused: {reason}."
+        yield f"Refused by {', '.join(names)}: {reason}."
 
 
 def _cell(runs: list[dict[str, Any]]) -> str:
