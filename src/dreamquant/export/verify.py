@@ -94,9 +94,9 @@ def verify(
     """Compare an exported network with its student.
 
     The images are noise of two spatial scales, with two amplitudes. Each layer of the network
-    gets the student's codes. Its own codes may differ by one, in 0.1 % of the codes and where a
+    gets the student's codes. Its own codes may differ by one, in 0.2 % of the codes and where a
     value lies between two codes. The logits of the whole network may deviate as much as the
-    student's logits do when this fraction of its codes flips. If the margin of an input is well
+    student's logits do when 0.1 % of its codes flip. If the margin of an input is well
     above that, top-1 must be equal. The first runtime that loads the file decides; problems of
     other runtimes are warnings. If kernels of this processor saturate, ONNX Runtime uses exact
     ones.
