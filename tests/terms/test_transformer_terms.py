@@ -197,6 +197,12 @@ def test_regions_are_crops_with_labels_of_their_own():
     assert term(step).item() == pytest.approx(-logits.log_softmax(1)[0, 2].item())
 
 
+def test_regions_of_a_feature_map_are_those_of_a_picture_of_one_channel():
+    maps = torch.rand(2, 8, 6)
+    region = (torch.tensor([0.5, 0.0]), torch.tensor([0.0, 0.25]), torch.tensor([0.5, 0.75]))
+    assert cropped(maps, *region).equal(cropped(maps[:, None], *region)[:, 0])
+
+
 def test_targets_of_several_things_are_in_their_ranges():
     random = torch.Generator().manual_seed(0)
     soft = SoftLogits(5, 10).sample(50, 4, random)

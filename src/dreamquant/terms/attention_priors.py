@@ -89,7 +89,7 @@ class RegionCrossEntropy(Term):
 
 
 def cropped(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
-    """A square region of each image (B, C, H, W), resized to the size of the image.
+    """A square region of each image (B, C, H, W) or feature map (B, H, W), resized to its size.
 
     Args:
         images: in any units.
@@ -99,9 +99,11 @@ def cropped(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
     """
     centre = torch.stack([2 * left + side - 1, 2 * top + side - 1], dim=1)
     scale = torch.eye(2, device=images.device) * side[:, None, None]
+    planes = images.unsqueeze(1) if images.dim() == 3 else images
     grid = F.affine_grid(
         torch.cat([scale, centre[:, :, None]], 2).to(images),
-        list(images.shape),
+        list(planes.shape),
         align_corners=False,
     )
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    found = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    return found.reshape(images.shape)
