@@ -172,6 +172,7 @@ def memory_of(batch, parts=1):
     return memory.measure(run)
 
 
+@pytest.mark.long
 def test_a_step_needs_little_more_than_its_networks_and_one_forward_pass():
     needed = memory_of(16)
     assert 1 < needed["ratio"] < 1.25
@@ -180,6 +181,7 @@ def test_a_step_needs_little_more_than_its_networks_and_one_forward_pass():
     assert larger["activations"] == pytest.approx(2 * needed["activations"], rel=0.05)
 
 
+@pytest.mark.long
 def test_half_a_batch_at_a_time_needs_half_the_memory():
     whole, halves = memory_of(32), memory_of(32, parts=2)
     assert halves["peak"] - halves["held"] < 0.6 * (whole["peak"] - whole["held"])

@@ -64,6 +64,7 @@ def runs(short, quantized):
     return {None: short[1], "w4a4": quantized[1]}
 
 
+@pytest.mark.long
 def test_a_smaller_student_learns_from_its_teacher_without_data(file):
     result = distill(file, iterations=120, data=demo.HELD_OUT)
     parameters = result.manifest["parameters"]

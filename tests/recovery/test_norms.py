@@ -69,6 +69,7 @@ def test_there_must_be_images_to_estimate_on():
         tiny_run(method).step()
 
 
+@pytest.mark.long
 def test_they_give_back_most_of_the_accuracy_before_anything_is_learned():
     network, images = demo.teacher(), open_images(demo.HELD_OUT, demo.INPUT)
     method = METHODS["adadfq"].resolved("quick", network.input.shape)
