@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4e6 {print "/dev/shm"}')
 PYTEST := PYTEST_DEBUG_TEMPROOT=$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # One more than there are cores: some tests wait, for processes that they start or for the disk.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+WORKERS = $(shell $(BIN)/python -c 'import psutil; print(1 + (psutil.cpu_count(logical=False) or 1))')
 
 .PHONY: demo test test-long check bench results docs clean
 
