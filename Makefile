@@ -5,9 +5,7 @@ BIN := $(VENV)/bin
 # Tests write thousands of small files: into memory where it has 4 GB for them, since a slow disk
 # takes a quarter of their time. Otherwise the usual place.
 MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4e6 {print "/dev/shm"}')
-PYTEST := PYTEST_DEBUG_TEMPROOT=$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# One more than there are cores: some tests wait, for processes that they start or for the disk.
-WORKERS = $(shell $(BIN)/python -c 'import psutil; print(1 + (psutil.cpu_count(logical=False) or 1))')
+PYTEST := PYTEST_DEBUG_TEMPROOT=$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .PHONY: demo test test-long check bench results docs clean
 
@@ -16,11 +14,11 @@ demo: $(VENV)/core
 	$(BIN)/dreamquant demo --transformer --out out/demo-transformer
 
 test: $(VENV)/all check
-	$(PYTEST) -n $(WORKERS) --dist worksteal
+	$(PYTEST) --dist worksteal
 
 # Measurements over seeds, kills and leaks: minutes more.
 test-long: $(VENV)/all
-	$(PYTEST) -n auto -m long
+	$(PYTEST) -m long
 
 check: $(VENV)/all
 	$(BIN)/ruff check .
